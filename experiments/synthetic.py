@@ -1,0 +1,83 @@
+"""Synthetic pools of any size with the statistics of a real one: a head of frequent tags, a long tail, close labels.
+
+    python -m experiments.synthetic --rows 939000        # the size of Tulu3: prints what it made
+"""
+
+import argparse
+
+import numpy as np
+
+from mig_jax.encode import Encoded
+from mig_jax.graph import LabelGraph
+
+
+def synthetic_pool(
+    rows: int = 939_000,
+    labels: int = 4_531,
+    *,
+    tags: float = 4.0,
+    degree: float = 4.0,
+    max_degree: int = 21,
+    integer_scores: bool = False,
+    seed: int = 0,
+) -> tuple[Encoded, LabelGraph]:
+    """A pool as arrays and its label graph.
+
+    Args:
+      rows, labels: N and L.
+      tags: mean tags a row (1 + Poisson, at most 12, repeats within a row removed).
+      degree: mean degree of the label graph; degrees are skewed, none above ``max_degree``.
+      integer_scores: scores 1..6, so that gains tie by the thousand.
+    """
+    rng = np.random.default_rng(seed)
+    popularity = 1.0 / np.arange(1, labels + 1) ** 0.8
+    rank = rng.permutation(labels)
+    count = np.minimum(1 + rng.poisson(tags - 1, rows), 12)
+    drawn = rank[np.searchsorted(np.cumsum(popularity) / popularity.sum(), rng.random(count.sum())).clip(0, labels - 1)]
+    owner = np.repeat(np.arange(rows), count)
+    key = np.unique(owner * labels + drawn)
+    owner, label = key // labels, (key % labels).astype(np.int32)
+    ptr = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=rows))])
+    quality, complexity = rng.normal(4.0, 0.8, rows).clip(1, 6), rng.normal(2.6, 0.8, rows).clip(1, 6)
+    score = rng.integers(1, 7, rows).astype(np.float64) if integer_scores else quality * complexity
+    names = tuple(f"label {i:06d}" for i in range(labels))
+    encoded = Encoded(np.arange(rows), ptr.astype(np.int64), label, score, names, {})
+    return encoded, _graph(names, degree, max_degree, rng)
+
+
+def _graph(names: tuple[str, ...], degree: float, max_degree: int, rng: np.random.Generator) -> LabelGraph:
+    """Random edges between labels of unequal sociability, thinned at labels that have too many."""
+    count = len(names)
+    social = rng.lognormal(0.0, 0.8, count)
+    want = int(count * degree / 2)
+    ends = rng.choice(count, size=(3 * want, 2), p=social / social.sum())
+    low, high = ends.min(1), ends.max(1)
+    key = np.unique((low * count + high)[low != high])
+    rng.shuffle(key)
+    degrees = np.zeros(count, np.int64)
+    kept = []
+    for k in key.tolist():
+        p, q = divmod(k, count)
+        if degrees[p] < max_degree and degrees[q] < max_degree:
+            degrees[p] += 1
+            degrees[q] += 1
+            kept.append(k)
+            if len(kept) == want:
+                break
+    edges = np.sort(np.array(kept, np.int64))
+    weight = rng.uniform(0.6, 0.95, len(edges)).astype(np.float32)
+    source, target = (edges // count).astype(np.int32), (edges % count).astype(np.int32)
+    return LabelGraph(names, np.ones(count, np.float32), source, target, weight, 0.6)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=939_000)
+    parser.add_argument("--labels", type=int, default=4_531)
+    args = parser.parse_args()
+    encoded, graph = synthetic_pool(args.rows, args.labels)
+    print(f"{len(encoded):,} rows, {len(encoded.label_idx) / len(encoded):.2f} labels a row, {graph.facts()}")
+
+
+if __name__ == "__main__":
+    main()

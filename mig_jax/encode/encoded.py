@@ -1,0 +1,35 @@
+"""What a selection sees of a pool: label ids and scores, no strings beyond the label names."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int32, Int64
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The usable rows of a pool as arrays. M usable rows ("points"), L labels, Z label assignments.
+
+    Args:
+      row: pool row of each point, ascending; int64 ``[M]``.
+      label_ptr: CSR offsets into ``label_idx``; int64 ``[M+1]``. A point may have no label (its gain is 0).
+      label_idx: label ids of each point, without repeats, in the order of the row's tags; int32 ``[Z]``.
+      score: the score s_d >= 0, finite; float64 ``[M]``.
+      labels: the label names, sorted; ``L`` of them.
+      dropped: how many pool rows are not points, by reason.
+    """
+
+    row: Int64[np.ndarray, " M"]
+    label_ptr: Int64[np.ndarray, " M1"]
+    label_idx: Int32[np.ndarray, " Z"]
+    score: Float64[np.ndarray, " M"]
+    labels: tuple[str, ...]
+    dropped: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @property
+    def label_count(self) -> Int64[np.ndarray, " M"]:
+        """Labels a point has; int64 ``[M]``."""
+        return np.diff(self.label_ptr)

@@ -1,0 +1,92 @@
+"""``export.layout=``: a normalised dialog in the layout that a trainer asks for."""
+
+from typing import Any
+
+import msgspec
+
+from mig_jax.errors import UserError
+from mig_jax.export.jsonable import clean_text
+
+LAYOUTS = ("mig", "sharegpt", "openai", "alpaca")
+Dialog = list[tuple[str, str]]
+"""(role, content) of each turn; roles are system, user, assistant, tool, function_call."""
+
+_SHAREGPT_ROLE = {
+    "system": "system",
+    "user": "human",
+    "assistant": "gpt",
+    "tool": "observation",
+    "function_call": "function_call",
+}
+
+
+def check_layout(layout: str | None) -> None:
+    """Raise UserError where ``layout`` is not one of ``LAYOUTS`` (None: rows as they came). Ask before any work."""
+    if layout is not None and layout not in LAYOUTS:
+        raise UserError(
+            f"export.layout={layout!r} is not known; allowed: {', '.join(LAYOUTS)}, or null for rows as read"
+        )
+
+
+def converted_line(dialog: Dialog, layout: str, where: str) -> bytes:
+    """``dialog`` as one line of JSON in ``layout``; only the dialog is kept (trace.parquet has the rest by line).
+
+    Args:
+      where: ``file:line`` of the row, for the message.
+
+    Raises:
+      UserError: an unknown layout, or a dialog that the layout cannot say (``where`` is named).
+    """
+    dialog = [(role, clean_text(content)) for role, content in dialog]
+    match layout:
+        case "mig":
+            row: dict[str, Any] = {"dialogs": _role_content(dialog)}
+        case "openai":
+            row = {"messages": _role_content(dialog)}
+        case "sharegpt":
+            row = {"conversations": [{"from": _sharegpt_role(role, where), "value": text} for role, text in dialog]}
+        case "alpaca":
+            row = _alpaca(dialog, where)
+        case _:
+            check_layout(layout)
+            raise AssertionError(layout)
+    return msgspec.json.encode(row)
+
+
+def _role_content(dialog: Dialog) -> list[dict[str, str]]:
+    return [{"role": role, "content": text} for role, text in dialog]
+
+
+def _sharegpt_role(role: str, where: str) -> str:
+    try:
+        return _SHAREGPT_ROLE[role]
+    except KeyError:
+        raise UserError(
+            f"{where}: role {role!r} has no name in export.layout=sharegpt; mig and openai keep it"
+        ) from None
+
+
+def _alpaca(dialog: Dialog, where: str) -> dict[str, Any]:
+    """The last exchange as instruction and output, earlier ones as history, a leading system turn as system.
+
+    Turns of one speaker in a row are joined by a blank line: alpaca has no other place for the second.
+    """
+    system = ""
+    if dialog and dialog[0][0] == "system":
+        system, dialog = dialog[0][1], dialog[1:]
+    turns: list[tuple[str, str]] = []
+    for role, text in dialog:
+        if turns and turns[-1][0] == role:
+            turns[-1] = (role, f"{turns[-1][1]}\n\n{text}")
+        else:
+            turns.append((role, text))
+    roles = [role for role, _ in turns]
+    if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
+        raise UserError(
+            f"{where}: turns {' '.join(role for role, _ in dialog) or '(none)'} do not fit export.layout=alpaca, "
+            "which holds user and assistant in turns, the assistant last; sharegpt and openai keep them"
+        )
+    pairs = [[turns[at][1], turns[at + 1][1]] for at in range(0, len(turns), 2)]
+    instruction, output = pairs.pop()
+    # system and history stand in every row, empty or not: a reader that maps a column needs it in each.
+    return {"instruction": instruction, "input": "", "output": output, "system": system, "history": pairs}

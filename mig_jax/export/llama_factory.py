@@ -1,0 +1,68 @@
+"""dataset_info.json, with which LLaMA-Factory reads a selection where it lies (``dataset_dir: OUT``)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mig_jax.errors import UserError
+
+
+def _role_tags(role: str, content: str, user: str, assistant: str) -> dict[str, str]:
+    return {
+        "role_tag": role,
+        "content_tag": content,
+        "user_tag": user,
+        "assistant_tag": assistant,
+        "system_tag": "system",
+    }
+
+
+_FORMATS: dict[str, dict[str, Any]] = {
+    "mig": {
+        "formatting": "sharegpt",
+        "columns": {"messages": "dialogs"},
+        "tags": _role_tags("role", "content", "user", "assistant"),
+    },
+    "sharegpt": {
+        "formatting": "sharegpt",
+        "columns": {"messages": "conversations"},
+        "tags": _role_tags("from", "value", "human", "gpt"),
+    },
+    "openai": {
+        "formatting": "sharegpt",
+        "columns": {"messages": "messages"},
+        "tags": _role_tags("role", "content", "user", "assistant"),
+    },
+    "alpaca": {
+        "formatting": "alpaca",
+        "columns": {"prompt": "instruction", "query": "input", "response": "output"},
+    },
+}
+_ALPACA_DIALOG_COLUMNS = {"system": "system", "history": "history"}
+
+
+def described_layouts() -> tuple[str, ...]:
+    """The layouts that a dataset_info.json can describe."""
+    return tuple(_FORMATS)
+
+
+def dataset_info(files: Mapping[str, str], layout: str, converted: bool = False) -> dict[str, dict[str, Any]]:
+    """The content of dataset_info.json: one entry a file.
+
+    Args:
+      files: the name of each data set -> its file, relative to dataset_info.json.
+      layout: the layout of the rows: mig, sharegpt, openai or alpaca.
+      converted: the rows were written by ``convert``, which gives alpaca rows their system and history columns; alpaca
+        rows as they came are promised the three columns that all of them have.
+
+    Raises:
+      UserError: an unknown layout.
+    """
+    if layout not in _FORMATS:
+        raise UserError(f"no dataset_info for layout {layout!r}; allowed: {', '.join(_FORMATS)}")
+    entries = {}
+    for name, file_name in files.items():
+        entry = {key: dict(value) if isinstance(value, dict) else value for key, value in _FORMATS[layout].items()}
+        if layout == "alpaca" and converted:
+            entry["columns"] |= _ALPACA_DIALOG_COLUMNS
+        entries[name] = {"file_name": file_name, **entry}
+    return entries

@@ -1,0 +1,54 @@
+"""What writing a run asks of a pool: a Protocol, so that a test's fake or another reader serves as well."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from mig_jax.export.jsonable import clean_text
+
+
+class SourceView(Protocol):
+    """One file of a pool, as the manifest lists it."""
+
+    @property
+    def path(self) -> Any: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def layout(self) -> str: ...
+    @property
+    def format(self) -> str: ...
+
+
+class PoolView(Protocol):
+    """``mig_jax.pool.Pool``: R rows. Arrays are per pool row; -1 stands for "not known"."""
+
+    @property
+    def sources(self) -> Sequence[SourceView]: ...
+    @property
+    def source_names(self) -> Sequence[str]: ...
+    @property
+    def source_idx(self) -> np.ndarray: ...  # int32 [R], into source_names
+    @property
+    def turns(self) -> np.ndarray: ...  # int32 [R]
+    @property
+    def chars(self) -> np.ndarray: ...  # int64 [R]
+    @property
+    def tokens(self) -> np.ndarray: ...  # int64 [R]
+
+    def __len__(self) -> int: ...
+    def where(self, row: int, /) -> str: ...
+    def id(self, row: int, /) -> str | None: ...
+    def read_rows(self, rows: Any, /) -> Iterator[bytes]: ...
+    def dialogs(self, rows: Any, /) -> Sequence[list[tuple[str, str]]]: ...
+
+
+def source_name(pool: PoolView, row: int) -> str | None:
+    """The source of a row, None without one."""
+    at = int(pool.source_idx[row])
+    return None if at < 0 else clean_text(pool.source_names[at])

@@ -1,0 +1,287 @@
+"""A run's files appear in ``out`` all at once or not at all.
+
+Beside ``out`` stands ``.{name}.partial/`` while a run works:
+
+    lock          held by the process that works
+    claim.json    the run_key of the run it belongs to
+    checkpoint/   what the run wants to find again after a crash
+    files/        what will be ``out``, published by one rename
+    sample        the selection of ``sample --out FILE``, published by one rename to FILE
+    previous/     for a moment: the ``out`` that is being replaced
+
+After a crash at any point, ``out`` is the old folder or the new one, or ``previous/`` is the old one and the next
+claim puts it back. Files of the old folder that no run wrote (a training's checkpoints, notes) move into the new one.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from mig_jax.errors import UserError
+from mig_jax.export.jsonable import write_json
+from mig_jax.export.lock import LOCK, lock_folder
+from mig_jax.export.manifest import MANIFEST, REPORT, read_manifest
+from mig_jax.export.out_folder import check_replaceable, checked_out, occupant
+
+State = Literal["fresh", "resume", "done"]
+
+
+@dataclass
+class Claim:
+    """The right to write ``out``; a context manager that gives it back.
+
+    Args:
+      out: where the files will stand, absolute.
+      state: "fresh", "resume" (this run was broken off; look into ``checkpoint``) or "done" (nothing to do, no folder
+        below exists).
+      files: write the run's files here; empty at the start.
+      checkpoint: keep here what a resume needs.
+      sample: with ``claim_file``, write the selection here; else None.
+      sample_target: the FILE that ``sample`` becomes.
+      notes: what a person should be told.
+    """
+
+    out: Path
+    state: State
+    files: Path
+    checkpoint: Path
+    sample: Path | None = None
+    sample_target: Path | None = None
+    notes: tuple[str, ...] = ()
+    _lock: int | None = field(default=None, repr=False)
+
+    @property
+    def partial(self) -> Path:
+        return self.files.parent
+
+    def __enter__(self) -> "Claim":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def publish(self) -> None:
+        """Let the files appear in ``out`` (and ``sample`` at FILE) and take the staging folder away.
+
+        FILE comes first: ``out``'s manifest is what says "done", so it must come last.
+
+        Raises:
+          OSError: a rename failed; the old ``out`` is whole and the claim still holds, so publish may be tried again.
+        """
+        assert self._lock is not None, "nothing is claimed"
+        _sync_tree(self.files)
+        if self.sample is not None and self.sample_target is not None and self.sample.exists():
+            _sync(self.sample)
+            self.sample.replace(self.sample_target)
+            _sync(self.sample_target.parent)
+        _swap(self.files, self.out, self.partial / "previous")
+        _remove_partial(self.partial)
+        self._unlock()
+
+    def release(self) -> None:
+        """Give the claim back without publishing; the staging folder stays only if a resume finds something in it."""
+        if self._lock is None:
+            return
+        if not any(self.checkpoint.iterdir()) and not (self.partial / "previous").exists():
+            _remove_partial(self.partial)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def claim(out: str | Path, run_key: str, overwrite: bool = False) -> Claim:
+    """Claim the folder ``out`` for the run ``run_key``, before any work. With several processes, one of them claims.
+
+    Args:
+      run_key: hex sha256 of everything that decides the run's files (configuration, inputs, version).
+      overwrite: replace what ``out`` holds, and do a finished run again. An unfinished run of the same key is resumed
+        all the same: it gives the same bytes.
+
+    Raises:
+      UserError: ``out`` cannot be written, holds something else, or is being written by another process.
+    """
+    with _told(f"out={out}"):
+        return _claim(checked_out(out), run_key, overwrite, None)
+
+
+def claim_file(file: str | Path, run_key: str, overwrite: bool = False) -> Claim:
+    """Claim FILE for a selection, and ``FILE.run/`` for all else; as ``claim``."""
+    with _told(f"--out {file}"):
+        target = Path(os.path.abspath(file))  # noqa: PTH100  (a link stays a link: FILE is written exactly as asked)
+        if target.exists() and not target.is_file():
+            raise UserError(f"--out {file} is not a regular file; name a file to write")
+        return _claim(checked_out(f"{target}.run", "--out FILE.run"), run_key, overwrite, target)
+
+
+def _claim(out: Path, run_key: str, overwrite: bool, target: Path | None) -> Claim:
+    partial = out.parent / f".{out.name}.partial"
+    made = Claim(out, "done", partial / "files", partial / "checkpoint", None, target)
+    # Ask without the lock first: a finished run on a read-only disk is still finished, a foreign folder still foreign.
+    if not partial.exists() and _standing(out, run_key, overwrite, target)[0] == "done":
+        return made
+    out.parent.mkdir(parents=True, exist_ok=True)
+    made._lock, locks = lock_folder(partial)
+    try:
+        notes = [] if locks else [f"{out.parent} cannot lock files: start no second run with this out"]
+        notes += _recover(partial, out)
+        claimed = _claimed_key(partial)
+        resumed = claimed == run_key
+        state, found = _standing(out, run_key, overwrite, None if resumed else target)
+        if state == "done":
+            _remove_partial(partial)
+            made._unlock()
+            return made
+        notes += found
+        if resumed:
+            made.state = "resume"
+            shutil.rmtree(made.files, ignore_errors=True)
+        else:
+            if claimed:
+                notes.append(f"{partial.name} of another run, which was never finished, has been replaced")
+            _empty(partial)
+            made.state = "fresh"
+            write_json(partial / "claim.json", {"run_key": run_key})
+        made.files.mkdir()
+        made.checkpoint.mkdir(exist_ok=True)
+        made.sample = partial / "sample" if target else None
+        made.notes = tuple(notes)
+        return made
+    except BaseException:
+        with suppress(OSError):
+            if _claimed_key(partial) is None and {path.name for path in partial.iterdir()} <= {LOCK}:
+                _remove_partial(partial)
+        made._unlock()
+        raise
+
+
+def _standing(out: Path, run_key: str, overwrite: bool, target: Path | None) -> tuple[State, list[str]]:
+    """Whether ``out`` (and FILE) are free, or hold this run; what to tell. Raises UserError for another's."""
+    held = occupant(out)
+    same = held.run_key == run_key
+    sample = (held.manifest or {}).get("sample_file") or {}
+    whole = target is None or (target.is_file() and target.stat().st_size == sample.get("bytes"))
+    if overwrite:
+        if held.entries:
+            check_replaceable(out, held.words(out))
+        return "fresh", []
+    if same and whole and not held.changed:
+        return "done", []
+    if same:
+        gone = [name for name in held.changed if not (out / name).exists()]
+        if len(gone) < len(held.changed) or (target is not None and target.exists() and not whole):
+            raise UserError(
+                f"out={out} holds this run, but its files were changed since; set overwrite=true to write them again"
+            )
+        return "fresh", [f"out={out} holds this run without {', '.join(gone) or target}: it is done again"]
+    if held.entries:
+        stay = "" if held.manifest else " (files of other names stay)"
+        raise UserError(f"{held.words(out)}; choose another out, or set overwrite=true to replace it{stay}")
+    if target is not None and target.exists():
+        raise UserError(f"--out {target} exists already; choose another name, or set overwrite=true to replace it")
+    return "fresh", []
+
+
+def _claimed_key(partial: Path) -> str | None:
+    """The run a staging folder belongs to; None for a new one. Raises UserError where it is not a staging folder."""
+    try:
+        return json.loads((partial / "claim.json").read_bytes())["run_key"]
+    except FileNotFoundError:
+        strangers = {path.name for path in partial.iterdir()} - {LOCK}
+        if strangers:
+            raise UserError(
+                f"{partial} is in the way and was not made by mig_jax; move it or choose another out"
+            ) from None
+        return None
+    except (ValueError, KeyError, TypeError):  # a crash while the claim was written: nothing was staged yet
+        return ""
+
+
+def _swap(new: Path, out: Path, previous: Path) -> None:
+    """Put ``new`` where ``out`` is: a rename onto nothing or an empty folder, or two renames and a tidying up."""
+    if not out.exists() or not any(out.iterdir()):
+        new.rename(out)
+        _sync(out.parent)
+        return
+    out.rename(previous)
+    try:
+        new.rename(out)
+    except OSError:
+        with suppress(OSError):  # if this fails too, the next claim does it
+            previous.rename(out)
+        raise
+    _sync(out.parent)
+    _tidy(previous, out)
+
+
+def _recover(partial: Path, out: Path) -> list[str]:
+    """Finish or undo a swap that a crash broke off."""
+    previous = partial / "previous"
+    if not previous.exists():
+        return []
+    if not out.exists() or not any(out.iterdir()):  # a tool may have made an empty ``out`` meanwhile
+        previous.rename(out)
+        _sync(out.parent)
+        return [f"out={out} was being replaced when a run was broken off; the old one is back"]
+    _tidy(previous, out)
+    return []
+
+
+def _tidy(previous: Path, out: Path) -> None:
+    """Move what no run wrote from the old folder into the new one, then delete the old; its list of files last."""
+    try:
+        ours = {*read_manifest(previous).get("files", {}), REPORT, MANIFEST}
+    except (UserError, OSError):
+        ours = {MANIFEST}
+    for path in sorted(previous.iterdir()):
+        if path.name not in ours and not (out / path.name).exists():
+            path.rename(out / path.name)
+    for path in sorted(previous.iterdir(), key=lambda path: path.name == MANIFEST):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    previous.rmdir()
+    _sync(out)
+
+
+def _empty(partial: Path) -> None:
+    for path in list(partial.iterdir()):
+        if path.name != LOCK:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _remove_partial(partial: Path) -> None:
+    """Take the staging folder away, the lock last, so that nobody can lock what is half gone."""
+    _empty(partial)
+    (partial / LOCK).unlink(missing_ok=True)
+    with suppress(OSError):  # the next process has already made its own lock in it
+        partial.rmdir()
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Turn an OSError while claiming into the message that a user needs."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise UserError(f"{what} cannot be written: {error.strerror or error}{where}") from error

@@ -1,0 +1,79 @@
+"""A pool's text is data: how it is shown on a page and in a terminal without acting there."""
+
+import html
+import unicodedata
+from typing import Any
+
+# Embeddings, overrides and isolates can reorder what stands around them; marks of a single direction are harmless.
+_BIDI = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+_KEPT = {"\n", "\t"}
+
+
+def visible(text: Any, keep: frozenset[str] | set[str] = frozenset()) -> str:
+    """``text`` with control and direction-changing characters as visible symbols (ESC -> ␛), but for those in ``keep``."""
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(ch if ch in keep else _symbol(ch) for ch in text)
+
+
+def _symbol(ch: str) -> str:
+    if ch in _BIDI:
+        return f"⟨U+{ord(ch):04X}⟩"
+    if ch < " ":
+        return chr(0x2400 + ord(ch))
+    if ch == "\x7f":
+        return "␡"
+    return "�" if unicodedata.category(ch) in ("Cc", "Cs") else ch
+
+
+def escaped(text: Any) -> str:
+    """``text`` for HTML, in content and in quoted attributes; line breaks and tabs stay."""
+    return html.escape(visible(text, _KEPT), quote=True)
+
+
+def isolated(text: Any) -> str:
+    """``text`` in an element whose direction its own characters decide and which does not reach beyond it."""
+    return f"<bdi>{escaped(text)}</bdi>"
+
+
+def count(value: float | None) -> str:
+    """12345 -> ``12,345``; None -> a dash."""
+    return "–" if value is None else f"{round(value):,}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with ``digits`` significant digits at least, thousands apart; None (not finite) -> a dash."""
+    if value is None:
+        return "–"
+    if value == 0:
+        return "0"
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.{1 if abs(value) < 10**digits else 0}f}"
+    return f"{value:.{digits}g}"
+
+
+def share(part: float, whole: float) -> str:
+    """A percentage that does not round something to nothing or almost all to all."""
+    if whole <= 0:
+        return "–"
+    percent = 100 * part / whole
+    if 0 < percent < 0.1:
+        return "< 0.1 %"
+    if 99.9 < percent < 100:
+        return "> 99.9 %"
+    return f"{percent:.1f} %" if percent % 100 else f"{percent:.0f} %"
+
+
+def seconds(value: float | None) -> str:
+    """A duration as a person says it: ``0.21 s``, ``14 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if value is None:
+        return "–"
+    if value < 0.1:
+        return f"{value * 1000:.0f} ms"
+    if value < 60:
+        return f"{value:.2f} s" if value < 1 else f"{value:.1f} s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
