@@ -1,0 +1,1 @@
+"""Every setting, as YAML; importable as mig_jax.conf after any install."""

@@ -37,7 +37,9 @@ def converted_line(dialog: Dialog, layout: str, where: str) -> bytes:
     Raises:
       UserError: an unknown layout, or a dialog that the layout cannot say (``where`` is named).
     """
-    dialog = [(role, clean_text(content)) for role, content in dialog]
+    if not dialog:
+        raise UserError(f"{where}: no dialog to write in export.layout={layout}")
+    dialog = [(clean_text(role), clean_text(content)) for role, content in dialog]
     match layout:
         case "mig":
             row: dict[str, Any] = {"dialogs": _role_content(dialog)}

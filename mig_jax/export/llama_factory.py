@@ -40,12 +40,24 @@ _FORMATS: dict[str, dict[str, Any]] = {
 _ALPACA_DIALOG_COLUMNS = {"system": "system", "history": "history"}
 
 
-def described_layouts() -> tuple[str, ...]:
-    """The layouts that a dataset_info.json can describe."""
-    return tuple(_FORMATS)
+_OVERRIDES = {
+    "dialog": ("columns", "messages"),
+    "role": ("tags", "role_tag"),
+    "content": ("tags", "content_tag"),
+    "instruction": ("columns", "prompt"),
+    "input": ("columns", "query"),
+    "output": ("columns", "response"),
+}
 
 
-def dataset_info(files: Mapping[str, str], layout: str, converted: bool = False) -> dict[str, dict[str, Any]]:
+def describable(layout: str, keys: Mapping[str, str]) -> bool:
+    """Whether dataset_info.json can say how to read rows of ``layout``: a column cannot lie inside another."""
+    return layout in _FORMATS and not any("." in (keys.get(key) or "") for key in _OVERRIDES)
+
+
+def dataset_info(
+    files: Mapping[str, str], layout: str, converted: bool = False, keys: Mapping[str, str] | None = None
+) -> dict[str, dict[str, Any]]:
     """The content of dataset_info.json: one entry a file.
 
     Args:
@@ -53,6 +65,7 @@ def dataset_info(files: Mapping[str, str], layout: str, converted: bool = False)
       layout: the layout of the rows: mig, sharegpt, openai or alpaca.
       converted: the rows were written by ``convert``, which gives alpaca rows their system and history columns; alpaca
         rows as they came are promised the three columns that all of them have.
+      keys: the user's own names of dialog, role, content, instruction, input and output (``pool.fields``).
 
     Raises:
       UserError: an unknown layout.
@@ -64,5 +77,8 @@ def dataset_info(files: Mapping[str, str], layout: str, converted: bool = False)
         entry = {key: dict(value) if isinstance(value, dict) else value for key, value in _FORMATS[layout].items()}
         if layout == "alpaca" and converted:
             entry["columns"] |= _ALPACA_DIALOG_COLUMNS
+        for key, (part, item) in _OVERRIDES.items():
+            if keys and keys.get(key) and item in entry.get(part, {}):
+                entry[part][item] = keys[key]
         entries[name] = {"file_name": file_name, **entry}
     return entries

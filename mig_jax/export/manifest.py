@@ -17,6 +17,7 @@ PACKAGES = ("mig_jax", "jax", "jaxlib", "flax", "numpy", "scipy", "pyarrow", "ms
 
 KEYS = (
     "schema",  # of this file; grows with every change that a reader must know of
+    "name",  # of the run: its folder's
     "run_key",  # hex sha256 of what decides the files
     "command",  # the command line, as one can run it again
     "finished",  # UTC, ISO 8601

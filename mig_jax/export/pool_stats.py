@@ -34,6 +34,9 @@ def pool_stats(
 ) -> dict[str, Any]:
     """The content of pool_stats.json; "pool" means the usable rows, "selected" the largest budget's."""
     rows, chosen = encoded.row, encoded.row[points]
+    first, near = points[:SHOWN_PICKS], runners_up[:SHOWN_RUNNERS_UP]
+    shown = encoded.row[np.concatenate([first, near])]
+    dialogs = pool.dialogs(shown) if len(shown) else []  # asked once: a compressed file is read whole at each asking
     return {
         "schema": 1,
         "rows": len(pool),
@@ -45,8 +48,8 @@ def pool_stats(
         "chars": _histogram(pool.chars[rows], points, _log_edges(pool.chars[rows])),
         "tokens": _known_histogram(pool.tokens[rows], points),
         "turns": _histogram(np.minimum(pool.turns[rows], MOST_TURNS), points, np.arange(0.5, MOST_TURNS + 1)),
-        "picks": _shown(pool, encoded, points[:SHOWN_PICKS], gains, labels_earned),
-        "runners_up": _shown(pool, encoded, runners_up[:SHOWN_RUNNERS_UP], runner_gains, runner_labels),
+        "picks": _shown(pool, encoded, first, dialogs[: len(first)], gains, labels_earned),
+        "runners_up": _shown(pool, encoded, near, dialogs[len(first) :], runner_gains, runner_labels),
     }
 
 
@@ -137,12 +140,17 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def _shown(
-    pool: PoolView, encoded: Encoded, points: np.ndarray, gains: np.ndarray, labels: Sequence[Shares]
+    pool: PoolView,
+    encoded: Encoded,
+    points: np.ndarray,
+    dialogs: Sequence[Sequence[tuple[str, str]]],
+    gains: np.ndarray,
+    labels: Sequence[Shares],
 ) -> list[dict[str, Any]]:
     """The rows that a report shows, with the start of their texts."""
     rows = encoded.row[points].tolist()
     shown = []
-    for at, (row, dialog) in enumerate(zip(rows, pool.dialogs(rows) if rows else [], strict=True)):
+    for at, (row, dialog) in enumerate(zip(rows, dialogs, strict=True)):
         found = pool.id(row)
         shown.append(
             {

@@ -1,6 +1,6 @@
 """What writing a run asks of a pool: a Protocol, so that a test's fake or another reader serves as well."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +30,8 @@ class PoolView(Protocol):
 
     @property
     def sources(self) -> Sequence[SourceView]: ...
+    @property
+    def fields(self) -> Mapping[str, str]: ...  # where the user said that a field lies
     @property
     def source_names(self) -> Sequence[str]: ...
     @property

@@ -13,7 +13,7 @@ from jaxtyping import Float64, Int64
 from mig_jax.encode.encoded import Encoded
 from mig_jax.export.convert import check_layout, converted_line
 from mig_jax.export.jsonable import write_json
-from mig_jax.export.llama_factory import dataset_info, described_layouts
+from mig_jax.export.llama_factory import dataset_info, describable
 from mig_jax.export.manifest import MANIFEST, REPORT, SCHEMA, file_facts, ordered, versions
 from mig_jax.export.pool_stats import POOL_STATS, covered_labels, pool_stats
 from mig_jax.export.pool_view import PoolView
@@ -25,7 +25,7 @@ TRACE = "trace.parquet"
 RUNNERS_UP = "runners_up.parquet"
 DATASET_INFO = "dataset_info.json"
 REJECTS = "rejects.jsonl"
-CHUNK = 4096
+DIALOGS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class RunFacts:
       run_key: hex sha256 of what decides the files; the one given to ``claim``.
       command: the command line, as one can run it again.
       config: the resolved configuration, plain.
-      name: the data set's name in dataset_info.json (``{name}_{budget}`` for several budgets).
+      name: the run's name (its folder's), and the data set's in dataset_info.json (there
+        ``{name}_{budget}`` for several budgets).
       pool: the pool.
       encoded: its usable rows.
       selection: the picks of the largest budget.
@@ -160,13 +161,16 @@ def write_run(folder: Path, facts: RunFacts, page: Callable[[Path], str]) -> dic
     notes = list(facts.notes)
     if layout is None:
         notes.append(
-            "no dataset_info.json: the rows' layouts are mixed or of no named kind; export.layout= converts them"
+            "no dataset_info.json: the pool mixes layouts or nests its fields; export.layout= converts the rows"
         )
     else:
-        write_json(folder / DATASET_INFO, dataset_info(selections, layout, converted=facts.export_layout is not None))
+        converted = facts.export_layout is not None
+        keys = None if converted else facts.pool.fields
+        write_json(folder / DATASET_INFO, dataset_info(selections, layout, converted, keys))
     manifest = ordered(
         {
             "schema": SCHEMA,
+            "name": facts.name,
             "run_key": facts.run_key,
             "command": facts.command,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -214,21 +218,25 @@ def _write_selections(folder: Path, facts: RunFacts) -> dict[str, str]:
 
 
 def _lines(facts: RunFacts, points: np.ndarray) -> Iterator[bytes]:
-    """The selected rows as lines, in pick order, a chunk at a time."""
+    """The selected rows as lines, in pick order.
+
+    Rows as they came are asked for at once, dialogs in large chunks: a compressed file is read whole at each asking.
+    """
     rows = facts.encoded.row[points]
-    for start in range(0, len(rows), CHUNK):
-        chunk = rows[start : start + CHUNK]
-        if facts.export_layout is None:
-            yield from map(one_line, facts.pool.read_rows(chunk))
-        else:
-            for row, dialog in zip(chunk.tolist(), facts.pool.dialogs(chunk), strict=True):
-                yield converted_line(dialog, facts.export_layout, facts.pool.where(row))
+    if facts.export_layout is None:
+        yield from map(one_line, facts.pool.read_rows(rows))
+        return
+    for start in range(0, len(rows), DIALOGS_AT_ONCE):
+        chunk = rows[start : start + DIALOGS_AT_ONCE]
+        for row, dialog in zip(chunk.tolist(), facts.pool.dialogs(chunk), strict=True):
+            yield converted_line(dialog, facts.export_layout, facts.pool.where(row))
 
 
 def _pool_layout(pool: PoolView) -> str | None:
     """The one layout of all files that have rows, if dataset_info.json can say it."""
-    layouts = {source.layout for source in pool.sources if source.rows}
-    return layouts.pop() if len(layouts) == 1 and layouts <= set(described_layouts()) else None
+    layouts = {source.layout for source in pool.sources if source.layout}
+    layout = layouts.pop() if len(layouts) == 1 else None
+    return layout if layout and describable(layout, pool.fields) else None
 
 
 def _sources(pool: PoolView) -> list[dict[str, Any]]:

@@ -16,6 +16,9 @@ from mig_jax.gain.phi import Phi
 from mig_jax.graph.label_graph import Propagation
 
 
+BLOCK = 200_000  # tags whose shares are in flight at once: each reaches all its neighbours
+
+
 @dataclass(frozen=True)
 class Curve:
     """What n picks earned, in their order.
@@ -71,16 +74,40 @@ def curve(encoded: Encoded, p: Propagation, phi: Phi, points: Int64[np.ndarray, 
     first_order = np.bincount(rank, weights=slope * mass, minlength=n)
     x = np.bincount(label, weights=mass, minlength=count)
 
-    # What tag l of pick r earned: s sum_k P[l, k] w[r, k], w the slope (or the mean slope over the step) at k.
-    weight = slope if gain == "first_order" else np.divide(rise, mass, out=slope.copy(), where=mass > 0)
-    w = sp.csr_array((weight, (rank, label)), shape=(n, count))
+    weight = sp.csr_array((_mean_slope(slope, rise, mass, gain), (rank, label)), shape=(n, count))
+    share_ptr, share_label, share = _tag_shares(matrix, v, score, weight)
+    return Curve(np.cumsum(exact), first_order, exact, x, share_ptr, share_label, share)
+
+
+def gains_at(
+    encoded: Encoded, p: Propagation, phi: Phi, x: Float64[np.ndarray, " L"], points: Int64[np.ndarray, " n"], gain: str
+) -> tuple[Float64[np.ndarray, " n"], Int64[np.ndarray, " n1"], Int64[np.ndarray, " Z"], Float64[np.ndarray, " Z"]]:
+    """(gains, share_ptr, share_label, share): what each point would add on its own at mass x, and which tags earn it."""
+    matrix, v, score = propagation_matrix(p), label_rows(encoded, points), encoded.score[points]
+    reach = (v @ matrix).tocsr()
+    mass = reach.data * np.repeat(score, np.diff(reach.indptr))
+    rise, slope = phi.rise(x[reach.indices], mass), phi.slope(x[reach.indices])
+    reach.data = _mean_slope(slope, rise, mass, gain)
+    ptr, label, share = _tag_shares(matrix, v, score, reach)
+    owner = np.repeat(np.arange(len(points)), np.diff(ptr))
+    return np.bincount(owner, weights=share, minlength=len(points)), ptr, label, share
+
+
+def _mean_slope(slope, rise, mass, gain: str):
+    """phi' before the step, or over it: what a unit of mass earns at a label."""
+    if gain == "first_order":
+        return slope
+    return np.divide(rise, mass, out=slope.copy(), where=mass > 0)
+
+
+def _tag_shares(matrix, v, score, weight):
+    """Tag l of pick r earns s sum_k P[l, k] weight[r, k]: CSR (ptr, label, share) in the order of the rows' tags."""
     tags = np.diff(v.indptr)
-    tag_rank = np.repeat(np.arange(n), tags)
-    tag_label = v.indices.astype(np.int64)
-    share = np.zeros(len(tag_label))
-    for lo in range(0, len(tag_label), 200_000):  # bounded memory: a tag reaches all its neighbours
-        hi = lo + 200_000
-        share[lo:hi] = matrix[tag_label[lo:hi]].multiply(w[tag_rank[lo:hi]]).sum(axis=1)
-    share *= score[tag_rank]
+    rank = np.repeat(np.arange(len(score)), tags)
+    label = v.indices.astype(np.int64)
+    share = np.zeros(len(label))
+    for lo in range(0, len(label), BLOCK):
+        hi = lo + BLOCK
+        share[lo:hi] = matrix[label[lo:hi]].multiply(weight[rank[lo:hi]]).sum(axis=1)
     ptr = np.concatenate([[0], np.cumsum(tags)]).astype(np.int64)
-    return Curve(np.cumsum(exact), first_order, exact, x, ptr, tag_label, share)
+    return ptr, label, share * score[rank]

@@ -95,9 +95,7 @@ class BertEmbeddings(nnx.Module):
         self, id_BxL: Int[Array, "B L"], position_BxL: Int[Array, "B L"], type_BxL: Int[Array, "B L"]
     ) -> Float[Array, "B L D"]:
         """Ids must be in range: the gathers do not look (a lookup that does costs more than a layer's attention)."""
-        return self.norm(
-            _rows(self.word, id_BxL) + _rows(self.position, position_BxL) + _rows(self.type, type_BxL)
-        )
+        return self.norm(_rows(self.word, id_BxL) + _rows(self.position, position_BxL) + _rows(self.type, type_BxL))
 
 
 def _rows(table: nnx.Embed, index_BxL: Int[Array, "B L"]) -> Float[Array, "B L D"]:

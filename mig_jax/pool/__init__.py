@@ -1,7 +1,7 @@
 """The pool: where the rows lie, read once into arrays. The only package that knows file formats.
 
-``load_pool`` reads files, folders, globs or Hugging Face data sets into a ``Pool`` of columns; the text stays in the files, and
-``Pool.read_rows`` gives back the very bytes that were read, checked.
+``load_pool`` reads files, folders, globs or Hugging Face data sets into a ``Pool`` of columns; the text stays in the
+files, and ``Pool.read_rows`` gives back the very bytes that were read, checked.
 """
 
 from mig_jax.pool.fields import FIELDS

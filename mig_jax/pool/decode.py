@@ -1,13 +1,14 @@
 """One record's bytes -> the values at the fields' paths: a typed decoder, and a generic one that means the same.
 
-The typed decoder skips everything that no path asks for at the speed of C and builds no dictionaries. Whatever does not fit its
-types (a null on the way, a list with a hole, a number out of range) is decoded again in full and walked, so the types can be
-narrow without a row being lost.
+The typed decoder skips everything that no path asks for at the speed of C and builds no dictionaries. Whatever does not
+fit its types (a null on the way, a list with a hole, a number out of range) is decoded again in full and walked, so the
+types can be narrow without a row being lost.
 """
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate, chain, pairwise
 from operator import attrgetter
 from typing import Any
 
@@ -35,10 +36,14 @@ class NotAnObject(Exception):
     """The bytes are JSON, but no object."""
 
 
+DOES_NOT_FIT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a typed decoder raises of a record that is malformed, or well formed with unusual values."""
+
+_CONTENT = attrgetter("content")
 _ANY = msgspec.json.Decoder()
 _SYNTAX = msgspec.json.Decoder(msgspec.Raw)
-# float() of a longer one is infinite, and Python refuses to convert very long ones at all.
-_MAX_DIGITS = 310
+# Where msgspec, like Python, stops converting digits to an int.
+_MAX_DIGITS = 4300
 
 
 def parse(raw: bytes) -> Any:
@@ -63,7 +68,11 @@ def parse(raw: bytes) -> Any:
 
 
 def _integer(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _MAX_DIGITS else math.copysign(math.inf, -1 if digits[0] == "-" else 1)
+    return (
+        int(digits)
+        if len(digits.lstrip("-")) <= _MAX_DIGITS
+        else math.copysign(math.inf, -1 if digits[0] == "-" else 1)
+    )
 
 
 def _explain(raw: bytes, message: str) -> str:
@@ -123,8 +132,8 @@ def _source(value: Any) -> Any:
     return _text(value)
 
 
-# For every kind of leaf: the type it has as a rule (None stands for missing and null), and the check that accepts that type,
-# and perhaps more, in a decoded value. Both must agree wherever the type accepts.
+# For every kind of leaf: the type it has as a rule (None stands for missing and null), and the check that accepts that
+# type, and perhaps more, in a decoded value. Both must agree wherever the type accepts.
 _KINDS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "text": (str | None, _text),
     "tags": (list[str] | None, _tags),
@@ -132,63 +141,90 @@ _KINDS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "id": (str | int | None, _id),
     "source": (str | list[str] | None, _source),
 }
-_FIELD_KINDS = {"tags": "tags", "quality": "numbers", "complexity": "numbers", "ifd": "numbers", "id": "id", "source": "source"}
+_FIELD_KINDS = {
+    "tags": "tags",
+    "quality": "numbers",
+    "complexity": "numbers",
+    "ifd": "numbers",
+    "id": "id",
+    "source": "source",
+}
 _FIELD_KINDS["tokens"] = "numbers"
 
 
 class RowDecoder:
     """Values at the paths of one layout and one set of fields.
 
-    ``leaves(raw)`` is a tuple: the dialog's values first (``dialog_leaves`` of them), then those of ``slots`` in order. A leaf
-    is None where it is absent, BAD where it is of the wrong kind.
+    The values of a record are a tuple of ``width`` leaves: first the dialog's, then those of ``slots``. A leaf is None
+    where it is absent, BAD where it is of the wrong kind. ``get(typed(raw))`` gives them, or raises one of DOES_NOT_FIT;
+    then ``walk(parse(raw))`` does. ``typed`` is None where two paths want different types of the same place.
     """
 
     def __init__(self, layout: Layout, fields: Fields, typed: bool = True):
         self.layout = layout
         self.slots: dict[str, tuple[int, ...]] = {}
         leaves: list[tuple[Path, str]] = [(path, "dialog" if layout.dialog else "text") for path in layout.paths]
-        self.dialog_leaves = len(leaves)
-        for name, candidates in (*fields.paths.items(), *((f"column {c}", (path,)) for c, path in fields.columns.items())):
+        columns = ((f"column {name}", (path,)) for name, path in fields.columns.items())
+        for name, candidates in (*fields.paths.items(), *columns):
             self.slots[name] = tuple(range(len(leaves), len(leaves) + len(candidates)))
             leaves.extend((path, _FIELD_KINDS.get(name, "numbers")) for path in candidates)
+        self.width = len(leaves)
         self._leaves = leaves
         built = _typed(leaves, layout) if typed else None
-        self._decode, self._get = built if built else (None, None)
+        self.typed, self.get = built or (None, _no_getter)
 
     def leaves(self, raw: bytes) -> tuple[Any, ...]:
         """The values of one record.
 
         Raises:
-          Malformed, NotAnObject: as ``parse`` does.
+          Malformed, NotAnObject: as ``parse`` and ``walk`` do.
         """
-        if self._decode is not None and self._get is not None:
+        if self.typed is not None:
             try:
-                return self._get(self._decode(raw))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                return self.get(self.typed(raw))
+            except DOES_NOT_FIT:
                 pass
         return self.walk(parse(raw))
 
     def walk(self, record: Any) -> tuple[Any, ...]:
-        """The values of a decoded record."""
+        """The values of a decoded record.
+
+        Raises:
+          NotAnObject: it is none.
+        """
         if type(record) is not dict:
             raise NotAnObject
-        return tuple([
-            turns_of(walk(record, path), self.layout) if kind == "dialog" else _KINDS[kind][1](walk(record, path))
-            for path, kind in self._leaves
-        ])
+        return tuple(
+            [
+                turns_of(walk(record, path), self.layout) if kind == "dialog" else _KINDS[kind][1](walk(record, path))
+                for path, kind in self._leaves
+            ]
+        )
 
-    def measure(self, leaves: tuple[Any, ...]) -> tuple[int, int]:
-        """(turns, characters of their contents); (0, 0) where the record has no dialog."""
+    def measure(self, columns: Sequence[Sequence[Any]]) -> tuple[list[int], list[int]]:
+        """Turns, and characters of their contents, of each record; 0 without a dialog. Takes a column per leaf."""
         if self.layout.dialog:
-            turns = leaves[0]
-            return (len(turns), sum([len(turn.content) for turn in turns])) if turns else (0, 0)
-        instruction, extra, output = leaves[:3]
-        if type(instruction) is not str or type(output) is not str or extra is BAD:
-            return 0, 0
-        return 2, len(joined(instruction, extra)) + len(output)
+            dialogs = [turns or () for turns in columns[0]] if None in columns[0] else columns[0]
+            counts = list(map(len, dialogs))
+            contents = map(_CONTENT, chain.from_iterable(dialogs))
+            ends = list(accumulate(map(len, contents), initial=0))
+            at = list(accumulate(counts, initial=0))
+            return counts, [ends[b] - ends[a] for a, b in pairwise(at)]
+        counts, chars = [], []
+        for instruction, extra, output in zip(*columns[:3], strict=True):
+            fits = type(instruction) is str and type(output) is str and extra is not BAD
+            counts.append(2 if fits else 0)
+            chars.append(len(joined(instruction, extra)) + len(output) if fits else 0)
+        return counts, chars
 
 
-def _typed(leaves: list[tuple[Path, str]], layout: Layout) -> tuple[Callable[[bytes], Any], Callable[[Any], tuple]] | None:
+def _no_getter(_: Any) -> tuple[Any, ...]:
+    raise AssertionError("there is no typed decoder")
+
+
+def _typed(
+    leaves: list[tuple[Path, str]], layout: Layout
+) -> tuple[Callable[[bytes], Any], Callable[[Any], tuple]] | None:
     """Decoder and getter; None where two paths want different types of the same place."""
     turn = msgspec.defstruct(
         "Turn", [("role", str), ("content", str)], rename={"role": layout.role, "content": layout.content}, gc=False

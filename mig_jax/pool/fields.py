@@ -48,7 +48,9 @@ def resolve_fields(fields: Mapping[str, str], columns: Sequence[str]) -> Fields:
             raise UserError(f"pool.fields.{name}: no such field; the fields are {', '.join(allowed)}")
     asked = {name: value for name, value in fields.items() if value is not None}
     paths = {
-        name: (split(asked[name], f"pool.fields.{name}"),) if name in asked else tuple(split(path, name) for path in defaults)
+        name: (split(asked[name], f"pool.fields.{name}"),)
+        if name in asked
+        else tuple(split(path, name) for path in defaults)
         for name, defaults in FIELDS.items()
     }
     if isinstance(columns, str):

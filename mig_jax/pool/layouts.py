@@ -82,7 +82,10 @@ def adapt(layout: Layout, fields: Fields) -> Layout:
     if layout.dialog:
         keys = {name: asked[name] for name in ("role", "content") if name in asked}
         dialog = split(asked["dialog"], "pool.fields.dialog") if "dialog" in asked else layout.dialog
-        return replace(layout, dialog=dialog, **keys)
+        layout = replace(layout, dialog=dialog, **keys)
+        if layout.role == layout.content:
+            raise UserError(f"pool.fields: role and content are both {layout.role!r}; they are two keys of a turn")
+        return layout
     names = [name for name in ("instruction", "input", "output") if name in asked]
     return replace(layout, **{name: split(asked[name], f"pool.fields.{name}") for name in names})
 
@@ -110,8 +113,9 @@ def recognise(record: dict[str, Any], fields: Fields, where: str) -> Layout:
     known = "; ".join(layout.describe() for layout in LAYOUTS.values())
     asked = "".join(f", pool.fields.{name}={value}" for name, value in fields.dialog.items())
     raise UserError(
-        f"{where}: no layout fits this record (keys: {keys}{asked}). Known: {known}. Name the layout with pool.layout=..., or map "
-        "it with pool.fields.dialog=... (and role, content), or pool.fields.instruction=... and pool.fields.output=..."
+        f"{where}: no layout fits this record (keys: {keys}{asked}). Known: {known}. "
+        "Name the layout with pool.layout=..., or map it with pool.fields.dialog=... (and role, content), or with "
+        "pool.fields.instruction=... and pool.fields.output=..."
     )
 
 
@@ -152,7 +156,7 @@ def dialog_of(record: Any, layout: Layout) -> list[tuple[str, str]] | None:
     """(role, content) of every turn, roles normalised; None where the record has no such dialog."""
     if layout.dialog:
         turns = turns_of(walk(record, layout.dialog), layout)
-        return turns and [(ROLES.get(turn.role, turn.role), turn.content) for turn in turns]
+        return [(ROLES.get(turn.role, turn.role), turn.content) for turn in turns] if turns else None
     texts = [walk(record, path) for path in layout.paths]
     if type(texts[0]) is not str or type(texts[2]) is not str or not isinstance(texts[1], str | None):
         return None
@@ -170,5 +174,3 @@ def why_no_dialog(record: Any, layout: Layout) -> str:
     if layout.dialog:
         return f"{'.'.join(layout.dialog)} is not a list of {{{layout.role}: text, {layout.content}: text}}"
     return "instruction, input or output is not text"
-
-

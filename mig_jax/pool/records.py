@@ -1,8 +1,8 @@
 """From blocks of bytes to records: the lines of a .jsonl, the elements of a top-level .json array."""
 
 import re
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
 import msgspec
@@ -30,8 +30,8 @@ class Block(NamedTuple):
     """
 
     records: list[bytes]
-    lines: list[int]
-    offsets: list[int]
+    lines: Sequence[int]
+    offsets: Sequence[int]
     bad: dict[int, str]
     objects: list[Any] | None = None
 
@@ -42,18 +42,20 @@ def line_blocks(blocks: Iterable[bytes]) -> Iterator[Block]:
     for text in _whole_lines(blocks):
         if not offset and text.startswith(BOM):
             text, offset = text[len(BOM) :], len(BOM)
-        records: list[bytes] = []
-        lines: list[int] = []
-        offsets: list[int] = []
-        for piece in text.split(b"\n"):
-            line += 1
-            if piece and not piece.isspace():
-                records.append(piece[:-1] if piece.endswith(b"\r") else piece)
-                lines.append(line)
-                offsets.append(offset)
-            offset += len(piece) + 1
+        pieces = text.split(b"\n")
+        starts = list(accumulate(map(len, pieces), lambda at, length: at + length + 1, initial=offset))
+        lines = range(line + 1, line + 1 + len(pieces))
+        line, offset = line + len(pieces), starts.pop()
+        if all(pieces) and not any(map(bytes.isspace, pieces)):
+            kept = pieces, lines, starts
+        else:
+            kept = zip(*(each for each in zip(pieces, lines, starts, strict=True) if each[0].strip()), strict=True)
+            kept = tuple(map(list, kept)) or ([], [], [])
+        records, numbers, offsets = kept
+        if b"\r" in text:
+            records = [record.removesuffix(b"\r") for record in records]
         if records:
-            yield Block(records, lines, offsets, {} if _is_utf8(text) else _not_utf8(records))
+            yield Block(records, numbers, offsets, {} if _is_utf8(text) else _not_utf8(records))
 
 
 def _whole_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:

@@ -42,7 +42,9 @@ def resolve(path: str | Path | Sequence[str | Path]) -> list[Source]:
     for source in sources:
         same = source.path if source.format == "hf" else str(Path(source.path).resolve())
         if same in seen:
-            raise UserError(f"pool.path: {source.path} is named twice (also as {seen[same]}); every row would count twice")
+            raise UserError(
+                f"pool.path: {source.path} is named twice (also as {seen[same]}); every row would count twice"
+            )
         seen[same] = source.path
     return sources
 
@@ -67,7 +69,8 @@ def _expand(path: str | Path) -> Iterator[Source]:
             raise UserError(f"{name}: not a regular file; a pool is read more than once, so save the rows to a file")
         yield source
     elif glob.has_magic(name):
-        found = sorted(f for f in glob.glob(name, recursive=True) if Path(f).is_file())
+        # Path.glob takes no absolute pattern.
+        found = sorted(f for f in glob.glob(name, recursive=True) if Path(f).is_file())  # noqa: PTH207
         known = [source for source in map(classify, found) if source]
         if not known:
             what = f"matches {len(found)} files, none of them" if found else "matches no file; looked for"
@@ -79,7 +82,9 @@ def _expand(path: str | Path) -> Iterator[Source]:
 
 def _in_folder(folder: Path) -> Iterator[Source]:
     # Hidden files and folders (.cache, .git, .ipynb_checkpoints) hold copies of what lies beside them.
-    files = [f for f in folder.rglob("*") if f.is_file() and not any(p.startswith(".") for p in f.relative_to(folder).parts)]
+    files = [
+        f for f in folder.rglob("*") if f.is_file() and not any(p.startswith(".") for p in f.relative_to(folder).parts)
+    ]
     known = [source for source in (classify(str(f)) for f in sorted(files)) if source]
     if not known:
         names = ", ".join(sorted(f.name for f in files)[:5]) or "nothing"

@@ -1,12 +1,13 @@
 """The report's pictures as inline SVG: matplotlib draws, the page's style sheet colours.
 
-Drawn with stand-in colours that are replaced by the page's CSS variables, so that one picture serves light and dark. Ids are
-salted and no date is written: the same run draws the same bytes. No text of a pool enters a picture.
+Drawn with stand-in colours that are replaced by the page's CSS variables, so that one picture serves light and dark.
+Ids are salted and no date is written: the same run draws the same bytes. No text of a pool enters a picture.
 """
 
 import io
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib as mpl
@@ -14,16 +15,16 @@ import numpy as np
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 INK, MUTED, GRID, MAIN, OTHER = "#010101", "#020202", "#030303", "#040404", "#050505"
 _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line", MAIN: "--main", OTHER: "--other"}
 SERIES = ("#060606", "#070707", "#080808", "#090909", "#0a0a0a", "#0b0b0b")
 _VARIABLES |= {colour: f"--s{at}" for at, colour in enumerate(SERIES)}
-CURVE_POINTS = 300
-_RC = {
+CURVE_POINTS = 150
+_RC: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's font
-    "font.size": 10.5,
+    "font.size": 12,
     "text.color": INK,
     "axes.edgecolor": GRID,
     "axes.labelcolor": MUTED,
@@ -44,17 +45,25 @@ _RC = {
 
 def objective_chart(curves: Sequence[Float64[np.ndarray, " n"]], random: Mapping[str, float | None]) -> str:
     """E(D) over the number of picks, one line a run, with random picks where they are known."""
-    with mpl.rc_context(_RC | {"svg.hashsalt": "objective"}):
-        figure, axes = _axes(7.6, 3.0)
+    with _style("objective"):
+        figure, axes = _axes(856, 300)
         for at, curve in enumerate(curves):
             ranks = _ranks(len(curve))
-            axes.plot(ranks, curve[ranks - 1], color=MAIN if len(curves) == 1 else SERIES[at % len(SERIES)], lw=2)
+            reached = np.concatenate([[0.0], curve[ranks - 1]])  # E(empty) = 0
+            axes.plot(
+                np.concatenate([[0], ranks]),
+                reached,
+                color=MAIN if len(curves) == 1 else SERIES[at % len(SERIES)],
+                lw=2,
+            )
         known = sorted((int(n), value) for n, value in random.items() if value is not None and int(n) > 0)
         if known:
-            # E(empty) = 0, but a curve over log rank starts at its first known size.
-            axes.plot(*zip(*known, strict=True), color=OTHER, lw=1.6, ls=(0, (4, 2.5)), marker="o", ms=3.5)
-        longest = max((len(curve) for curve in curves), default=0)
-        _log_ranks(axes, max([longest, *(n for n, _ in known)]))
+            axes.plot(*zip((0, 0.0), *known, strict=True), color=OTHER, lw=1.8, ls=(0, (4, 2.5)))
+            axes.plot(*zip(*known, strict=True), color=OTHER, lw=0, marker="o", ms=4, clip_on=False)
+        axes.set_xlim(0, max([1, *(len(curve) for curve in curves), *(n for n, _ in known)]))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set_xlabel("rows picked")
         axes.set_ylim(bottom=0)
         axes.set_ylabel("E(D)")
         return _svg(figure)
@@ -65,8 +74,8 @@ def gain_chart(gains: Float64[np.ndarray, " n"]) -> str | None:
     positive = np.flatnonzero(np.isfinite(gains) & (gains > 0))
     if len(positive) < 2:
         return None
-    with mpl.rc_context(_RC | {"svg.hashsalt": "gain"}):
-        figure, axes = _axes(7.6, 2.1)
+    with _style("gain"):
+        figure, axes = _axes(856, 200)
         at = positive[_ranks(len(positive)) - 1]
         axes.plot(at + 1, gains[at], color=MAIN, lw=1.6)
         _log_ranks(axes, len(gains))
@@ -90,8 +99,8 @@ def histogram_chart(histogram: Mapping[str, Any], logarithmic: bool, name: str) 
       name: salts the picture's ids.
     """
     edges = np.asarray(histogram["edges"], float)
-    with mpl.rc_context(_RC | {"svg.hashsalt": name}):
-        figure, axes = _axes(3.7, 1.9)
+    with _style(name):
+        figure, axes = _axes(408, 200)
         if logarithmic and edges[0] <= 0:
             edges = np.concatenate([[min(0.5, edges[1] / 2)], edges[1:]])  # the bin of zeros, at the left of a log axis
         for key, colour, fill in (("pool", OTHER, True), ("selected", MAIN, False)):
@@ -104,9 +113,12 @@ def histogram_chart(histogram: Mapping[str, Any], logarithmic: bool, name: str) 
         if logarithmic:
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())
+            if edges[-1] < 300 * edges[0]:
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         else:
-            axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.set_xlim(edges[0], edges[-1])
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=name == "turns"))
+        filled = np.flatnonzero(np.add(histogram["pool"], histogram["selected"]))
+        axes.set_xlim(float(edges[filled[0]]), float(edges[filled[-1] + 1]))
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_formatter(FuncFormatter(_short))
         axes.yaxis.set_major_locator(MaxNLocator(3))
@@ -114,8 +126,14 @@ def histogram_chart(histogram: Mapping[str, Any], logarithmic: bool, name: str) 
         return _svg(figure)
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
+def _style(salt: str) -> AbstractContextManager[None]:
+    """matplotlib's settings for one picture; those of the caller's process come back after it."""
+    return mpl.rc_context({**_RC, "svg.hashsalt": salt})
+
+
+def _axes(width: int, height: int) -> tuple[Figure, Axes]:
+    """Empty axes; sizes in the page's pixels (an SVG's unit is the 72nd of an inch, the page scales it to its own)."""
+    figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
     axes = figure.subplots()
     axes.grid(axis="y")
     axes.spines["left"].set_visible(False)
@@ -134,8 +152,11 @@ def _log_ranks(axes: Axes, last: int) -> None:
 
 
 def _ranks(n: int) -> np.ndarray:
-    """At most ``CURVE_POINTS`` ranks from 1 to n, evenly over log rank."""
-    return np.unique(np.round(np.geomspace(1, n, CURVE_POINTS)).astype(int)) if n else np.zeros(0, int)
+    """Ranks from 1 to n that draw a curve as well as all of them: some evenly over rank, some over log rank."""
+    if n == 0:
+        return np.zeros(0, int)
+    spread = [space(1, n, CURVE_POINTS) for space in (np.linspace, np.geomspace)]
+    return np.unique(np.round(np.concatenate(spread)).astype(int))
 
 
 def _short(value: float, _: object = None) -> str:
@@ -156,6 +177,7 @@ def _svg(figure: Figure) -> str:
     svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    svg = re.sub(r"font-family: [^;\"]*; ?", "", svg)
+    svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)  # would style the whole page
     # The page decides the width; the view box keeps the shape.
     return re.sub(r'<svg[^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1)

@@ -18,7 +18,7 @@ class RunView:
     """What a page shows.
 
     Args:
-      name: the folder's name.
+      name: the run's name.
       manifest: manifest.json.
       stats: pool_stats.json.
       objective: E(D) after each pick; float64 ``[n]``.
@@ -67,4 +67,4 @@ def load_run(folder: str | Path) -> RunView:
     except (OSError, ValueError) as error:  # Arrow's errors are ValueErrors
         raise UserError(f"{folder} is not a whole run: {error}") from None
     columns = (trace.column(name).to_numpy().astype(np.float64) for name in ("objective", "gain"))
-    return RunView(folder.resolve().name, manifest, stats, *columns)
+    return RunView(manifest["name"], manifest, stats, *columns)

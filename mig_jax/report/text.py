@@ -10,7 +10,7 @@ _KEPT = {"\n", "\t"}
 
 
 def visible(text: Any, keep: frozenset[str] | set[str] = frozenset()) -> str:
-    """``text`` with control and direction-changing characters as visible symbols (ESC -> ␛), but for those in ``keep``."""
+    """``text`` with control and direction-changing characters made visible (ESC -> ␛), but for those in ``keep``."""
     text = str(text)
     if text.isprintable():
         return text
@@ -43,14 +43,14 @@ def count(value: float | None) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with ``digits`` significant digits at least, thousands apart; None (not finite) -> a dash."""
+    """A number with ``digits`` significant digits, whole ones uncut, thousands apart; None (not finite) -> a dash."""
     if value is None:
         return "–"
-    if value == 0:
-        return "0"
+    if value == round(value) and abs(value) < 1e15:
+        return f"{value:,.0f}"
     if abs(value) >= 10 ** (digits - 1):
-        return f"{value:,.{1 if abs(value) < 10**digits else 0}f}"
-    return f"{value:.{digits}g}"
+        return f"{value:,.0f}"
+    return f"{value:#.{digits}g}" if abs(value) >= 1e-4 else f"{value:.{digits - 1}e}"
 
 
 def share(part: float, whole: float) -> str:
@@ -63,6 +63,12 @@ def share(part: float, whole: float) -> str:
     if 99.9 < percent < 100:
         return "> 99.9 %"
     return f"{percent:.1f} %" if percent % 100 else f"{percent:.0f} %"
+
+
+def floor_percent(ratio: float) -> str:
+    """A proven share in percent with one digit, never rounded up: 0.93199 -> ``93.1``."""
+    # The tenth of a billionth undoes what 1000 * ratio loses when the ratio is a round decimal.
+    return f"{int(1000 * ratio + 1e-10) / 10:.1f}"
 
 
 def seconds(value: float | None) -> str:

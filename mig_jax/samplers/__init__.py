@@ -1,0 +1,24 @@
+"""One file for each system of the table; a new one is a file, a line here, a yaml and a golden."""
+
+from mig_jax.config import closest
+from mig_jax.errors import UserError
+from mig_jax.samplers.ifd import IFD
+from mig_jax.samplers.mig import MIG
+from mig_jax.samplers.random import RANDOM
+from mig_jax.samplers.selection import Selection
+from mig_jax.samplers.task import Sampler, Task
+
+SAMPLERS: dict[str, Sampler] = {"mig": MIG, "random": RANDOM, "ifd": IFD}
+
+__all__ = ["SAMPLERS", "Sampler", "Selection", "Task", "find_sampler"]
+
+
+def find_sampler(name: str) -> Sampler:
+    """The sampler of that name.
+
+    Raises:
+      UserError: there is none; lists those there are.
+    """
+    if name not in SAMPLERS:
+        raise UserError(f"sampler={name}: must be one of {', '.join(SAMPLERS)}{closest(name, list(SAMPLERS))}")
+    return SAMPLERS[name]

@@ -1,0 +1,85 @@
+"""mig-jax COMMAND ...: the entry. Every mistake of a user ends here, as one message and exit code 2."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from mig_jax.errors import UserError
+
+USAGE = """\
+mig-jax: select the rows of an instruction-tuning pool that add the most information
+
+  mig-jax select [POOL] [key=value ...] [-m]   pool -> selection, report and trace; alone: the bundled pool
+  mig-jax sample SRC --out FILE ...            the same with the flags of yichengchen24/MIG (= xsample sample)
+
+  mig-jax COMMAND --help                       all keys of a command; --cfg job: the configuration, not run
+  mig-jax --version
+
+POOL is a file, a folder, a glob or hf:org/name. Examples:
+  mig-jax select pool.jsonl.gz n=1000 out=runs/first
+  mig-jax select pool.jsonl.gz n=[1000,5000] sampler.gain=exact phi=log
+  mig-jax select -m n=100 graph.threshold=0.6,0.7,0.8 out=runs/sweep
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The ``mig-jax`` command."""
+    arguments = sys.argv[1:] if argv is None else argv
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if command in ("-h", "--help", "help"):
+        print(USAGE, end="")
+    elif command == "--version":
+        from mig_jax import __version__
+
+        print(__version__)
+    elif command == "select":
+        _guarded(lambda: _hydra("select", rest))
+    elif command == "sample":
+        from mig_jax.sample import sample
+
+        _guarded(lambda: sample(rest))
+    else:
+        from mig_jax.config import closest
+
+        _fail(f"{command}: no such command; there are select and sample{closest(command, ['select', 'sample'])}")
+
+
+xsample = main
+
+
+def _hydra(name: str, arguments: list[str]) -> None:
+    import hydra
+
+    from mig_jax import commands
+    from mig_jax.overrides import prepare
+
+    sys.argv = [f"mig-jax {name}", *prepare(arguments)]
+    hydra.main(version_base="1.3", config_path="pkg://mig_jax.conf", config_name=name)(getattr(commands, name))()
+
+
+def _guarded(work: Callable[[], None]) -> None:
+    """Run it; turn what a user can mend into one message."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes errors on instead of printing its own traceback
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from mig_jax.config import composition_error
+
+    try:
+        work()
+    except UserError as error:
+        _fail(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        _fail(composition_error(error))
+    except KeyboardInterrupt:
+        print("mig-jax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print(f"mig-jax: error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""From a configuration to the inputs of a selection: pool, label ids, label graph; each from the cache where it can."""
+
+import hashlib
+import importlib.resources
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from mig_jax.config import EmbedderConfig, GraphConfig, MeshConfig, PoolConfig, ScoreConfig
+from mig_jax.encode import Encoded, encode, read_valid_tags
+from mig_jax.engine import pool_mesh
+from mig_jax.errors import UserError
+from mig_jax.graph import LabelGraph, label_graph
+from mig_jax.models.checkpoint import EmbedderSpec
+from mig_jax.models.embed import load_embedder
+from mig_jax.pool import Pool, load_pool
+from mig_jax.runtime.cache import ArrayCache
+from mig_jax.runtime.progress import Progress, silent
+
+BUNDLED = "bundled"
+
+
+def pool_of(config: PoolConfig, score: ScoreConfig, cache: Path | None, progress: Progress = silent) -> Pool:
+    """Read the pool; the path "bundled" is the one that comes with mig_jax."""
+    paths = [bundled_pool() if path == BUNDLED else Path(path) if ":" not in path else path for path in config.paths]
+    columns = () if score.source in ("deita", "ifd") else (score.source,)
+    return load_pool(
+        [str(path) for path in paths],
+        layout=config.layout,
+        fields=config.fields,
+        columns=columns,
+        on_error=config.on_error,
+        cache_dir=cache / "pools" if cache else None,
+        progress=progress,
+    )
+
+
+def bundled_pool() -> Path:
+    """Where the bundled pool lies."""
+    return Path(str(importlib.resources.files("mig_jax.data") / "pool.jsonl"))
+
+
+def encoded_of(pool: Pool, config: PoolConfig, score: ScoreConfig) -> Encoded:
+    """The usable rows, under the configured vocabulary and score."""
+    return encode(
+        pool,
+        valid_tags=None if config.valid_tags is None else read_valid_tags(config.valid_tags),
+        score=score.source,
+        turns=score.turns,
+        normalize=score.normalize,
+        on_error=config.on_error,
+    )
+
+
+def spec_of(config: EmbedderConfig) -> EmbedderSpec:
+    """The embedder as mig_jax.models knows it. A folder of one's own is not held to the published checksum."""
+    return EmbedderSpec(
+        name=config.name,
+        path=None if config.path is None else Path(config.path),
+        wheel=config.wheel,
+        hub=config.hub,
+        revision=config.revision,
+        sha256=config.sha256 if config.path is None else None,
+        pooling=config.pooling,
+        normalize=config.normalize,
+        max_length=config.max_length,
+        architecture=config.architecture,
+    )
+
+
+def graph_of(
+    labels: Sequence[str],
+    graph: GraphConfig,
+    embedder: EmbedderConfig,
+    cache: Path | None,
+    progress: Progress = silent,
+) -> LabelGraph:
+    """The label graph: a stored one, or cosines of the labels' embeddings."""
+    if graph.path is not None:
+        return LabelGraph.load(graph.path).restrict(tuple(labels))
+    vectors = embed_labels(labels, spec_of(embedder), cache, progress)
+    return label_graph(labels, vectors, threshold=graph.threshold, degree=graph.degree, progress=progress)
+
+
+def embed_labels(
+    labels: Sequence[str], spec: EmbedderSpec, cache: Path | None, progress: Progress = silent
+) -> np.ndarray:
+    """Unit embeddings of the labels, no prefix; float32 ``[L, d]``."""
+    embedder = load_embedder(spec)
+    if not spec.normalize:
+        raise UserError("embedder.normalize=false: a label graph needs unit embeddings")
+    digest = hashlib.sha256("\0".join(labels).encode("utf-8", "surrogatepass")).hexdigest()
+    key = [embedder.fingerprint, digest, jax.__version__, jax.default_backend()]
+    arrays, _ = ArrayCache(cache).get(
+        "label_embeddings", key, lambda: {"vectors": embedder.embed(labels, progress=progress)}
+    )
+    return arrays["vectors"]
+
+
+def mesh_of(config: MeshConfig):
+    """The devices that share the rows."""
+    devices = jax.devices()
+    if config.pool == "all":
+        return pool_mesh(devices)
+    if config.pool > len(devices):
+        raise UserError(f"mesh.pool={config.pool}: there are {len(devices)} devices")
+    if jax.process_count() > 1:
+        raise UserError(f"mesh.pool={config.pool}: with several processes it must be all")
+    return pool_mesh(devices[: config.pool])

@@ -1,0 +1,134 @@
+"""Which texts share a batch: short texts are packed side by side into rows of one of a few widths.
+
+All batches of a width have one shape, so there are at most ``len(widths)`` compilations, and next to no padding. The plan
+depends on the lengths alone, all of them: equal input gives equal batches, wherever and in whatever parts it is run.
+
+Letters: N texts, B rows of a batch, L width (tokens in a row), S slots of a row (texts it can hold).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int32, Int64
+
+from mig_jax.models.tokens import Tokens
+
+_NARROWEST = 32  # tokens: narrower rows save no attention worth having
+_WORTH = 16  # a width is compiled for (0.4 s on 2 CPU cores) only if it will run about this many batches
+
+
+class Batch(NamedTuple):
+    """Where some texts lie in an array of B rows of L tokens.
+
+    Args:
+      rows, width: B and L.
+      text, row, start, slot: of each text in the batch: its index in the input, its row, its first token's place in
+        the row, and its number among the row's texts from 0; int64 ``[n]``.
+    """
+
+    rows: int
+    width: int
+    text: Int64[np.ndarray, " n"]
+    row: Int64[np.ndarray, " n"]
+    start: Int64[np.ndarray, " n"]
+    slot: Int64[np.ndarray, " n"]
+
+    @property
+    def slots(self) -> int:
+        """S; at least every text of two tokens finds a place."""
+        return slots_of(self.width)
+
+
+def slots_of(width: int) -> int:
+    """Texts that a row can hold: half its tokens, since a text with its special tokens has two or more."""
+    return max(1, width // 2)
+
+
+def plan_batches(
+    length_N: Sequence[int] | Int64[np.ndarray, " N"], *, max_length: int, batch_tokens: int
+) -> tuple[Batch, ...]:
+    """Pack texts into rows (best fit, longest first, ties by index) and rows into batches.
+
+    Args:
+      length_N: tokens of each text, 0..max_length. A text of 0 tokens is in no batch.
+      max_length: the longest that can come.
+      batch_tokens: B L of every batch, or one row where a row has more.
+    """
+    length_N = np.asarray(length_N, np.int64)
+    batches = []
+    for width, text in _by_width(length_N, max_length, batch_tokens):
+        placed = _pack(length_N, text, width)  # [n, 4]: row, start, slot, text
+        rows = max(1, batch_tokens // width)
+        placed = placed[np.argsort(placed[:, 0], kind="stable")]
+        cuts = np.searchsorted(placed[:, 0], np.arange(rows, placed[-1, 0] + 1, rows))
+        for part in np.split(placed, cuts):
+            batches.append(Batch(rows, width, part[:, 3], part[:, 0] % rows, part[:, 1], part[:, 2]))
+    return tuple(batches)
+
+
+def widths_upto(max_length: int) -> tuple[int, ...]:
+    """32, 64, 128, ... and max_length: the widths that rows can have, each at least the one before."""
+    widths = [_NARROWEST]
+    while widths[-1] < max_length:
+        widths.append(min(2 * widths[-1], max_length))
+    return tuple(widths)
+
+
+def fill(batch: Batch, tokens: Tokens) -> tuple[Int32[np.ndarray, "B L"], Int32[np.ndarray, "B L"]]:
+    """The batch's token ids (0 at padding) and segments (slot + 1 of the text, 0 at padding), both int32 ``[B, L]``."""
+    id_BxL = np.zeros((batch.rows, batch.width), np.int32)
+    segment_BxL = np.zeros_like(id_BxL)
+    length_n = tokens.length[batch.text]
+    within = np.arange(length_n.sum()) - np.repeat(np.cumsum(length_n) - length_n, length_n)
+    place = np.repeat(batch.row * batch.width + batch.start, length_n) + within
+    id_BxL.flat[place] = tokens.id[np.repeat(tokens.ptr[batch.text], length_n) + within]
+    segment_BxL.flat[place] = np.repeat(batch.slot + 1, length_n)
+    return id_BxL, segment_BxL
+
+
+def _by_width(length_N: np.ndarray, max_length: int, batch_tokens: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Each text goes to the narrowest width in use of which it fills at most half, else to the widest in use.
+
+    The width that the longest text needs is in use; a narrower one if enough texts want it to pay for its compilation.
+    """
+    left = np.flatnonzero(length_N > 0)
+    if not len(left):
+        return
+    widest = next(width for width in widths_upto(max_length) if width >= length_N.max())
+    for width in widths_upto(max_length):
+        chosen = length_N[left] <= width // 2
+        if width < widest and length_N[left][chosen].sum() >= _WORTH * batch_tokens:
+            yield width, left[chosen]
+            left = left[~chosen]
+    if len(left):
+        yield widest, left
+
+
+def _pack(length_N: np.ndarray, text: np.ndarray, width: int) -> np.ndarray:
+    """Best fit decreasing: a text goes into the row with the least room that it fits into, the oldest of those."""
+    order = text[np.argsort(-length_N[text], kind="stable")]
+    room_of: list[int] = []
+    texts_in: list[int] = []
+    rows_with: list[list[int]] = [[] for _ in range(width + 1)]  # by room left
+    nonempty = 0  # bit r: there is a row with room r
+    placed = np.empty((len(order), 4), np.int64)
+    most = slots_of(width)
+    for i, (n, length) in enumerate(zip(order.tolist(), length_N[order].tolist(), strict=True)):
+        fitting = nonempty >> length
+        if fitting:
+            room = length + (fitting & -fitting).bit_length() - 1
+            row = rows_with[room].pop()
+            if not rows_with[room]:
+                nonempty &= ~(1 << room)
+        else:
+            row, room = len(room_of), width
+            room_of.append(width)
+            texts_in.append(0)
+        placed[i] = row, width - room, texts_in[row], n
+        room_of[row] = room - length
+        texts_in[row] += 1
+        if room > length and texts_in[row] < most:
+            rows_with[room - length].append(row)
+            nonempty |= 1 << (room - length)
+    return placed

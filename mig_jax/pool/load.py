@@ -1,0 +1,172 @@
+"""``load_pool``: sources -> blocks of records -> columns, or the same columns from the cache."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from mig_jax.errors import UserError
+from mig_jax.pool.builder import Builder
+from mig_jax.pool.cache import Cache, content_key
+from mig_jax.pool.decode import Malformed, RowDecoder, parse
+from mig_jax.pool.fields import Fields, resolve_fields
+from mig_jax.pool.layouts import LAYOUTS, Layout, adapt, check_layout, recognise
+from mig_jax.pool.records import Block, array_blocks, line_blocks, starts_array
+from mig_jax.pool.sources import Source, resolve
+from mig_jax.pool.stream import BLOCK_BYTES, FileReader, Stamp, stat_file
+from mig_jax.pool.table import REASONS, Pool, SourceInfo
+from mig_jax.pool.tabular import hf_blocks, hf_sha256, parquet_blocks
+from mig_jax.runtime.progress import Progress, silent
+
+
+def load_pool(
+    path: str | Path | Sequence[str | Path],
+    *,
+    layout: str = "auto",
+    fields: Mapping[str, str] | None = None,
+    columns: Sequence[str] = (),
+    on_error: Literal["raise", "skip"] = "raise",
+    cache_dir: str | Path | None = None,
+    progress: Progress = silent,
+    block_bytes: int = BLOCK_BYTES,
+) -> Pool:
+    """Reads a pool, streaming: the text is never held, only the columns of ``Pool``.
+
+    Args:
+      path: a file (.jsonl, .ndjson, .json, .parquet, each also .gz or .zst), a folder (all such files in it and
+        below), a glob, ``hf:org/name`` or ``hf:org/name:split``, or a list of these. Their rows follow in this order.
+      layout: a name of ``LAYOUTS``, or ``auto``: the first record of each file decides.
+      fields: dotted paths that replace those of ``FIELDS``, or that map the dialog.
+      columns: dotted paths of further numbers to read.
+      on_error: a malformed record, or one that is no object, stops (``raise``) or is passed over, counted (``skip``).
+        A record without a dialog is always counted and passed over.
+      cache_dir: where pools are kept by content; None keeps none.
+      progress: told the bytes done and in all, stages "hash pool" and "read pool".
+      block_bytes: how much of a file is read at once; the result does not depend on it.
+
+    Raises:
+      UserError: see above; also an empty pool, one without a usable record, and a file that changes meanwhile.
+    """
+    if on_error not in ("raise", "skip"):
+        raise UserError(f"pool.on_error={on_error}: allowed: raise, skip")
+    check_layout(layout)
+    overrides = {name: value for name, value in (fields or {}).items() if value is not None}
+    where = resolve_fields(overrides, columns)
+    sources = resolve(path)
+    sizes = [_size(source) for source in sources]
+    cache = None
+    settings = {"layout": layout, "fields": overrides, "columns": list(where.columns), "on_error": on_error}
+    if cache_dir is not None:
+        kinds = [(source.format, source.compression) for source in sources]
+        settings = settings | {"kinds": kinds}
+        cache = Cache(Path(cache_dir), content_key(settings, sizes))
+        if cache.may_hold():
+            stamps = _stamps(sources, _Bytes(progress, "hash pool", sum(sizes)))
+            key = content_key(settings, [stamp.sha256 for stamp in stamps])
+            if found := cache.load(key, [source.path for source in sources], [stamp.mtime_ns for stamp in stamps]):
+                return found
+    builder = Builder(where, skip=on_error == "skip")
+    done = _Bytes(progress, "read pool", sum(sizes))
+    decoders: dict[Layout, RowDecoder] = {}
+    infos = [_read(builder, i, source, layout, where, decoders, done, block_bytes) for i, source in enumerate(sources)]
+    pool = builder.finish(infos, overrides)
+    _check_usable(pool)
+    if cache is not None:
+        cache.store(content_key(settings, [info.sha256 for info in infos]), pool)
+    return pool
+
+
+class _Bytes:
+    """Adds up the bytes done for a ``Progress``."""
+
+    def __init__(self, progress: Progress, stage: str, total: int):
+        self._progress, self._stage, self._total, self._done = progress, stage, total, 0
+
+    def __call__(self, count: int) -> None:
+        self._done += count
+        self._progress(self._stage, self._done, self._total or None)
+
+
+def _size(source: Source) -> int:
+    return 0 if source.format == "hf" else stat_file(source.path).st_size
+
+
+def _stamps(sources: Sequence[Source], done: _Bytes) -> list[Stamp]:
+    return [
+        Stamp(hf_sha256(source.path), 0, 0) if source.format == "hf" else FileReader(source, on_bytes=done).drain()
+        for source in sources
+    ]
+
+
+def _read(
+    builder: Builder,
+    file: int,
+    source: Source,
+    layout: str,
+    fields: Fields,
+    decoders: dict[Layout, RowDecoder],
+    done: _Bytes,
+    block_bytes: int,
+) -> SourceInfo:
+    """Appends one source's records to the builder."""
+    stamps: list[Stamp] = []
+    before = len(builder)
+    chosen = None if layout == "auto" else adapt(LAYOUTS[layout], fields)
+    opened, blocks = _open(source, done, block_bytes, stamps)
+    for block in blocks:
+        if chosen is None:
+            chosen = _first_layout(block, fields, source.path)
+        # Until a record shows the layout there is no object in the file, and any decoder says so.
+        use = chosen or LAYOUTS["mig"]
+        if use not in decoders:
+            decoders[use] = RowDecoder(use, fields)
+        builder.add(block, file, source.path, decoders[use])
+    (stamp,) = stamps
+    name = chosen.name if chosen else ""
+    return SourceInfo(source.path, *stamp, len(builder) - before, name, opened, source.compression)
+
+
+def _open(source: Source, done: _Bytes, block_bytes: int, stamps: list[Stamp]) -> tuple[str, Iterator[Block]]:
+    """The format by content, and the blocks; what was read is in ``stamps`` once they are all taken."""
+    if source.format == "hf":
+        return "hf", hf_blocks(source.path, stamps)
+    if source.format == "parquet":
+        return "parquet", parquet_blocks(source, done, stamps)
+    reader = FileReader(source, block_bytes, done)
+    # A .json that holds one object per line is common; the first character tells.
+    is_array, text = starts_array(iter(reader)) if source.format == "json" else (False, iter(reader))
+    blocks = array_blocks(text, source.path) if is_array else line_blocks(text)
+    return ("json" if is_array else "jsonl"), _stamped(blocks, reader, stamps)
+
+
+def _stamped(blocks: Iterator[Block], reader: FileReader, stamps: list[Stamp]) -> Iterator[Block]:
+    yield from blocks
+    assert reader.stamp is not None
+    stamps.append(reader.stamp)
+
+
+def _first_layout(block: Block, fields: Fields, path: str) -> Layout | None:
+    """The layout of the first record in the block that is an object; None where none is."""
+    for i, raw in enumerate(block.records):
+        try:
+            record = parse(raw) if i not in block.bad else None
+        except Malformed:
+            continue
+        if isinstance(record, dict):
+            return recognise(record, fields, f"{path}:{block.lines[i]}")
+    return None
+
+
+def _check_usable(pool: Pool) -> None:
+    names = ", ".join(source.path for source in pool.sources[:3]) + (", ..." if len(pool.sources) > 3 else "")
+    if not len(pool):
+        raise UserError(f"{names}: an empty pool: no record in it")
+    counts = np.bincount(pool.status, minlength=len(REASONS)).tolist()
+    if not counts[0]:
+        listed = ", ".join(f"{count} {reason}" for reason, count in zip(REASONS, counts, strict=True) if count)
+        first = pool.rejects[0]
+        raise UserError(
+            f"{names}: no usable record among {len(pool)}: {listed}. "
+            f"The first is {first.file}:{first.line}: {first.detail}"
+        )

@@ -1,0 +1,191 @@
+"""A pool in memory: columns of numbers, and where each row's bytes lie."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int32, Int64, UInt8, UInt32
+
+from mig_jax.errors import UserError
+from mig_jax.pool.decode import Malformed, parse
+from mig_jax.pool.fields import Fields, resolve_fields
+from mig_jax.pool.layouts import LAYOUTS, adapt, dialog_of
+from mig_jax.pool.stream import stat_file
+
+REASONS = ("usable", "malformed", "not an object", "no dialog")
+"""What ``Pool.status`` says of a row, by index. Only rows of status 0 are records to choose from."""
+
+PRESENT, ABSENT, BAD_VALUE = 0, 1, 2
+"""States of a value: there; missing or null; there, but not of the kind it should be."""
+
+REJECTS_LISTED = 10_000
+"""``Pool.rejects`` stops there; ``Pool.status`` has them all."""
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """One file, as it was read.
+
+    Args:
+      path: as it was opened; for a Hugging Face data set its ``hf:`` name.
+      sha256: of the file as it lies, hex; for ``hf:`` of its rows as an Arrow stream.
+      size_bytes, mtime_ns: of the file; for ``hf:`` the length of the rows as JSON, and 0.
+      rows: records in it, rejected ones included.
+      layout: the name of its layout (a key of ``LAYOUTS``); empty where it has no record.
+      format: ``jsonl``, ``json`` (one array), ``parquet`` or ``hf``.
+      compression: ``""``, ``gz`` or ``zst``.
+    """
+
+    path: str
+    sha256: str
+    size_bytes: int
+    mtime_ns: int
+    rows: int
+    layout: str
+    format: str
+    compression: str
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row that is no usable record.
+
+    Args:
+      row: its index in the pool.
+      file, line: its file's path, and its 1-based line or record number.
+      reason: one of ``REASONS``.
+      detail: the reason in more words.
+      head: the first 200 bytes; ``Pool.read_rows`` has all of them.
+    """
+
+    row: int
+    file: str
+    line: int
+    reason: str
+    detail: str
+    head: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Every record of the files in order, rejected ones included: R rows. All arrays are read-only.
+
+    Args:
+      sources: the files.
+      file: index into ``sources``.
+      line: 1-based line number in the decompressed text; record number for json arrays, parquet and hf.
+      offset, length: where the row's bytes lie in the decompressed text; for parquet and hf the 0-based record number,
+        and the length of the JSON made of it.
+      crc: zlib.crc32 of the row's bytes.
+      status: index into ``REASONS``; 0 is usable. The values of rows that are no objects are all absent.
+      tag_names: the distinct tags as written, in the order they first occur.
+      tag_ptr, tag_idx: CSR; row r has the tags ``tag_idx[tag_ptr[r]:tag_ptr[r + 1]]``, order and repeats kept.
+      tag_state, quality_state, complexity_state: PRESENT (an empty list is), ABSENT or BAD_VALUE.
+      quality_ptr, quality, complexity_ptr, complexity: CSR; a finite number per turn (a row's two lists may differ in
+        length).
+      ifd: NaN where absent or no number.
+      columns, columns_state: further numeric columns by their path; NaN where the state is not PRESENT (a stored NaN or
+        infinity is BAD_VALUE).
+      tokens: -1 where absent.
+      source_names, source_idx: the rows' own ``source`` labels; -1 where absent.
+      id_ptr, id_blob: the ids as UTF-8, end to end; see ``id``.
+      turns: messages in the dialog (a question and its answer are two); 0 without one.
+      chars: characters of the contents of all turns.
+      rejects: the rows of status other than 0, in order, the first ``REJECTS_LISTED`` of them.
+      fields: the overrides that it was loaded with.
+    """
+
+    sources: tuple[SourceInfo, ...]
+    file: Int32[np.ndarray, " R"]
+    line: Int64[np.ndarray, " R"]
+    offset: Int64[np.ndarray, " R"]
+    length: Int64[np.ndarray, " R"]
+    crc: UInt32[np.ndarray, " R"]
+    status: UInt8[np.ndarray, " R"]
+    tag_names: tuple[str, ...]
+    tag_ptr: Int64[np.ndarray, " R1"]
+    tag_idx: Int32[np.ndarray, " Z"]
+    tag_state: UInt8[np.ndarray, " R"]
+    quality_ptr: Int64[np.ndarray, " R1"]
+    quality: Float64[np.ndarray, " Q"]
+    quality_state: UInt8[np.ndarray, " R"]
+    complexity_ptr: Int64[np.ndarray, " R1"]
+    complexity: Float64[np.ndarray, " C"]
+    complexity_state: UInt8[np.ndarray, " R"]
+    ifd: Float64[np.ndarray, " R"]
+    columns: dict[str, Float64[np.ndarray, " R"]]
+    columns_state: dict[str, UInt8[np.ndarray, " R"]]
+    tokens: Int64[np.ndarray, " R"]
+    source_names: tuple[str, ...]
+    source_idx: Int32[np.ndarray, " R"]
+    id_ptr: Int64[np.ndarray, " R1"]
+    id_blob: UInt8[np.ndarray, " B"]
+    turns: Int32[np.ndarray, " R"]
+    chars: Int64[np.ndarray, " R"]
+    rejects: tuple[Reject, ...]
+    fields: dict[str, str]
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def where(self, row: int) -> str:
+        """``path:line`` of a row."""
+        return f"{self.sources[self.file[row]].path}:{self.line[row]}"
+
+    def id(self, row: int) -> str | None:
+        """The row's id (a number as its digits); None where it has none, or an empty one."""
+        blob = self.id_blob[self.id_ptr[row] : self.id_ptr[row + 1]]
+        return blob.tobytes().decode() if len(blob) else None
+
+    def tags(self, row: int) -> list[str]:
+        """The row's tags as written, order and repeats kept; empty where it has none."""
+        return [self.tag_names[i] for i in self.tag_idx[self.tag_ptr[row] : self.tag_ptr[row + 1]]]
+
+    def read_rows(self, rows: Sequence[int] | np.ndarray) -> Iterator[bytes]:
+        """The bytes of each row, in the order asked, without a line end; each is checked against its ``crc``.
+
+        A record of a .json array comes on one line (its line breaks, which lie between tokens, become spaces); one of a
+        parquet file or a data set comes as the JSON made of it. Plain files are read by offset, the others in one pass.
+
+        Raises:
+          UserError: a file is gone, or a row is no longer what was read; names file and line.
+          IndexError: a row outside 0 .. R - 1.
+        """
+        from mig_jax.pool.fetch import read_rows  # it needs Pool
+
+        wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
+        if len(wanted) and not (wanted.min() >= 0 and wanted.max() < len(self)):
+            raise IndexError(f"rows must lie in 0 .. {len(self) - 1}")
+        return read_rows(self, wanted)
+
+    def dialogs(self, rows: Sequence[int] | np.ndarray) -> list[list[tuple[str, str]]]:
+        """(role, content) of every turn of each row, in the order asked; human and gpt are called user and assistant.
+
+        An empty list for a row without a dialog. Raises as ``read_rows``.
+        """
+        fields = self.resolved_fields()
+        layouts = [adapt(LAYOUTS[source.layout], fields) if source.layout else None for source in self.sources]
+        found = []
+        for row, raw in zip(np.asarray(rows, dtype=np.int64).reshape(-1), self.read_rows(rows), strict=True):
+            layout = layouts[self.file[row]]
+            try:
+                found.append((layout and dialog_of(parse(raw), layout)) or [])
+            except Malformed:
+                found.append([])
+        return found
+
+    def resolved_fields(self) -> Fields:
+        """Where each field lies in a record."""
+        return resolve_fields(self.fields, tuple(self.columns))
+
+    def check_unchanged(self) -> None:
+        """Raises UserError, naming the file, where one is gone or has another size or time than when it was read."""
+        for source in self.sources:
+            if source.format == "hf":
+                continue
+            now = stat_file(source.path)
+            if (now.st_size, now.st_mtime_ns) != (source.size_bytes, source.mtime_ns):
+                raise UserError(
+                    f"{source.path}: changed since it was read ({source.size_bytes} -> {now.st_size} bytes); "
+                    "load the pool again"
+                )

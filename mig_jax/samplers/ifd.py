@@ -1,0 +1,26 @@
+"""IFD: the rows whose answer the instruction helps least with, as MIG's table runs it (tianyi-lab/Cherry_LLM's score)."""
+
+import numpy as np
+
+from mig_jax.errors import UserError
+from mig_jax.samplers.selection import Selection
+from mig_jax.samplers.task import Sampler, Task
+
+
+def sample(task: Task, n: int) -> Selection:
+    """Of the points with 0 <= IFD <= 1 the n highest, equals in file order; fewer where there are fewer.
+
+    Raises:
+      UserError: no point has an IFD in that range.
+    """
+    kept = np.flatnonzero((task.ifd >= 0) & (task.ifd <= 1))
+    if not len(kept):
+        raise UserError(
+            f"sampler=ifd: none of the {len(task.ifd)} usable rows has an IFD from 0 to 1"
+            f" ({int(np.isnan(task.ifd).sum())} have none at all; it is read from ifd_score.content, or pool.fields.ifd=)"
+        )
+    points = kept[np.argsort(-task.ifd[kept], kind="stable")][:n].astype(np.int64)
+    return Selection(points, task.ifd[points], "IFD", {})
+
+
+IFD = Sampler(sample)

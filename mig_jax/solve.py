@@ -1,0 +1,99 @@
+"""One selection, from arrays to everything that can be said of it: shared by the command line and the Python API."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from mig_jax.encode import Encoded
+from mig_jax.errors import UserError
+from mig_jax.gain import Certificate, Curve, certify, curve
+from mig_jax.gain.objective import gains_at
+from mig_jax.samplers import Sampler, Selection, Task
+from mig_jax.samplers.random import sample as sample_random
+
+CURVE_POINTS = 48
+Shares = list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Solved:
+    """The picks of the largest budget and what they are worth. n picks.
+
+    Args:
+      order: the points, in the order of the picks.
+      curve: E(D) after each pick, gains, labels that earned them.
+      orders: the points of budgets that are no prefix; ``order_curves`` theirs.
+      certificate: budget -> how far from the best it can be at most.
+      random_objective: rows -> E(D) of a random pick of as many.
+      runners_up: points, gains at the end, and the labels that would earn them.
+    """
+
+    order: Selection
+    curve: Curve
+    orders: dict[int, Int64[np.ndarray, " m"]]
+    order_curves: dict[int, Curve]
+    certificate: dict[int, Certificate]
+    random_objective: dict[int, float]
+    runners_up: tuple[Int64[np.ndarray, " r"], Float64[np.ndarray, " r"], list[Shares]]
+
+
+def check_budgets(budgets: tuple[int, ...], encoded: Encoded, rows: int) -> None:
+    """Raises UserError where a budget is no number of usable rows."""
+    for n in budgets:
+        if n < 1:
+            raise UserError(f"n={n}: must be at least 1")
+        if n > len(encoded):
+            why = ", ".join(f"{count} {reason}" for reason, count in encoded.dropped.items())
+            raise UserError(
+                f"n={n}: the pool has {len(encoded)} usable rows of {rows}{f' ({why})' if why else ''};"
+                " n can be at most that"
+            )
+
+
+def solve(sampler: Sampler, task: Task, budgets: tuple[int, ...], runners_up: int = 0) -> Solved:
+    """Sample the largest budget (and the others, where a sampler's budgets are not nested) and judge the result."""
+    encoded, p, phi = task.encoded, task.propagation, task.phi
+    order = sampler.sample(task, budgets[-1])
+    whole = curve(encoded, p, phi, order.points, task.gain)
+    orders: dict[int, np.ndarray] = {}
+    if not sampler.nested(task):
+        orders = {n: sampler.sample(task, n).points for n in budgets[:-1]}
+    curves = {n: curve(encoded, p, phi, points, task.gain) for n, points in orders.items()}
+    certificate = {}
+    for n in budgets:
+        task.progress("certificate", len(certificate), len(budgets))
+        points = orders.get(n, order.points[:n])
+        objective = curves[n].objective if n in curves else whole.objective[:n]
+        certificate[n] = certify(encoded, p, phi, points, objective)
+    random_points = sample_random(Task(encoded, p, phi, task.ifd, seed=task.seed), budgets[-1]).points
+    random_curve = curve(encoded, p, phi, random_points).objective
+    ranks = {int(r) for r in np.unique(np.geomspace(1, budgets[-1], CURVE_POINTS).round())} | set(budgets)
+    near = _runners_up(task, order.points, whole.x, runners_up) if sampler.by_labels else _nobody()
+    return Solved(
+        order, whole, orders, curves, certificate, {r: float(random_curve[r - 1]) for r in sorted(ranks)}, near
+    )
+
+
+def named_shares(encoded: Encoded, ptr: np.ndarray, label: np.ndarray, share: np.ndarray) -> list[Shares]:
+    """(label, share of the gain) of each pick, the largest first."""
+    out = []
+    for a, b in zip(ptr[:-1], ptr[1:], strict=True):
+        order = np.argsort(-share[a:b], kind="stable") + a
+        out.append([(encoded.labels[label[i]], float(share[i])) for i in order])
+    return out
+
+
+def _nobody():
+    return np.zeros(0, np.int64), np.zeros(0), []
+
+
+def _runners_up(task: Task, picked: np.ndarray, x: np.ndarray, most: int):
+    """The points outside with the largest gains at the end, equals in file order."""
+    left = np.setdiff1d(np.arange(len(task.encoded)), picked)
+    if not len(left) or not most:
+        return _nobody()
+    gains, *_ = gains_at(task.encoded, task.propagation, task.phi, x, left, task.gain)
+    best = left[np.argsort(-gains, kind="stable")[:most]]
+    gains, ptr, label, share = gains_at(task.encoded, task.propagation, task.phi, x, best, task.gain)
+    return best, gains, named_shares(task.encoded, ptr, label, share)

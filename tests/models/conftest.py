@@ -1,0 +1,119 @@
+"""Where the checkpoints and the goldens of these tests come from, and a tiny random BERT written on the spot."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from mig_jax.errors import UserError
+from mig_jax.models.checkpoint import MINILM
+from mig_jax.models.embed import Embedder, load_embedder
+
+GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "public"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """torch's outputs, beside the checkout."""
+    if not GOLDEN.is_dir():
+        pytest.skip(f"the golden outputs are not on this machine: {GOLDEN}")
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Embedder:
+    """The real all-MiniLM-L6-v2."""
+    try:
+        return load_embedder(MINILM)
+    except UserError as error:
+        pytest.skip(f"MiniLM's weights are not on this machine: {error}")
+
+
+@dataclass
+class TinyBert:
+    """A checkpoint folder and, for the tests' own arithmetic, what is in it."""
+
+    folder: Path
+    config: dict
+    tensors: dict[str, np.ndarray]
+
+    def write(self, tensors: dict[str, np.ndarray] | None = None, **config) -> Path:
+        """Write the folder again with other weights or other config fields."""
+        save_file(self.tensors if tensors is None else tensors, self.folder / "model.safetensors")
+        (self.folder / "config.json").write_text(json.dumps(self.config | config))
+        return self.folder
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz"]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> TinyBert:
+    """Two layers, 24 wide, 3 heads; its words are the letters. Weights are far larger than a trained model's."""
+    config = {
+        "model_type": "bert",
+        "vocab_size": len(WORDS),
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "intermediate_size": 40,
+        "max_position_embeddings": 64,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+        "hidden_act": "gelu",
+    }
+    rng = np.random.default_rng(7)
+    shapes = {
+        "embeddings.word_embeddings.weight": (len(WORDS), 24),
+        "embeddings.position_embeddings.weight": (64, 24),
+        "embeddings.token_type_embeddings.weight": (2, 24),
+        "embeddings.LayerNorm.weight": (24,),
+        "embeddings.LayerNorm.bias": (24,),
+    }
+    for layer in range(2):
+        at = f"encoder.layer.{layer}."
+        for name in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
+            shapes |= {f"{at}{name}.weight": (24, 24), f"{at}{name}.bias": (24,)}
+        shapes |= {at + "intermediate.dense.weight": (40, 24), at + "intermediate.dense.bias": (40,)}
+        shapes |= {at + "output.dense.weight": (24, 40), at + "output.dense.bias": (24,)}
+        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
+            shapes |= {f"{at}{name}.weight": (24,), f"{at}{name}.bias": (24,)}
+    tensors = {key: rng.normal(0, 0.3, shape).astype(np.float32) for key, shape in shapes.items()}
+    for key in tensors:
+        if "LayerNorm.weight" in key:
+            tensors[key] += 1
+    model = TinyBert(tmp_path / "tiny", config, tensors)
+    model.folder.mkdir()
+    model.write()
+    (model.folder / "tokenizer.json").write_text(json.dumps(_letter_tokenizer()))
+    return model
+
+
+def _letter_tokenizer() -> dict:
+    special = [{"id": i, "content": w, "special": True, "single_word": False, "lstrip": False, "rstrip": False,
+                "normalized": False} for i, w in enumerate(WORDS[:4])]  # fmt: skip
+    return {
+        "version": "1.0",
+        # Limits that must be overridden, as in MiniLM's file.
+        "truncation": {"max_length": 5, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
+        "padding": {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
+                    "pad_type_id": 0, "pad_token": "[PAD]"},
+        "added_tokens": special,
+        "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
+                       "strip_accents": None, "lowercase": True},
+        "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": False},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                       {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]},
+                               "[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}},
+        },
+        "decoder": None,
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                  "max_input_chars_per_word": 100, "vocab": {w: i for i, w in enumerate(WORDS)}},
+    }  # fmt: skip
