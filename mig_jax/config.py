@@ -149,6 +149,8 @@ def _told(message: str, plain) -> str:
     """msgspec says "Expected `int`, got `str` - at `$.engine.c1`": turn it into key=value: what is allowed."""
     reason, _, path = message.partition(" - at `$")
     key = path.rstrip("`").lstrip(".")
+    if key in ("n", "n[...]"):
+        return f"n={plain.get('n')}: must be a number >= 1, or a list of such numbers"
     value = plain
     for part in filter(None, key.replace("[", ".[").split(".")):
         try:
@@ -162,6 +164,11 @@ def composition_error(error: Exception) -> str:
     """Hydra's or OmegaConf's error in one sentence."""
     text = f"{error}".strip()
     cause = f"{error.__cause__}".strip() if error.__cause__ is not None else ""
+    option = re.search(r"Could not find '([^']+)/([^']+)'\s+Available options in '[^']+':\s*(.*?)\s*Config search path", text, re.S)
+    if option:
+        group, given, options = option.groups()
+        allowed = sorted(options.split())
+        return f"{group}={given}: must be one of {', '.join(allowed)}{closest(given, allowed)}"
     key = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", f"{text}\n{cause}")
     if key:
         name = key.group(1) or key.group(2)

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -16,17 +17,18 @@ from mig_jax.config import SelectConfig
 from mig_jax.encode import Encoded
 from mig_jax.engine.checkpoint import Checkpoint, from_bytes, to_bytes
 from mig_jax.errors import UserError
-from mig_jax.export import Claim, RunFacts, RunnersUp, claim, claim_file, write_run
+from mig_jax.export import Claim, claim, claim_file, write_run
 from mig_jax.export.out_folder import checked_out
 from mig_jax.gain import make_phi
 from mig_jax.graph import LabelGraph
 from mig_jax.inputs import encoded_of, graph_of, mesh_of, pool_of
-from mig_jax.pool import Pool
-from mig_jax.report.html import page
+from mig_jax.pool import REASONS, Pool
+from mig_jax.report import page
+from mig_jax.run_facts import facts_of, remarks
 from mig_jax.runtime import processes
 from mig_jax.runtime.progress import Progress, silent
 from mig_jax.samplers import Task, find_sampler
-from mig_jax.solve import Solved, check_budgets, named_shares, solve
+from mig_jax.solve import check_budgets, solve
 
 FRESH, RESUME, DONE, REFUSED = range(4)
 
@@ -68,7 +70,6 @@ def run_select(
     out = Path(sample_file or config.out)
     if processes.is_main() and sample_file is None:
         checked_out(out)  # before reading gigabytes
-    find_sampler(config.sampler.name)
     cache = Path(config.cache).expanduser() if config.cache else None
     with watch.stage("read pool"):
         pool = pool_of(config.pool, config.score, cache, progress)
@@ -78,6 +79,8 @@ def run_select(
     with watch.stage("label graph"):
         graph = graph_of(encoded.labels, config.graph, config.embedder, cache, progress)
     key = _run_key(config, pool, encoded, graph)
+    sampler = find_sampler(config.sampler.name)
+    task = _task(config, pool, encoded, graph, progress)
     claimed, snapshot = _claim(out, key, config.overwrite, file=sample_file is not None)
     if claimed == DONE:
         if processes.is_main():
@@ -91,16 +94,34 @@ def run_select(
         checkpoint = Checkpoint(claimed.checkpoint, config.engine.checkpoint_every) if claimed else None
         if snapshot is not None:
             tell(f"resuming after {len(snapshot.rows)} picks")
-        task = _task(config, pool, encoded, graph, progress, snapshot, checkpoint)
+        task = replace(task, resume=snapshot, on_snapshot=checkpoint)
         with watch.stage("select"):
-            solved = solve(find_sampler(config.sampler.name), task, config.budgets, config.export.runners_up)
+            solved = solve(sampler, task, config.budgets, config.export.runners_up)
         if claimed is None:
             processes.wait("written")
             return None
-        notes += _remarks(solved, encoded, config)
-        with watch.stage("check pool"):
-            pool.check_unchanged()
-        facts = _facts(config, command, key, pool, encoded, graph, solved, watch, claimed, notes)
+        notes += remarks(
+            solved, encoded, config.sampler.name, config.budgets[-1], config.sampler.compat, config.phi.kind
+        )
+        rejected = np.flatnonzero(pool.status == REASONS.index("malformed"))
+        facts = facts_of(
+            key,
+            command,
+            msgspec.to_builtins(config),
+            config.pool.name,
+            pool,
+            task,
+            graph,
+            sampler,
+            solved,
+            config.budgets,
+            timings=watch.seconds,
+            export_layout=config.export.layout,
+            sample_file=claimed.sample,
+            sample_target=claimed.sample_target,
+            rejects=pool.read_rows(rejected) if len(rejected) else None,
+            notes=tuple(notes),
+        )
         progress("write", 0, None)
         write_run(claimed.files, facts, page)
         pool.check_unchanged()
@@ -148,7 +169,7 @@ def _claim(out: Path, key: str, overwrite: bool, file: bool):
     return claimed, from_bytes(processes.share_bytes(data))
 
 
-def _task(config: SelectConfig, pool, encoded, graph, progress, snapshot, checkpoint) -> Task:
+def _task(config: SelectConfig, pool: Pool, encoded: Encoded, graph: LabelGraph, progress: Progress) -> Task:
     phi = config.phi
     return Task(
         encoded,
@@ -163,64 +184,4 @@ def _task(config: SelectConfig, pool, encoded, graph, progress, snapshot, checkp
         c2=config.engine.c2,
         segment=config.engine.segment,
         progress=progress,
-        resume=snapshot,
-        on_snapshot=checkpoint,
-    )
-
-
-def _remarks(solved: Solved, encoded: Encoded, config: SelectConfig) -> list[str]:
-    """What the selection itself gives reason to say."""
-    notes = []
-    n, asked = len(solved.order), config.budgets[-1]
-    if n < asked:
-        notes.append(f"{config.sampler.name} found only {n} rows for n={asked}: its own rules leave no more")
-    empty = solved.order.rounds.get("picked_without_gain", 0)
-    if empty:
-        how = "in file order" if config.sampler.compat else "by score"
-        why = " (phi=exp underflows where a label has much mass)" if config.phi.kind == "exp" else ""
-        notes.append(f"from pick {n - empty + 1} on no row gains anything{why}: the last {empty} were taken {how}")
-    if encoded.dropped:
-        total = sum(encoded.dropped.values())
-        notes.append(f"{total} rows cannot be used: " + ", ".join(f"{c} {r}" for r, c in encoded.dropped.items()))
-    return notes
-
-
-def _facts(config, command, key, pool: Pool, encoded, graph, solved: Solved, watch, claimed, notes) -> RunFacts:
-    c, (near, near_gains, near_labels) = solved.curve, solved.runners_up
-    explained = find_sampler(config.sampler.name).by_labels
-    rejected = np.flatnonzero(pool.status == 1)
-    order = solved.order
-    if explained:  # the gains of the trace in float64, of the same formula: equal on every backend
-        gains = c.first_order if config.sampler.gain == "first_order" else c.exact
-        order = type(order)(order.points, gains, order.reason, order.rounds)
-    devices = jax.devices()
-    return RunFacts(
-        run_key=key,
-        command=command,
-        config=msgspec.to_builtins(config),
-        name=config.pool.name,
-        pool=pool,
-        encoded=encoded,
-        selection=order,
-        budgets=config.budgets,
-        objective=c.objective,
-        random_objective=solved.random_objective,
-        certificate={n: {"bound": x.bound, "ratio": x.ratio} for n, x in solved.certificate.items()},
-        labels_earned=named_shares(encoded, c.share_ptr, c.share_label, c.share) if explained else (),
-        runners_up=RunnersUp(near, near_gains, near_labels) if explained else RunnersUp.none(),
-        graph=graph.facts() | {"propagation": config.graph.propagation},
-        timings=watch.seconds,
-        devices={
-            "count": len(devices),
-            "kind": devices[0].device_kind,
-            "platform": devices[0].platform,
-            "processes": jax.process_count(),
-        },
-        export_layout=config.export.layout,
-        sample_file=claimed.sample,
-        sample_target=claimed.sample_target,
-        rejects=pool.read_rows(rejected) if config.pool.on_error == "skip" and len(rejected) else None,
-        notes=tuple(notes),
-        orders=solved.orders,
-        order_objective={n: float(x.objective[-1]) for n, x in solved.order_curves.items()},
     )

@@ -10,7 +10,6 @@ from mig_jax.errors import UserError
 from mig_jax.gain import Certificate, Curve, certify, curve
 from mig_jax.gain.objective import gains_at
 from mig_jax.samplers import Sampler, Selection, Task
-from mig_jax.samplers.random import sample as sample_random
 
 CURVE_POINTS = 48
 Shares = list[tuple[str, float]]
@@ -66,7 +65,8 @@ def solve(sampler: Sampler, task: Task, budgets: tuple[int, ...], runners_up: in
         points = orders.get(n, order.points[:n])
         objective = curves[n].objective if n in curves else whole.objective[:n]
         certificate[n] = certify(encoded, p, phi, points, objective)
-    random_points = sample_random(Task(encoded, p, phi, task.ifd, seed=task.seed), budgets[-1]).points
+    # Another stream than the random sampler's own, which would else be compared with itself.
+    random_points = np.random.default_rng([task.seed, 1]).permutation(len(encoded))[: budgets[-1]]
     random_curve = curve(encoded, p, phi, random_points).objective
     ranks = {int(r) for r in np.unique(np.geomspace(1, budgets[-1], CURVE_POINTS).round())} | set(budgets)
     near = _runners_up(task, order.points, whole.x, runners_up) if sampler.by_labels else _nobody()

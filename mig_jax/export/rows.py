@@ -4,32 +4,16 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-import msgspec
-
-from mig_jax.errors import UserError
-
 
 def one_line(row: bytes) -> bytes:
-    """A JSON row as one line without its newline: untouched unless a line break stands inside.
+    """A row as one line without its newline: untouched unless a line break stands inside.
 
-    Rows of a .jsonl file cannot hold one; rows of a .json array can. Those lose their whitespace between tokens,
-    nothing else: no number or string is written anew. A trailing carriage return (CRLF files) stays.
-
-    Raises:
-      UserError: a row with a line break inside that is not JSON.
+    Rows of a .jsonl file cannot hold one; an element of a .json array can, but only between its tokens (a JSON string
+    cannot hold one), where a space means the same. A trailing carriage return (CRLF files) stays.
     """
     row = row.removesuffix(b"\n")
     if b"\n" not in row and b"\r" not in row[:-1]:
         return row
-    try:
-        return msgspec.json.format(row, indent=-1)
-    except msgspec.DecodeError as error:
-        raise UserError(f"a selected row is not JSON ({error}): {row[:80]!r}") from None
-
-
-def flat_line(row: bytes) -> bytes:
-    """A rejected row as one line: often not JSON, so line breaks inside become spaces."""
-    row = row.removesuffix(b"\n")
     return row[:-1].replace(b"\n", b" ").replace(b"\r", b" ") + row[-1:].replace(b"\n", b" ")
 
 

@@ -17,7 +17,7 @@ from mig_jax.export.llama_factory import dataset_info, describable
 from mig_jax.export.manifest import MANIFEST, REPORT, SCHEMA, file_facts, ordered, versions
 from mig_jax.export.pool_stats import POOL_STATS, covered_labels, pool_stats
 from mig_jax.export.pool_view import PoolView
-from mig_jax.export.rows import flat_line, one_line, selection_names, write_lines, write_prefixes
+from mig_jax.export.rows import one_line, selection_names, write_lines, write_prefixes
 from mig_jax.export.trace import Shares, write_runners_up, write_trace
 from mig_jax.samplers.selection import Selection
 
@@ -142,7 +142,7 @@ def write_run(folder: Path, facts: RunFacts, page: Callable[[Path], str]) -> dic
     layout = facts.export_layout or _pool_layout(facts.pool)
     selections = _write_selections(folder, facts)
     if facts.rejects is not None:
-        write_lines(folder / REJECTS, map(flat_line, facts.rejects))
+        write_lines(folder / REJECTS, map(one_line, facts.rejects))
     write_trace(
         folder / TRACE,
         facts.pool,

@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -99,15 +99,15 @@ def find_checkpoint(spec: EmbedderSpec, architectures: Collection[str]) -> Check
     found = config.get("model_type")
     if found not in architectures or found != spec.architecture:
         raise UserError(
-            f"{folder / 'config.json'}: architecture {found!r}, not {spec.architecture!r} as embedder {spec.name} has it; "
-            f"there is {', '.join(sorted(architectures))}"
+            f"{folder / 'config.json'}: architecture {found!r}, not {spec.architecture!r} as embedder {spec.name} has "
+            f"it; there is {', '.join(sorted(architectures))}"
         )
     files = _weight_files(folder)
     digest = _digest(files)
     if spec.sha256 is not None and digest != spec.sha256.lower():
         raise UserError(
-            f"{files[0]}: sha256 {digest}, not {spec.sha256} as embedder {spec.name} expects: the file is damaged or is "
-            "another model's; embedder.sha256=null takes it as it is"
+            f"{files[0]}: sha256 {digest}, not {spec.sha256} as embedder {spec.name} expects: the file is damaged or "
+            "is another model's; embedder.sha256=null takes it as it is"
         )
     return Checkpoint(folder, files, config, digest, source)
 
@@ -129,11 +129,6 @@ def sha256_file(file: Path) -> str:
     """sha256 of a file's bytes, 64 hex digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def with_path(spec: EmbedderSpec, path: Path) -> EmbedderSpec:
-    """The same embedder with its weights taken from a folder."""
-    return replace(spec, path=path)
 
 
 def _find_folder(spec: EmbedderSpec) -> tuple[Path, str]:

@@ -118,7 +118,7 @@ def load_embedder(spec: EmbedderSpec, *, batch_tokens: int = 1024) -> Embedder:
     config = family.read_config(checkpoint.config, str(checkpoint.folder / "config.json"))
     if spec.max_length > config.max_positions:
         raise UserError(
-            f"embedder.max_length={spec.max_length}: {checkpoint.folder} has positions for {config.max_positions} tokens"
+            f"embedder.max_length={spec.max_length}: {checkpoint.folder} has {config.max_positions} positions"
         )
     tokenizer = load_tokenizer(checkpoint.folder, spec.max_length)
     graphdef, state = nnx.split(load_model(lambda: family.build(config), family.rules, checkpoint.files))

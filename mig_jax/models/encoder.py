@@ -37,7 +37,7 @@ def segment_mask(segment_BxL: Int[Array, "B L"]) -> Bool[Array, "B L L"]:
 
 
 def segment_positions(segment_BxL: Int[Array, "B L"]) -> Int[Array, "B L"]:
-    """Position of each token within its own segment, from 0: ``l - first l' of the segment``; segments are contiguous."""
+    """Position of each token in its own segment: ``l - first l' of the segment``; segments are contiguous."""
     index_L = jnp.arange(segment_BxL.shape[1])
     before_BxL = jnp.pad(segment_BxL, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
     start_BxL = jax.lax.cummax(jnp.where(segment_BxL != before_BxL, index_L, 0), axis=1)
@@ -45,7 +45,7 @@ def segment_positions(segment_BxL: Int[Array, "B L"]) -> Int[Array, "B L"]:
 
 
 def layer_norm(dim: int, eps: float, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """``(x - mean) / sqrt(var + eps) * scale + bias``, the variance in two passes: eps = 1e-12 hides no cancellation."""
+    """``(x - mean) / sqrt(var + eps) * scale + bias``, the variance in two passes: 1e-12 hides no cancellation."""
     return nnx.LayerNorm(dim, epsilon=eps, use_fast_variance=False, rngs=rngs)
 
 

@@ -1,7 +1,7 @@
 """Which texts share a batch: short texts are packed side by side into rows of one of a few widths.
 
-All batches of a width have one shape, so there are at most ``len(widths)`` compilations, and next to no padding. The plan
-depends on the lengths alone, all of them: equal input gives equal batches, wherever and in whatever parts it is run.
+All batches of a width have one shape, so there are at most ``len(widths)`` compilations, and next to no padding. The
+plan depends on the lengths alone, all of them: equal input gives equal batches, wherever and in whatever parts it runs.
 
 Letters: N texts, B rows of a batch, L width (tokens in a row), S slots of a row (texts it can hold).
 """
@@ -62,8 +62,7 @@ def plan_batches(
         rows = max(1, batch_tokens // width)
         placed = placed[np.argsort(placed[:, 0], kind="stable")]
         cuts = np.searchsorted(placed[:, 0], np.arange(rows, placed[-1, 0] + 1, rows))
-        for part in np.split(placed, cuts):
-            batches.append(Batch(rows, width, part[:, 3], part[:, 0] % rows, part[:, 1], part[:, 2]))
+        batches += [Batch(rows, width, p[:, 3], p[:, 0] % rows, p[:, 1], p[:, 2]) for p in np.split(placed, cuts)]
     return tuple(batches)
 
 

@@ -1,7 +1,7 @@
 """safetensors -> the state of an NNX model, by a weight map that is data and total.
 
-Every key of the files is mapped or listed as ignored, every variable of the model is filled once, shapes agree; all that
-is wrong is raised at once. One tensor at a time is in host memory. Nothing is unpickled.
+Every key of the files is mapped or listed as ignored, every variable of the model is filled once, shapes agree; all
+that is wrong is raised at once. One tensor at a time is in host memory. Nothing is unpickled.
 """
 
 import re
@@ -72,7 +72,7 @@ def load_model(build: Callable[[], Model], rules: Sequence[Rule], files: Sequenc
     graphdef, abstract = nnx.split(nnx.eval_shape(build))
     flat = dict(nnx.to_flat_state(abstract))
     wanted = {".".join(map(str, path)): variable.get_value() for path, variable in flat.items()}
-    sources, wrong = _match([tensor for file in files for tensor in _header(file)], rules)
+    sources, wrong = _match(_headers(files), rules)
     wrong += _misfits(sources, wanted)
     if wrong:
         raise UserError(_report(files[0].parent, wrong))
@@ -86,28 +86,24 @@ def load_model(build: Callable[[], Model], rules: Sequence[Rule], files: Sequenc
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
 
 
-def check_files(files: Sequence[Path]) -> None:
-    """Raise one UserError that names every file that is missing, cut short or not safetensors."""
-    wrong = []
+def _headers(files: Sequence[Path]) -> list[_Tensor]:
+    """The tensors of all files, as their headers tell them; one UserError names every file that cannot be read."""
+    tensors, wrong = [], []
     for file in files:
+        if file.suffix != ".safetensors":
+            wrong.append(f"{file}: not .safetensors; pickled weights (.bin, .pt) can run code and are not read")
+            continue
         try:
-            _header(file)
-        except UserError as error:
-            wrong.append(str(error))
+            with safe_open(file, framework="numpy") as reader:
+                for key in reader.keys():  # noqa: SIM118 (a reader is no dict)
+                    view = reader.get_slice(key)
+                    tensors.append(_Tensor(key, file, tuple(view.get_shape()), view.get_dtype()))
+        except (SafetensorError, OSError) as error:
+            state = f"{file.stat().st_size} bytes" if file.is_file() else "no such file"
+            wrong.append(f"{file}: cut short or not safetensors ({state}; {error})")
     if wrong:
         raise UserError("\n".join(wrong))
-
-
-def _header(file: Path) -> list[_Tensor]:
-    if file.suffix != ".safetensors":
-        raise UserError(f"{file}: not a .safetensors file; pickled weights (.bin, .pt) can run code and are not read")
-    try:
-        with safe_open(file, framework="numpy") as reader:
-            views = {key: reader.get_slice(key) for key in reader.keys()}  # noqa: SIM118 (a reader is no dict)
-            return [_Tensor(key, file, tuple(view.get_shape()), view.get_dtype()) for key, view in views.items()]
-    except (SafetensorError, OSError) as error:
-        state = f"{file.stat().st_size} bytes" if file.is_file() else "there is no such file"
-        raise UserError(f"{file}: cut short or not safetensors ({state}; {error})") from error
+    return tensors
 
 
 def _match(tensors: Sequence[_Tensor], rules: Sequence[Rule]) -> tuple[dict[str, list[_Source]], list[str]]:

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import socket
 import time
 from dataclasses import replace
 from importlib import metadata
@@ -29,7 +30,7 @@ def test_a_folder_that_is_not_there_is_no_reason_to_look_elsewhere(tmp_path):
 
 
 def test_other_weights_than_expected(tiny):
-    spec = EmbedderSpec("tiny", path=tiny.folder, sha256="0" * 64)
+    spec = EmbedderSpec("tiny", max_length=64, path=tiny.folder, sha256="0" * 64)
     with pytest.raises(UserError) as error:
         load_embedder(spec)
     digest = sha256_file(tiny.folder / "model.safetensors")
@@ -41,7 +42,7 @@ def test_other_weights_than_expected(tiny):
 def test_another_architecture(tiny):
     tiny.write(model_type="mistral")
     with pytest.raises(UserError, match=r"config\.json: architecture 'mistral', not 'bert'.*; there is bert$"):
-        load_embedder(EmbedderSpec("tiny", path=tiny.folder))
+        load_embedder(EmbedderSpec("tiny", max_length=64, path=tiny.folder))
 
 
 @pytest.mark.parametrize(
@@ -54,13 +55,13 @@ def test_a_config_that_is_none(tiny, content, message):
     if content is not None:
         file.write_text(content)
     with pytest.raises(UserError, match=rf"config\.json: .*{message}"):
-        load_embedder(EmbedderSpec("tiny", path=tiny.folder))
+        load_embedder(EmbedderSpec("tiny", max_length=64, path=tiny.folder))
 
 
 def test_pickled_weights_are_refused(tiny):
     (tiny.folder / "model.safetensors").rename(tiny.folder / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"no model\.safetensors; pytorch_model\.bin is pickled"):
-        load_embedder(EmbedderSpec("tiny", path=tiny.folder))
+        load_embedder(EmbedderSpec("tiny", max_length=64, path=tiny.folder))
 
 
 def test_shards_are_found_by_their_index(tiny):
@@ -68,10 +69,10 @@ def test_shards_are_found_by_their_index(tiny):
     index = {"weight_map": {"a": "model-00001.safetensors", "b": "model-00002.safetensors"}}
     (tiny.folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match=r"names 2 files; missing: model-00002\.safetensors"):
-        load_embedder(EmbedderSpec("tiny", path=tiny.folder))
+        load_embedder(EmbedderSpec("tiny", max_length=64, path=tiny.folder))
     index["weight_map"]["b"] = "model-00001.safetensors"
     (tiny.folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert load_embedder(EmbedderSpec("tiny", path=tiny.folder)).dim == 24
+    assert load_embedder(EmbedderSpec("tiny", max_length=64, path=tiny.folder)).dim == 24
 
 
 class FakeWheel:
@@ -95,14 +96,13 @@ def test_a_wheel_is_read_without_importing_it(tiny, tmp_path, monkeypatch):
 
 def no_network(monkeypatch, tmp_path):
     """A hub that nothing can reach, with an empty cache."""
-    import httpx2
-    import huggingface_hub
+    from huggingface_hub import constants
 
     def refuse(*args, **kwargs):
-        raise httpx2.ConnectError("[Errno -2] Name or service not known")
+        raise socket.gaierror(-2, "Name or service not known")
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(httpx2.Client, "send", refuse)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 def test_nothing_anywhere_names_three_ways_and_is_quick(monkeypatch, tmp_path, capfd, caplog):

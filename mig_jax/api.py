@@ -1,0 +1,179 @@
+"""mig_jax from Python: load_pool, label_graph, select."""
+
+import tempfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from mig_jax.encode import Encoded, encode, read_valid_tags
+from mig_jax.errors import UserError
+from mig_jax.export import RunFacts, write_run
+from mig_jax.gain import Certificate, Phi, make_phi
+from mig_jax.graph import LabelGraph
+from mig_jax.graph import label_graph as build_graph
+from mig_jax.inputs import BUNDLED, bundled_pool
+from mig_jax.models.checkpoint import MINILM, EmbedderSpec
+from mig_jax.models.embed import load_embedder
+from mig_jax.pool import Pool
+from mig_jax.pool import load_pool as read_pool
+from mig_jax.report import page
+from mig_jax.run_facts import facts_of
+from mig_jax.runtime.progress import Progress, silent
+from mig_jax.samplers import Task, find_sampler
+from mig_jax.solve import Solved, check_budgets, solve
+
+
+@dataclass(frozen=True)
+class Selection:
+    """n rows of a pool in the order they were picked.
+
+    Args:
+      rows: index of each picked row in the pool; int64 ``[n]``.
+      gains: what each pick gained when it was taken, by the sampler's own measure; float64 ``[n]``.
+      objective: E(D) after each pick, E(empty) = 0; float64 ``[n]``.
+      certificate: how far from the best n rows these can be at most.
+      pool, encoded, graph: what they were picked from.
+      solved: everything else that is known of the picks.
+    """
+
+    rows: Int64[np.ndarray, " n"]
+    gains: Float64[np.ndarray, " n"]
+    objective: Float64[np.ndarray, " n"]
+    certificate: Certificate
+    pool: Pool
+    encoded: Encoded
+    graph: LabelGraph
+    solved: Solved
+    facts: RunFacts
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def texts(self, count: int | None = None) -> list[list[tuple[str, str]]]:
+        """The dialogs of the first ``count`` picks: (role, content) of every turn."""
+        return self.pool.dialogs(self.rows[:count])
+
+    def write(self, folder: str | Path) -> Path:
+        """Write the files of ``mig-jax select`` into a new or empty folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty")
+        write_run(folder, self.facts, page)
+        return folder
+
+    def report(self, path: str | Path | None = None) -> str:
+        """The report as one HTML page; written to ``path`` if given."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.write(folder)
+            html = page(Path(folder))
+        if path is not None:
+            Path(path).write_text(html, encoding="utf-8")
+        return html
+
+
+def load_pool(path: str | Path | Sequence[str | Path] = BUNDLED, **options) -> Pool:
+    """Read a pool: files, folders, globs or ``hf:org/name``; alone, the bundled one. Options as mig_jax.pool.load_pool."""
+    return read_pool(bundled_pool() if path == BUNDLED else path, **options)
+
+
+def label_graph(
+    pool: Pool,
+    *,
+    valid_tags: Collection[str] | str | Path | None = None,
+    embedder: EmbedderSpec = MINILM,
+    embeddings: np.ndarray | None = None,
+    threshold: float | str = "auto",
+    degree: float = 4.0,
+    progress: Progress = silent,
+    **options,
+) -> LabelGraph:
+    """The graph of the labels that the pool's usable rows carry.
+
+    Args:
+      pool: as loaded.
+      valid_tags: the tags that count, or a file of them; None: every tag.
+      embedder: embeds the labels (all-MiniLM-L6-v2).
+      embeddings: unit embeddings of the labels in sorted order instead; float ``[L, d]``.
+      threshold: a number from 0 to 1, or "auto": the one that gives ``degree`` neighbours on average.
+      options: score, turns, ... of ``mig_jax.encode.encode``: they decide which rows are usable.
+    """
+    labels = encode(pool, valid_tags=_tags(valid_tags), **options).labels
+    if embeddings is None:
+        embeddings = load_embedder(embedder).embed(labels, progress=progress)
+    return build_graph(labels, embeddings, threshold=threshold, degree=degree, progress=progress)
+
+
+def select(
+    pool: Pool,
+    n: int,
+    *,
+    sampler: str = "mig",
+    graph: LabelGraph | None = None,
+    phi: Phi | None = None,
+    gain: str = "first_order",
+    propagation: float = 1.0,
+    compat: bool = False,
+    valid_tags: Collection[str] | str | Path | None = None,
+    seed: int = 42,
+    runners_up: int = 50,
+    progress: Progress = silent,
+    **options,
+) -> Selection:
+    """Select n rows of a pool.
+
+    Args:
+      pool: as loaded.
+      n: how many, at most the usable rows.
+      sampler: a name of ``mig_jax.samplers.SAMPLERS``.
+      graph: the label graph; None: ``label_graph(pool)``. One of more labels than the pool's is restricted to them.
+      phi: ``mig_jax.gain.make_phi(...)``; None: x^0.8.
+      gain: "first_order" (the published one) or "exact".
+      propagation: alpha.
+      compat: the reference's behaviour where ours differs.
+      valid_tags: the tags that count, or a file of them.
+      options: score, turns, ... of ``mig_jax.encode.encode``.
+
+    Raises:
+      UserError: names what is wrong.
+    """
+    if gain not in ("first_order", "exact"):
+        raise UserError(f"gain={gain}: must be first_order or exact")
+    encoded = encode(pool, valid_tags=_tags(valid_tags), **options)
+    check_budgets((n,), encoded, len(pool))
+    if graph is None:
+        graph = label_graph(pool, valid_tags=valid_tags, progress=progress, **options)
+    graph = graph.restrict(encoded.labels)
+    chosen = find_sampler(sampler)
+    task = Task(
+        encoded,
+        graph.propagation(propagation),
+        phi or make_phi(),
+        pool.ifd[encoded.row],
+        gain=gain,
+        compat=compat,
+        seed=seed,
+        progress=progress,
+    )
+    solved = solve(chosen, task, (n,), runners_up)
+    settings = {"n": n, "sampler": sampler, "gain": gain, "propagation": propagation, "seed": seed, "compat": compat}
+    facts = facts_of("", "python: mig_jax.select", settings, "selection", pool, task, graph, chosen, solved, (n,))
+    points = facts.selection.points
+    return Selection(
+        encoded.row[points],
+        facts.selection.gains,
+        solved.curve.objective,
+        solved.certificate[n],
+        pool,
+        encoded,
+        graph,
+        solved,
+        facts,
+    )
+
+
+def _tags(valid_tags: Collection[str] | str | Path | None) -> Collection[str] | None:
+    return read_valid_tags(valid_tags) if isinstance(valid_tags, str | Path) else valid_tags

@@ -1,0 +1,201 @@
+"""The page is whole, made from a run's folder alone, and a pool's text is only ever text on it."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from fake_run import FakePool, row, run_facts
+
+from mig_jax.errors import UserError
+from mig_jax.export import RunnersUp, write_run
+from mig_jax.report import compare, load_run, page
+
+VOID = {"meta", "br"}
+SHAPES = {"path", "use", "rect", "g", "defs", "clippath"}
+
+
+class Parsed(HTMLParser):
+    """Tags, attributes and text of a page; complains about tags that do not match."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.text, self.open = set(), [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        assert tag in SHAPES, tag
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture
+def written(tmp_path):
+    def make(name="run", **changes):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_run(folder, run_facts(**({"name": name} | changes)), page)
+        return folder
+
+    return make
+
+
+def test_page_has_every_section_and_nothing_from_elsewhere(written):
+    text = (written() / "report.html").read_text()
+    parsed = Parsed(text)
+    said = " ".join(parsed.text)
+    for words in (
+        "What this selection adds",
+        "Information over rows",
+        "Where the rows come from",
+        "Labels",
+        "Distributions",
+        "The first 5 picks",
+        "Runners-up",
+        "Rows left out",
+        "How to reproduce",
+        "mig-jax select pool.jsonl n=5",
+        "1.50 × a random pick",
+        "95.4 %",  # 21 / 22, never rounded up
+    ):
+        assert words in said, words
+    assert not parsed.tags & {"script", "link", "img", "iframe", "object"}
+    for name, value in parsed.attributes:
+        if name in ("href", "xlink:href", "src", "action"):
+            assert value.startswith("#"), (name, value)
+    assert "http" not in text.replace("http-equiv", "")
+    assert "prefers-color-scheme: dark" in text and not re.search(r'style="[^"]*#[0-9a-f]{6}', text)
+
+
+def test_page_is_a_function_of_the_folder(written):
+    folder = written()
+    assert page(folder) == page(folder) == (folder / "report.html").read_text()
+
+
+def test_ids_are_unique_where_something_refers_to_them(written):
+    parsed = Parsed((written() / "report.html").read_text())
+    ids = {value for name, value in parsed.attributes if name == "id"}
+    used = {value[1:] for name, value in parsed.attributes if name == "xlink:href"}
+    used |= set(re.findall(r"url\(#(\w+)\)", " ".join(value or "" for _, value in parsed.attributes)))
+    assert used <= ids
+
+
+HOSTILE = (
+    "</bdi><script>alert('x')</script><img src=x onerror=\"y\"> &amp; $style ${body} \u202eevil \x1b[31m \x00 שלום"
+)
+
+
+def hostile_facts():
+    turns = [{"role": "user", "content": HOSTILE}, {"role": HOSTILE, "content": HOSTILE}]
+    rows = [json.dumps({"dialogs": turns, "_id": HOSTILE, "source": HOSTILE}).encode()] * 14
+    facts = run_facts(rows, labels=(HOSTILE, HOSTILE + "2", HOSTILE + "3"))
+    return replace(
+        facts,
+        name=HOSTILE,
+        pool=FakePool(rows, source_names=(HOSTILE,)),
+        encoded=replace(facts.encoded, dropped={HOSTILE: 3}),
+        command=HOSTILE,
+        config={HOSTILE: HOSTILE, "sampler": HOSTILE},
+        devices={HOSTILE: HOSTILE},
+        graph={HOSTILE: [HOSTILE]},
+        timings={HOSTILE: 1.0},
+        notes=(HOSTILE,),
+        selection=replace(facts.selection, reason=HOSTILE),
+    )
+
+
+def test_hostile_text_is_only_text(tmp_path):
+    facts = hostile_facts()
+    write_run(tmp_path, facts, page)
+    for text in ((tmp_path / "report.html").read_text(), compare([tmp_path])):
+        parsed = Parsed(text)
+        assert not parsed.tags & {"script", "img"}
+        assert not any(name.startswith("on") for name, _ in parsed.attributes)
+        assert "alert('x')" in "".join(parsed.text)  # it is shown, as text
+        assert "${body}" in "".join(parsed.text)  # the template's own marks too
+        for forbidden in ("\x1b", "\x00", "\u202e"):
+            assert forbidden not in text
+        assert "␛[31m" in text and "⟨U+202E⟩" in text and "שלום" in text
+
+
+def test_page_of_a_run_that_knows_little(tmp_path):
+    """No labels, scores, sources, gains, baseline or certificate; one pick."""
+    facts = run_facts([row(at, source=None) for at in range(14)])
+    encoded = replace(
+        facts.encoded,
+        labels=(),
+        label_idx=np.zeros(0, np.int32),
+        label_ptr=np.zeros(13, np.int64),
+        score=np.zeros(12),
+        dropped={},
+    )
+    one = replace(facts.selection, points=facts.selection.points[:1], gains=np.zeros(1), rounds={})
+    facts = replace(
+        facts,
+        encoded=encoded,
+        selection=one,
+        budgets=(1,),
+        objective=np.array([float("nan")]),
+        random_objective={},
+        certificate={1: {"bound": float("inf"), "ratio": float("nan")}},
+        labels_earned=(),
+        runners_up=RunnersUp.none(),
+        graph={},
+        timings={},
+        config={},
+    )
+    write_run(tmp_path, facts, page)
+    text = (tmp_path / "report.html").read_text()
+    Parsed(text)
+    assert "nan" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL).lower()
+
+
+def test_page_of_an_empty_selection(tmp_path):
+    facts = run_facts()
+    none = replace(facts.selection, points=np.zeros(0, np.int64), gains=np.zeros(0))
+    write_run(tmp_path, replace(facts, selection=none, objective=np.zeros(0), labels_earned=()), page)
+    Parsed((tmp_path / "report.html").read_text())
+
+
+def test_several_budgets_have_a_table(written):
+    text = (written(budgets=(2, 5)) / "report.html").read_text()
+    assert "Budget" in "".join(Parsed(text).text)
+
+
+def test_comparison(written):
+    one, two = written("one"), written("two", random_objective={})
+    text = compare([one, two])
+    Parsed(text)
+    assert "2 selections compared" in text and "cannot be compared" not in text and "random picks" in text
+    other = written("other", graph={"threshold": 0.5})
+    assert "different label graphs" in compare([one, other])
+    with pytest.raises(UserError, match="at least one"):
+        compare([])
+
+
+def test_a_folder_that_is_no_whole_run(written, tmp_path):
+    with pytest.raises(UserError, match="holds no manifest"):
+        load_run(tmp_path)
+    for name in ("trace.parquet", "pool_stats.json"):
+        folder = written(name.split(".")[0])
+        (folder / name).write_bytes(b"")
+        with pytest.raises(UserError, match="not a whole run"):
+            page(folder)
+        (folder / name).unlink()
+        with pytest.raises(UserError, match="not a whole run"):
+            page(folder)
