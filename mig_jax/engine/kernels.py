@@ -58,26 +58,31 @@ def _first_order_init(labels: Labels, phi: Phi, num_labels: int) -> State:
 
 
 def _first_order_absorb(labels: Labels, phi: Phi, state: State, row: Row) -> State:
-    """x += s P[l] for every tag; then phi' at what was touched, then y wherever that phi' is read."""
-    x, pad = state.x, state.x.shape[0] - 1
+    """x += s P[l] for every tag, phi' with it; then y wherever a phi' is read that has changed.
+
+    One tag after another, and only those there are: the labels of two tags may meet, the order of additions must not
+    depend on chance, and a padded tag would cost as much as a real one.
+    """
+    pad = state.x.shape[0] - 1
+    tags = jnp.sum(row.labels != pad)
 
     def spread(t, carry):
-        """One tag after another: the labels of two tags may meet, and the order of additions must not depend on chance."""
-        x, touched = carry
+        x, slope = carry
         idx, val = _slice_of_p(labels, row.labels[t], pad)
-        return x.at[idx].add(row.score * val, mode="promise_in_bounds"), touched.at[t].set(idx)
+        x = x.at[idx].add(row.score * val, mode="promise_in_bounds")
+        return x, slope.at[idx].set(phi.slope(take(x, idx)), mode="promise_in_bounds")
 
-    tags = row.labels.shape[0]
-    touched_TxD = jnp.full((tags, labels.reach.shape[0]), pad, jnp.int32)
-    x, touched_TxD = jax.lax.fori_loop(0, tags, spread, (x, touched_TxD), unroll=tags <= 8)
-    slope = state.slope.at[touched_TxD].set(phi.slope(take(x, touched_TxD)), mode="promise_in_bounds")
-    y = state.y
-    for hop in labels.hops:
-        near_TxW = jax.vmap(partial(_near, hop))(row.labels).reshape(-1)
-        row_DxTW = [matrix.at[:, near_TxW].get(mode="promise_in_bounds") for matrix in (hop.idx, hop.val)]
-        value = jax.vmap(label_value, in_axes=(None, 1, 1))(slope, *row_DxTW)
-        y = y.at[take(hop.label, near_TxW)].set(value, mode="promise_in_bounds")
-    return State(x, slope, y)
+    x, slope = jax.lax.fori_loop(0, tags, spread, (state.x, state.slope))
+
+    def refresh(t, y):
+        for hop in labels.hops:
+            near_W = _near(hop, row.labels[t])
+            row_DxW = [matrix.at[:, near_W].get(mode="promise_in_bounds") for matrix in (hop.idx, hop.val)]
+            value_W = jax.vmap(label_value, in_axes=(None, 1, 1))(slope, *row_DxW)
+            y = y.at[take(hop.label, near_W)].set(value_W, mode="promise_in_bounds")
+        return y
+
+    return State(x, slope, jax.lax.fori_loop(0, tags, refresh, state.y))
 
 
 def _slice_of_p(labels: Labels, label: Array, pad: int) -> tuple[Array, Array]:

@@ -155,8 +155,8 @@ _FIELD_KINDS["tokens"] = "numbers"
 class RowDecoder:
     """Values at the paths of one layout and one set of fields.
 
-    The values of a record are a tuple of ``width`` leaves: the dialog's, then those of ``slots``. A leaf is None where it
-    is absent, BAD where it is of the wrong kind. ``get(typed(raw))`` gives them, or raises one of DOES_NOT_FIT; then
+    The values of a record are a tuple of ``width`` leaves: the dialog's, then those of ``slots``. A leaf is None where
+    it is absent, BAD where it is of the wrong kind. ``get(typed(raw))`` gives them, or raises one of DOES_NOT_FIT; then
     ``walk(parse(raw))`` does. ``typed`` is None where two paths want different types of the same place.
     """
 

@@ -11,43 +11,10 @@ from mig_jax.pool.fields import resolve_fields
 from mig_jax.pool.layouts import LAYOUTS, dialog_of
 
 FIELDS = resolve_fields({}, ("n", "annotation.CaR", "ifd_score.content"))
-LEAF = st.sampled_from(
-    [
-        None,
-        True,
-        0,
-        -0.0,
-        3,
-        -7,
-        1.5,
-        10**25,
-        10**400,
-        1e308,
-        "",
-        "t",
-        "é",
-        "\x00",
-        [],
-        {},
-        [1],
-        [1.5, 2],
-        ["a", "b"],
-        [None],
-    ]
-    + [
-        [True],
-        ["a", 1],
-        [{"tag": "a"}],
-        [{"tag": 1}],
-        {"content": ["x"]},
-        [[1]],
-        "@HUGE@",
-        ["@HUGE@"],
-        "@DEEP@",
-        "@NAN@",
-        "@LONE@",
-    ]
-)
+MARKS = ["@HUGE@", ["@HUGE@"], "@DEEP@", "@NAN@", "@LONE@"]
+LISTS = [[], [1], [1.5, 2], ["a", "b"], [None], [True], ["a", 1], [{"tag": "a"}], [{"tag": 1}], [[1]]]
+PLAIN = [None, True, 0, -0.0, 3, -7, 1.5, 10**25, 10**400, 1e308, "", "t", "é", "\x00", {}, {"content": ["x"]}]
+LEAF = st.sampled_from([*PLAIN, *LISTS, *MARKS])
 TURN = st.fixed_dictionaries(
     {}, optional={k: st.one_of(st.just("user"), LEAF) for k in ("role", "content", "from", "value", "x")}
 )

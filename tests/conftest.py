@@ -1,0 +1,38 @@
+"""What every test stands on: eight simulated devices, checked annotations, compiled programs kept, and the goldens.
+
+Set before JAX and mig_jax are imported, which is why it is done at import.
+"""
+
+import os
+from pathlib import Path
+
+DEVICES = 8
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+_FLAG = "--xla_force_host_platform_device_count"
+if _FLAG not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}={DEVICES}".strip()
+
+import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+install_import_hook("mig_jax", "beartype.beartype")  # every annotated shape and type of mig_jax is checked, in tests only
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiled programs are kept beside pytest's own cache, for both workers and the next session."""
+    folder = config.cache.mkdir("xla") if hasattr(config, "cache") else None
+    if folder is not None:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    # A worker may meet an entry that the other is still writing; JAX says so and compiles.
+    config.addinivalue_line("filterwarnings", "ignore:Error reading persistent compilation cache")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder beside the checkout that holds the reference's outputs as they were recorded."""
+    if not (SHARED / "golden" / "public" / "mig").is_dir():
+        pytest.skip(f"the recorded outputs are not on this machine: {SHARED}")
+    return SHARED
