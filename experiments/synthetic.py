@@ -1,6 +1,6 @@
 """Synthetic pools of any size with the statistics of a real one: a head of frequent tags, a long tail, close labels.
 
-    python -m experiments.synthetic --rows 939000        # the size of Tulu3: prints what it made
+python -m experiments.synthetic --rows 939000        # the size of Tulu3: prints what it made
 """
 
 import argparse

@@ -1,12 +1,12 @@
 """Select the rows of an instruction-tuning pool that add the most information, exactly and fast.
 
-    from mig_jax import label_graph, load_pool, select
+from mig_jax import label_graph, load_pool, select
 
-    pool = load_pool("pool.jsonl.gz")
-    graph = label_graph(pool)
-    picked = select(pool, n=1000, graph=graph)
-    picked.rows, picked.objective[-1]
-    picked.report("report.html")
+pool = load_pool("pool.jsonl.gz")
+graph = label_graph(pool)
+picked = select(pool, n=1000, graph=graph)
+picked.rows, picked.objective[-1]
+picked.report("report.html")
 """
 
 import importlib

@@ -76,7 +76,7 @@ class Selection:
 
 
 def load_pool(path: str | Path | Sequence[str | Path] = BUNDLED, **options) -> Pool:
-    """Read a pool: files, folders, globs or ``hf:org/name``; alone, the bundled one. Options as mig_jax.pool.load_pool."""
+    """Read a pool: files, folders, globs or ``hf:org/name``; alone, the bundled one. Options: ``mig_jax.pool``'s."""
     return read_pool(bundled_pool() if path == BUNDLED else path, **options)
 
 

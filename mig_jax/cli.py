@@ -1,5 +1,6 @@
 """mig-jax COMMAND ...: the entry. Every mistake of a user ends here, as one message and exit code 2."""
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -50,11 +51,25 @@ xsample = main
 def _hydra(name: str, arguments: list[str]) -> None:
     import hydra
 
-    from mig_jax import commands
+    from mig_jax import commands, sweep
     from mig_jax.overrides import prepare
 
     sys.argv = [f"mig-jax {name}", *prepare(arguments)]
-    hydra.main(version_base="1.3", config_path="pkg://mig_jax.conf", config_name=name)(getattr(commands, name))()
+    command, composed = getattr(commands, name), []
+
+    @functools.wraps(command)
+    def job(raw):
+        composed.append(True)
+        command(raw)
+
+    try:
+        hydra.main(version_base="1.3", config_path="pkg://mig_jax.conf", config_name=name)(job)()
+    except (ValueError, TypeError) as error:  # Hydra's own words for sampler=null and the like
+        if composed:
+            raise
+        raise UserError(" ".join(f"{error}".split())) from None
+    finally:
+        sweep.tidy()
 
 
 def _guarded(work: Callable[[], None]) -> None:
@@ -63,12 +78,15 @@ def _guarded(work: Callable[[], None]) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from mig_jax.commands import disk_error
     from mig_jax.config import composition_error
 
     try:
         work()
     except UserError as error:
         _fail(str(error))
+    except OSError as error:
+        _fail(disk_error(error))
     except (HydraException, OmegaConfBaseException) as error:
         _fail(composition_error(error))
     except KeyboardInterrupt:

@@ -1,5 +1,7 @@
 """The commands as Hydra runs them: configuration in, files and a summary out."""
 
+import errno
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -12,12 +14,15 @@ from omegaconf import DictConfig, OmegaConf
 from mig_jax.config import SelectConfig, select_config
 from mig_jax.errors import UserError
 
+_OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR}
+
 OmegaConf.register_new_resolver("stem", lambda path: stem(path), replace=True)
+OmegaConf.register_new_resolver("slug", lambda value: slug(value), replace=True)
 
 
 def stem(path: object) -> str:
     """The name of a pool: its first path without folders and endings; the bundled pool is "demo"."""
-    first = str(path if isinstance(path, str) else next(iter(path), "pool"))  # type: ignore[call-overload]
+    first = str(path if isinstance(path, str) else next(iter(path or ()), "pool"))  # type: ignore[call-overload]
     if first == "bundled":
         return "demo"
     if first.startswith("hf:"):
@@ -26,19 +31,33 @@ def stem(path: object) -> str:
     return name if name and not set(name) & set("*?[") else "pool"
 
 
+def slug(value: object) -> str:
+    """A value as part of a folder's name."""
+    text = re.sub(r"[^\w.,=+-]+", "_", "null" if value is None else str(value)).strip("_.")
+    return text[-60:] or "_"
+
+
 def select(raw: DictConfig) -> None:
     """One job of ``mig-jax select``; in a sweep ``out`` is the sweep's folder, and each job has its own inside it."""
-    out = None
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        out = str(Path(HydraConfig.get().sweep.dir) / HydraConfig.get().sweep.subdir)
+        job = HydraConfig.get()
+        out = str(Path(job.sweep.dir) / job.sweep.subdir)
+        own = [override for override in job.overrides.task if not override.startswith("out=")]
+        command = shlex.join(["mig-jax", "select", *own, f"out={out}"])
+        run_and_tell(select_config(raw), out, command, brief=True)  # mig_jax.sweep tells what it raises
+        return
     try:
-        run_and_tell(select_config(raw), out, " ".join(["mig-jax", *map(shlex.quote, sys.argv[1:])]))
+        run_and_tell(select_config(raw), None, shlex.join(["mig-jax", "select", *sys.argv[1:]]))
     except UserError as error:  # here, before Hydra adds its own lines to it
         fail(str(error))
+    except OSError as error:
+        fail(disk_error(error))
 
 
-def run_and_tell(config: SelectConfig, out: str | None, command: str, sample_file: str | None = None) -> None:
-    """Run a selection and print its summary."""
+def run_and_tell(
+    config: SelectConfig, out: str | None, command: str, sample_file: str | None = None, *, brief: bool = False
+) -> None:
+    """Run a selection and print its summary; ``brief``: only that it is done, on stderr."""
     import msgspec
 
     from mig_jax.runtime import processes
@@ -53,7 +72,11 @@ def run_and_tell(config: SelectConfig, out: str | None, command: str, sample_fil
 
     with Terminal(quiet=not processes.is_main()) as terminal:
         folder = run_select(config, command, sample_file=sample_file, progress=terminal.progress, tell=terminal.tell)
-    if folder is not None:
+    if folder is None:
+        return
+    if brief:
+        print(f"done: {folder}", file=sys.stderr, flush=True)
+    else:
         print_summary(folder)
 
 
@@ -69,6 +92,15 @@ def print_summary(folder: Path) -> None:
     stats = json.loads((folder / "pool_stats.json").read_text(encoding="utf-8"))
     console = Console()
     console.print(summary(read_manifest(folder), stats, folder))
+
+
+def disk_error(error: OSError) -> str:
+    """What a disk that is full or not ours to write did, for a person; any other OSError is raised again."""
+    if error.errno not in _OF_DISKS:
+        raise error
+    return (
+        f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}, while writing the run's files"
+    )
 
 
 def fail(message: str) -> NoReturn:

@@ -1,22 +1,27 @@
 """The configuration, checked once: YAML and overrides in, frozen structs out; every mistake names its key."""
 
 import difflib
+import importlib.resources
 import re
-from typing import Annotated, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
+from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from mig_jax.errors import UserError
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+_BUDGETS = "must be a number >= 1, or a list of such numbers"
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A part of the configuration."""
 
 
-class PoolConfig(Struct):
+class PoolConfig(Struct, frozen=True):
     path: str | tuple[str, ...]
     name: str
     layout: Literal["auto", "mig", "sharegpt", "openai", "alpaca"] = "auto"
@@ -31,7 +36,7 @@ class PoolConfig(Struct):
         return (self.path,) if isinstance(self.path, str) else self.path
 
 
-class EmbedderConfig(Struct):
+class EmbedderConfig(Struct, frozen=True):
     name: str
     architecture: str
     path: str | None
@@ -45,7 +50,7 @@ class EmbedderConfig(Struct):
     threshold: str | float
 
 
-class PhiConfig(Struct):
+class PhiConfig(Struct, frozen=True):
     kind: str
     exponent: float = 0.8
     eps: float = 1e-6
@@ -53,45 +58,46 @@ class PhiConfig(Struct):
     c: float = 1.0
 
 
-class SamplerConfig(Struct):
+class SamplerConfig(Struct, frozen=True):
     name: str
     gain: Literal["first_order", "exact"] = "first_order"
     compat: bool = False
 
 
-class ScoreConfig(Struct):
+class ScoreConfig(Struct, frozen=True):
     source: str = msgspec.field(default="deita", name="from")
     turns: Literal["mean", "sum"] = "mean"
     normalize: bool = False
 
 
-class GraphConfig(Struct):
+class GraphConfig(Struct, frozen=True):
     threshold: str | float = "auto"
     degree: Annotated[float, msgspec.Meta(ge=0)] = 4.0
     propagation: Annotated[float, msgspec.Meta(ge=0)] = 1.0
     path: str | None = None
 
 
-class ExportConfig(Struct):
+class ExportConfig(Struct, frozen=True):
     layout: Literal["mig", "sharegpt", "openai", "alpaca"] | None = None
     runners_up: Annotated[int, msgspec.Meta(ge=0)] = 50
 
 
-class EngineConfig(Struct):
+class EngineConfig(Struct, frozen=True):
     c1: Positive = 16_384
     c2: Positive = 256
+    inner: Literal["auto", "device", "host"] = "auto"
     segment: Positive = 1_024
     checkpoint_every: Annotated[float, msgspec.Meta(ge=0)] = 10.0
 
 
-class MeshConfig(Struct):
+class MeshConfig(Struct, frozen=True):
     pool: Literal["all"] | Positive = "all"
     coordinator: str | None = None
     processes: Positive | None = None
     process: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
-class SelectConfig(Struct):
+class SelectConfig(Struct, frozen=True):
     """``mig-jax select``, one budget or several (ascending, distinct)."""
 
     pool: PoolConfig
@@ -129,51 +135,125 @@ def select_config(raw: DictConfig | dict) -> SelectConfig:
     Raises:
       UserError: names the key, its value and what is allowed.
     """
-    plain = OmegaConf.to_container(raw, resolve=True) if isinstance(raw, DictConfig) else raw
+    plain = raw
+    if isinstance(raw, DictConfig):
+        try:
+            missing = sorted(OmegaConf.missing_keys(raw))
+            if missing:
+                raise UserError(f"{missing[0]}: must be given, as {missing[0]}=...")
+            plain = OmegaConf.to_container(raw, resolve=True)
+        except OmegaConfBaseException as error:
+            raise UserError(composition_error(error)) from None
     try:
         config = msgspec.convert(plain, SelectConfig)
     except msgspec.ValidationError as error:
         raise UserError(_told(str(error), plain)) from None
     if not config.budgets:
-        raise UserError("n=[]: must be a number >= 1, or a list of such numbers")
+        raise UserError(f"n=[]: {_BUDGETS}")
     return config
 
 
 def closest(name: str, allowed: list[str]) -> str:
-    """"; did you mean X?" where one of ``allowed`` is close, else nothing."""
+    """ "; did you mean X?" where one of ``allowed`` is close, else nothing."""
     near = difflib.get_close_matches(name, allowed, 1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _told(message: str, plain) -> str:
+def _told(message: str, plain: Any) -> str:
     """msgspec says "Expected `int`, got `str` - at `$.engine.c1`": turn it into key=value: what is allowed."""
     reason, _, path = message.partition(" - at `$")
     key = path.rstrip("`").lstrip(".")
-    if key in ("n", "n[...]"):
-        return f"n={plain.get('n')}: must be a number >= 1, or a list of such numbers"
-    value = plain
-    for part in filter(None, key.replace("[", ".[").split(".")):
-        try:
-            value = value[int(part[1:-1])] if part.startswith("[") else value[part]
-        except (KeyError, IndexError, TypeError, ValueError):
-            return f"{key}: {reason}"
-    return f"{key}={value}: {reason[0].lower()}{reason[1:]}" if key else message
+    named = re.search(r"(unknown|missing required) field `([^`]+)`", reason)
+    if named:
+        name = ".".join(filter(None, (key, named.group(2))))
+        return _no_such_key(name) if named.group(1) == "unknown" else f"{name}: must be given"
+    if key == "n" or key.startswith("n["):
+        return f"n={_shown(plain.get('n'))}: {_BUDGETS}"
+    value: Any = plain
+    kind: Any = SelectConfig
+    for part in key.split("."):
+        part = part.partition("[")[0]
+        fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)} if _is_struct(kind) else {}
+        if part not in fields or not isinstance(value, dict):
+            break
+        value, kind = value.get(part), fields[part]
+    options = [str(option) for option in _options(kind)]
+    hint = closest(value, options) if isinstance(value, str) else ""
+    return f"{key.partition('[')[0]}={_shown(value)}: must be {_allowed(kind)}{hint}"
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Struct)
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    """The values that a Literal, alone or in a union, allows."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return tuple(value for part in _parts(kind) for value in _options(part))
+
+
+def _parts(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else ()
+
+
+def _allowed(kind: Any) -> str:
+    """A type in words."""
+    if get_origin(kind) is Literal:
+        values: tuple[Any, ...] = get_args(kind)
+        return f"one of {', '.join(map(str, values))}" if len(values) > 1 else str(values[0])
+    if get_origin(kind) is Annotated:
+        base, meta = get_args(kind)
+        return f"{_allowed(base)} >= {meta.ge:g}"
+    if _parts(kind):
+        return " or ".join(map(_allowed, _parts(kind)))
+    if get_origin(kind) is tuple:
+        return "a list"
+    if get_origin(kind) is dict:
+        return "a mapping, as {tags: meta.tags}"
+    if _is_struct(kind):
+        return f"a group of keys ({', '.join(field.encode_name for field in msgspec.structs.fields(kind))})"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(kind, "null")
+
+
+def _shown(value: Any) -> str:
+    """A value as one would type it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def composition_error(error: Exception) -> str:
     """Hydra's or OmegaConf's error in one sentence."""
     text = f"{error}".strip()
     cause = f"{error.__cause__}".strip() if error.__cause__ is not None else ""
-    option = re.search(r"Could not find '([^']+)/([^']+)'\s+Available options in '[^']+':\s*(.*?)\s*Config search path", text, re.S)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not key=value as Hydra reads it; quote what has special characters: key='\"a, b\"'"
+    option = re.search(
+        r"Could not find '([^']+)/([^']+)'\s+Available options in '[^']+':\s*(.*?)\s*Config search path", text, re.S
+    )
     if option:
         group, given, options = option.groups()
         allowed = sorted(options.split())
         return f"{group}={given}: must be one of {', '.join(allowed)}{closest(given, allowed)}"
     key = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", f"{text}\n{cause}")
     if key:
-        name = key.group(1) or key.group(2)
-        return f"{name}: no such key{closest(name, _known_keys())}; mig-jax select --help lists them all"
-    return " ".join(line.strip() for line in (text or cause).splitlines() if line.strip())
+        return _no_such_key(key.group(1) or key.group(2))
+    lines = [line.strip() for line in (text or cause).splitlines() if line.strip()]
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return f"{error.full_key}: {lines[0]}"
+    return " ".join(lines)
+
+
+def _no_such_key(name: str) -> str:
+    """The key is unknown, or belongs to another choice of its group (phi.c: to phi=log)."""
+    group, _, rest = name.partition(".")
+    folder = importlib.resources.files("mig_jax.conf") / group
+    if rest and folder.is_dir():
+        files = sorted((path.name, path) for path in folder.iterdir() if path.name.endswith(".yaml"))
+        having = [stem[:-5] for stem, path in files if rest in OmegaConf.create(path.read_text(encoding="utf-8"))]
+        if having:
+            return f"{name}: not a key of the {group} chosen; {' and '.join(f'{group}={one}' for one in having)} has it"
+    known = [key for key in _known_keys() if key != name]
+    return f"{name}: no such key{closest(name, known)}; mig-jax select --help lists them all"
 
 
 def _known_keys(struct: type[Struct] | None = None, prefix: str = "") -> list[str]:

@@ -16,7 +16,7 @@ from mig_jax.graph import LabelGraph, label_graph
 from mig_jax.models.checkpoint import EmbedderSpec
 from mig_jax.models.embed import load_embedder
 from mig_jax.pool import Pool, load_pool
-from mig_jax.runtime.cache import ArrayCache
+from mig_jax.runtime.cache import ArrayCache, one_at_a_time
 from mig_jax.runtime.progress import Progress, silent
 
 BUNDLED = "bundled"
@@ -24,17 +24,18 @@ BUNDLED = "bundled"
 
 def pool_of(config: PoolConfig, score: ScoreConfig, cache: Path | None, progress: Progress = silent) -> Pool:
     """Read the pool; the path "bundled" is the one that comes with mig_jax."""
-    paths = [bundled_pool() if path == BUNDLED else Path(path) if ":" not in path else path for path in config.paths]
+    paths = [str(bundled_pool()) if path == BUNDLED else path for path in config.paths]
     columns = () if score.source in ("deita", "ifd") else (score.source,)
-    return load_pool(
-        [str(path) for path in paths],
-        layout=config.layout,
-        fields=config.fields,
-        columns=columns,
-        on_error=config.on_error,
-        cache_dir=cache / "pools" if cache else None,
-        progress=progress,
-    )
+    with one_at_a_time(cache, f"pool {paths}"):
+        return load_pool(
+            paths,
+            layout=config.layout,
+            fields=config.fields,
+            columns=columns,
+            on_error=config.on_error,
+            cache_dir=cache / "pools" if cache else None,
+            progress=progress,
+        )
 
 
 def bundled_pool() -> Path:
@@ -93,9 +94,10 @@ def embed_labels(
         raise UserError("embedder.normalize=false: a label graph needs unit embeddings")
     digest = hashlib.sha256("\0".join(labels).encode("utf-8", "surrogatepass")).hexdigest()
     key = [embedder.fingerprint, digest, jax.__version__, jax.default_backend()]
-    arrays, _ = ArrayCache(cache).get(
-        "label_embeddings", key, lambda: {"vectors": embedder.embed(labels, progress=progress)}
-    )
+    with one_at_a_time(cache, f"label embeddings {digest}"):
+        arrays, _ = ArrayCache(cache).get(
+            "label_embeddings", key, lambda: {"vectors": embedder.embed(labels, progress=progress)}
+        )
     return arrays["vectors"]
 
 
@@ -105,7 +107,7 @@ def mesh_of(config: MeshConfig):
     if config.pool == "all":
         return pool_mesh(devices)
     if config.pool > len(devices):
-        raise UserError(f"mesh.pool={config.pool}: there are {len(devices)} devices")
+        raise UserError(f"mesh.pool={config.pool}: must be all, or at most {len(devices)}, the devices there are")
     if jax.process_count() > 1:
         raise UserError(f"mesh.pool={config.pool}: with several processes it must be all")
     return pool_mesh(devices[: config.pool])

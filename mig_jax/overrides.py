@@ -3,9 +3,46 @@
 import re
 from pathlib import Path
 
+from mig_jax.config import closest
+from mig_jax.errors import UserError
+
 KEY = re.compile(r"^[+~]*[A-Za-z_][\w./@]*(=|$)")
 PATHS = ("pool.path", "pool.valid_tags", "out", "graph.path", "embedder.path", "cache")
 SPECIAL = set("=(){}[]~&:;, '\"\\%!?*#$")
+NO_TEXT = re.compile(
+    r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf|nan|true|false", re.I
+)  # Hydra would not read a name
+FIELDS = "pool.fields"  # an open mapping: its keys are the user's to add
+# Hydra's own flags, and those that take the next argument.
+FLAGS = [
+    "-h",
+    "--help",
+    "--hydra-help",
+    "--version",
+    "--resolve",
+    "--run",
+    "-r",
+    "--multirun",
+    "-m",
+    "--shell-completion",
+    "-sc",
+    "--info",
+    "-i",
+]
+WITH_VALUE = [
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+    "--config-path",
+    "-cp",
+    "--config-name",
+    "-cn",
+    "--config-dir",
+    "-cd",
+    "--experimental-rerun",
+]
+INFOS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
 def prepare(arguments: list[str]) -> list[str]:
@@ -13,25 +50,38 @@ def prepare(arguments: list[str]) -> list[str]:
 
     The first argument that is no override is the pool. Values of the keys that hold paths are quoted where Hydra's
     grammar would choke on them; lists, sweeps and what is quoted already stay as they are.
+
+    Raises:
+      UserError: a flag that is not known; a second argument that is no override.
     """
     sweeping = "-m" in arguments or "--multirun" in arguments
-    out, pool_seen = [], False
+    out, flags, pool, before = [], [], None, ""
     for argument in arguments:
-        if argument.startswith("-"):
-            out.append(argument)
-        elif not pool_seen and not is_override(argument):
-            pool_seen = True
+        if before in WITH_VALUE or (before in ("--info", "-i") and argument in INFOS):
+            flags.append(argument)
+        elif argument.startswith("-"):
+            _check_flag(argument)
+            flags.append(argument)
+        elif not is_override(argument):
+            if pool is not None:
+                raise UserError(
+                    f"{argument}: neither key=value nor the pool, which is {pool}; several files: pool.path=[a,b]"
+                )
+            pool = argument
             out.append(f"pool.path={quoted(argument)}")
         else:
             key, equals, value = argument.partition("=")
             if equals and key in PATHS and _needs_quotes(value, sweeping):
                 value = quoted(value)
+            if equals and (key == FIELDS or key.startswith(f"{FIELDS}.")):
+                key = f"++{key}"
             out.append(f"{key}{equals}{value}")
+        before = argument
     if sweeping and not any(argument.startswith("hydra.sweep.subdir=") for argument in out):
         name = _sweep_name(out)
         if name:
             out.append(f"hydra.sweep.subdir='{name}'")
-    return out
+    return out + flags  # argparse reads the overrides in one stretch
 
 
 def is_override(argument: str) -> bool:
@@ -50,10 +100,22 @@ def quoted(value: str) -> str:
     return f"'{escaped}'"
 
 
+def _check_flag(argument: str) -> None:
+    name = argument.partition("=")[0]
+    if name not in FLAGS and name not in WITH_VALUE:
+        hint = closest(name, [flag for flag in FLAGS + WITH_VALUE if flag.startswith("--")])
+        raise UserError(
+            f"{argument}: no such flag{hint}; settings are key=value, and a pool of that name is ./{argument}"
+        )
+
+
 def _needs_quotes(value: str, sweeping: bool) -> bool:
-    if not value or value[0] in "'\"[" or value.startswith("${"):
+    special = bool(set(value) & (SPECIAL - {","} if sweeping else SPECIAL))
+    if special and "\0" not in value and len(value) < 4096 and Path(value).exists():
+        return True
+    if not value or value[0] in "'\"[" or "${" in value:
         return False
-    return bool(set(value) & (SPECIAL - {","} if sweeping else SPECIAL))
+    return special or bool(NO_TEXT.fullmatch(value))
 
 
 def _sweep_name(arguments: list[str]) -> str:
@@ -72,5 +134,5 @@ def _sweep_name(arguments: list[str]) -> str:
         if override.is_sweep_override():
             key = override.key_or_group
             group = key in ("sampler", "phi", "embedder", "pool") or override.package is not None
-            parts.append(f"{key}=${{hydra:runtime.choices.{key}}}" if group else f"{key}=${{{key}}}")
+            parts.append(f"{key}=${{hydra:runtime.choices.{key}}}" if group else f"{key}=${{slug:${{{key}}}}}")
     return "${hydra:job.num}-" + ",".join(parts) if parts else ""

@@ -4,22 +4,21 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import msgspec
 import numpy as np
+from jax.sharding import Mesh
 
 from mig_jax import __version__
-from mig_jax.config import SelectConfig
+from mig_jax.config import PhiConfig, SelectConfig
 from mig_jax.encode import Encoded
 from mig_jax.engine.checkpoint import Checkpoint, from_bytes, to_bytes
-from mig_jax.errors import UserError
 from mig_jax.export import Claim, claim, claim_file, write_run
 from mig_jax.export.out_folder import checked_out
-from mig_jax.gain import make_phi
+from mig_jax.gain import Phi, make_phi
 from mig_jax.graph import LabelGraph
 from mig_jax.inputs import encoded_of, graph_of, mesh_of, pool_of
 from mig_jax.pool import REASONS, Pool
@@ -29,8 +28,6 @@ from mig_jax.runtime import processes
 from mig_jax.runtime.progress import Progress, silent
 from mig_jax.samplers import Task, find_sampler
 from mig_jax.solve import check_budgets, solve
-
-FRESH, RESUME, DONE, REFUSED = range(4)
 
 
 class Stopwatch:
@@ -68,8 +65,76 @@ def run_select(
     """
     watch = Stopwatch()
     out = Path(sample_file or config.out)
-    if processes.is_main() and sample_file is None:
-        checked_out(out)  # before reading gigabytes
+    sampler = find_sampler(config.sampler.name)
+    pool, encoded, graph, task = processes.together(lambda: _prepare(config, sample_file, watch, progress))
+    key = _run_key(config, pool, encoded, graph)
+    made = [folder for folder in out.absolute().parents if not folder.exists()]
+    claimed = processes.together(lambda: _claim(out, key, config.overwrite, sample_file is not None))
+    try:
+        if processes.share(np.int64(claimed is not None and claimed.state == "done")):
+            if claimed is None:
+                return None
+            tell(f"{sample_file or config.out} holds this very run already; overwrite=true would do it again")
+            return claimed.out
+        notes = [*graph.warnings(), *(claimed.notes if claimed else ())]
+        rejected = np.flatnonzero(pool.status == REASONS.index("malformed"))
+        if len(rejected):
+            rows = "1 malformed row was" if len(rejected) == 1 else f"{len(rejected):,} malformed rows were"
+            notes.append(f"{rows} passed over; rejects.jsonl has the bytes")
+        for note in notes:
+            tell(note)
+        checkpoint = Checkpoint(claimed.checkpoint, config.engine.checkpoint_every) if claimed else None
+        snapshot = from_bytes(processes.share_bytes(to_bytes(checkpoint.load() if checkpoint else None)))
+        if snapshot is not None:
+            tell(f"resuming after {len(snapshot.rows):,} picks")
+        task = replace(task, resume=snapshot, on_snapshot=checkpoint)
+        with watch.stage("select"):
+            solved = solve(sampler, task, config.budgets, config.export.runners_up)
+
+        def write() -> None:
+            if claimed is None:
+                return
+            more = remarks(
+                solved, encoded, config.sampler.name, config.budgets[-1], config.sampler.compat, config.phi.kind
+            )
+            facts = facts_of(
+                key,
+                command,
+                msgspec.to_builtins(config),
+                config.pool.name,
+                pool,
+                task,
+                graph,
+                sampler,
+                solved,
+                config.budgets,
+                timings=watch.seconds,
+                export_layout=config.export.layout,
+                sample_file=claimed.sample,
+                sample_target=claimed.sample_target,
+                rejects=pool.read_rows(rejected) if len(rejected) else None,
+                notes=(*notes, *more),
+            )
+            progress("write", 0, None)
+            write_run(claimed.files, facts, page)
+            pool.check_unchanged()
+            claimed.publish()
+
+        processes.together(write)
+        return claimed.out if claimed else None
+    finally:
+        if claimed is not None:
+            claimed.release()
+            for folder in made:  # the nearest first; one with something in it stays
+                with suppress(OSError):
+                    folder.rmdir()
+
+
+def _prepare(config: SelectConfig, sample_file: str | None, watch: Stopwatch, progress: Progress):
+    """The inputs of a selection, and the task; every mistake in them is met here."""
+    if processes.is_main():  # before reading gigabytes
+        checked_out(f"{sample_file}.run" if sample_file else config.out, "--out FILE.run" if sample_file else "out")
+    mesh, phi = mesh_of(config.mesh), _phi(config.phi)
     cache = Path(config.cache).expanduser() if config.cache else None
     with watch.stage("read pool"):
         pool = pool_of(config.pool, config.score, cache, progress)
@@ -78,59 +143,7 @@ def run_select(
     check_budgets(config.budgets, encoded, len(pool))
     with watch.stage("label graph"):
         graph = graph_of(encoded.labels, config.graph, config.embedder, cache, progress)
-    key = _run_key(config, pool, encoded, graph)
-    sampler = find_sampler(config.sampler.name)
-    task = _task(config, pool, encoded, graph, progress)
-    claimed, snapshot = _claim(out, key, config.overwrite, file=sample_file is not None)
-    if claimed == DONE:
-        if processes.is_main():
-            tell(f"{out} holds this very run already; overwrite=true would do it again")
-            return Path(f"{out}.run") if sample_file else out
-        return None
-    notes = [*graph.warnings(), *(claimed.notes if isinstance(claimed, Claim) else ())]
-    for note in notes:
-        tell(note)
-    try:
-        checkpoint = Checkpoint(claimed.checkpoint, config.engine.checkpoint_every) if claimed else None
-        if snapshot is not None:
-            tell(f"resuming after {len(snapshot.rows)} picks")
-        task = replace(task, resume=snapshot, on_snapshot=checkpoint)
-        with watch.stage("select"):
-            solved = solve(sampler, task, config.budgets, config.export.runners_up)
-        if claimed is None:
-            processes.wait("written")
-            return None
-        notes += remarks(
-            solved, encoded, config.sampler.name, config.budgets[-1], config.sampler.compat, config.phi.kind
-        )
-        rejected = np.flatnonzero(pool.status == REASONS.index("malformed"))
-        facts = facts_of(
-            key,
-            command,
-            msgspec.to_builtins(config),
-            config.pool.name,
-            pool,
-            task,
-            graph,
-            sampler,
-            solved,
-            config.budgets,
-            timings=watch.seconds,
-            export_layout=config.export.layout,
-            sample_file=claimed.sample,
-            sample_target=claimed.sample_target,
-            rejects=pool.read_rows(rejected) if len(rejected) else None,
-            notes=tuple(notes),
-        )
-        progress("write", 0, None)
-        write_run(claimed.files, facts, page)
-        pool.check_unchanged()
-        claimed.publish()
-        processes.wait("written")
-        return claimed.out
-    finally:
-        if claimed is not None:
-            claimed.release()
+    return pool, encoded, graph, _task(config, pool, encoded, graph, phi, mesh, progress)
 
 
 def _run_key(config: SelectConfig, pool: Pool, encoded: Encoded, graph: LabelGraph) -> str:
@@ -145,43 +158,38 @@ def _run_key(config: SelectConfig, pool: Pool, encoded: Encoded, graph: LabelGra
     return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _claim(out: Path, key: str, overwrite: bool, file: bool):
-    """(claim, snapshot) on the main process, (None, snapshot) on the others, (DONE, None) where nothing is to do."""
-    claimed, code, data = None, FRESH, b""
-    error: UserError | None = None
-    if processes.is_main():
-        try:
-            claimed = (claim_file if file else claim)(out, key, overwrite)
-            code = {"fresh": FRESH, "resume": RESUME, "done": DONE}[claimed.state]
-            if code == RESUME:
-                data = to_bytes(Checkpoint(claimed.checkpoint, 0).load())
-        except UserError as refused:
-            code, error = REFUSED, refused
-    code = int(processes.share(np.int64(code)))
-    if error is not None:
-        raise error
-    if code == REFUSED:
-        raise UserError(f"{out}: refused by the main process, which says why")
-    if code == DONE:
-        if claimed is not None:
-            claimed.release()
-        return DONE, None
-    return claimed, from_bytes(processes.share_bytes(data))
+def _claim(out: Path, key: str, overwrite: bool, file: bool) -> Claim | None:
+    """The claim, on the main process; None on the others, which write nothing."""
+    if not processes.is_main():
+        return None
+    return (claim_file if file else claim)(out, key, overwrite)
 
 
-def _task(config: SelectConfig, pool: Pool, encoded: Encoded, graph: LabelGraph, progress: Progress) -> Task:
-    phi = config.phi
+def _phi(config: PhiConfig) -> Phi:
+    return make_phi(config.kind, exponent=config.exponent, eps=config.eps, alpha=config.alpha, c=config.c)
+
+
+def _task(
+    config: SelectConfig,
+    pool: Pool,
+    encoded: Encoded,
+    graph: LabelGraph,
+    phi: Phi,
+    mesh: Mesh,
+    progress: Progress,
+) -> Task:
     return Task(
         encoded,
         graph.propagation(config.graph.propagation),
-        make_phi(phi.kind, exponent=phi.exponent, eps=phi.eps, alpha=phi.alpha, c=phi.c),
+        phi,
         pool.ifd[encoded.row],
         gain=config.sampler.gain,
         compat=config.sampler.compat,
         seed=config.seed,
-        mesh=mesh_of(config.mesh),
+        mesh=mesh,
         c1=config.engine.c1,
         c2=config.engine.c2,
         segment=config.engine.segment,
+        inner=config.engine.inner,
         progress=progress,
     )

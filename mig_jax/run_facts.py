@@ -11,7 +11,7 @@ from mig_jax.export import RunFacts, RunnersUp
 from mig_jax.graph import LabelGraph
 from mig_jax.pool import Pool
 from mig_jax.samplers import Sampler, Task
-from mig_jax.samplers.selection import Selection
+from mig_jax.samplers.order import Order
 from mig_jax.solve import Solved, named_shares
 
 
@@ -35,7 +35,7 @@ def facts_of(
     if sampler.by_labels:
         # Gains in float64, by the same formula: what a person reads does not depend on the backend that picked.
         gains = c.first_order if task.gain == "first_order" else c.exact
-        order = Selection(order.points, np.asarray(gains), order.reason, order.rounds)
+        order = Order(order.points, np.asarray(gains), order.reason, order.rounds)
         labels_earned = named_shares(encoded, c.share_ptr, c.share_label, c.share)
         runners_up = RunnersUp(near, near_gains, near_labels)
     devices = jax.devices()

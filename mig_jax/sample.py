@@ -1,7 +1,7 @@
 """``mig-jax sample`` = ``xsample sample``: the flags of yichengchen24/MIG's command, on this engine."""
 
 import argparse
-import sys
+import shlex
 
 from hydra import compose, initialize_config_module
 
@@ -49,7 +49,7 @@ def sample(arguments: list[str]) -> None:
     args = parser().parse_args(arguments)
     with initialize_config_module("mig_jax.conf", version_base="1.3"):
         config = select_config(compose("select", overrides=overrides(args)))
-    command = " ".join(["mig-jax", *sys.argv[1:]]) if len(sys.argv) > 1 else "mig-jax sample"
+    command = shlex.join(["mig-jax", "sample", *arguments])
     run_and_tell(config, None, command, sample_file=args.out)
 
 

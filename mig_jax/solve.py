@@ -1,6 +1,7 @@
 """One selection, from arrays to everything that can be said of it: shared by the command line and the Python API."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -9,7 +10,7 @@ from mig_jax.encode import Encoded
 from mig_jax.errors import UserError
 from mig_jax.gain import Certificate, Curve, certify, curve
 from mig_jax.gain.objective import gains_at
-from mig_jax.samplers import Sampler, Selection, Task
+from mig_jax.samplers import Order, Sampler, Task
 
 CURVE_POINTS = 48
 Shares = list[tuple[str, float]]
@@ -28,7 +29,7 @@ class Solved:
       runners_up: points, gains at the end, and the labels that would earn them.
     """
 
-    order: Selection
+    order: Order
     curve: Curve
     orders: dict[int, Int64[np.ndarray, " m"]]
     order_curves: dict[int, Curve]
@@ -78,7 +79,7 @@ def solve(sampler: Sampler, task: Task, budgets: tuple[int, ...], runners_up: in
 def named_shares(encoded: Encoded, ptr: np.ndarray, label: np.ndarray, share: np.ndarray) -> list[Shares]:
     """(label, share of the gain) of each pick, the largest first."""
     out = []
-    for a, b in zip(ptr[:-1], ptr[1:], strict=True):
+    for a, b in pairwise(ptr):
         order = np.argsort(-share[a:b], kind="stable") + a
         out.append([(encoded.labels[label[i]], float(share[i])) for i in order])
     return out

@@ -24,7 +24,9 @@ class Terminal:
     def __enter__(self) -> "Terminal":
         if self.live:
             columns = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn())
-            self.bars = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, transient=True)
+            self.bars = Progress(
+                *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, transient=True
+            )
             self.bars.start()
         return self
 

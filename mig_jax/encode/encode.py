@@ -94,7 +94,9 @@ def read_valid_tags(path: Path | str) -> frozenset[str]:
         except ValueError as error:
             raise UserError(f"pool.valid_tags={path}: not JSON ({error})") from None
     if not isinstance(tags, list) or not tags or not all(isinstance(tag, str) for tag in tags):
-        raise UserError(f"pool.valid_tags={path}: must hold a JSON list of strings, or one tag a line; {PUBLISHED_TAGS}")
+        raise UserError(
+            f"pool.valid_tags={path}: must hold a JSON list of strings, or one tag a line; {PUBLISHED_TAGS}"
+        )
     return frozenset(tags)
 
 
@@ -172,7 +174,7 @@ def _labels(pool: Pool, row: np.ndarray, valid_tags: Collection[str] | None):
     first.sort()
     owner, label = owner[first], label[first].astype(np.int32)
     ptr = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(row)))]).astype(np.int64)
-    return ptr, label, tuple(names[i] for i in order), tag_count
+    return ptr, label, tuple(pool.tag_names[i] for i in order), tag_count
 
 
 def _listed(dropped: dict[str, int]) -> str:
@@ -183,5 +185,8 @@ def _hint(score: str, dropped: dict[str, int]) -> str:
     if any("tag" in reason for reason in dropped):
         return "Tags are read from annotation.instag.content; pool.fields.tags=PATH names another place"
     if score == "deita":
-        return "DEITA scores are read from annotation.deita; pool.fields.quality= and .complexity= name other places, score.from=COLUMN another score"
+        return (
+            "DEITA scores are read from annotation.deita; pool.fields.quality= and .complexity= name other places,"
+            " score.from=COLUMN another score"
+        )
     return "score.from= names another score"

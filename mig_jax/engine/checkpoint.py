@@ -1,10 +1,11 @@
-"""A snapshot of the greedy on disk, replaced in one step: after any crash there is the last one, or none, never a part."""
+"""A snapshot of the greedy on disk, replaced in one step: after a crash there is the last one or none, never a part."""
 
 import io
 import os
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ def to_bytes(snapshot: Snapshot | None) -> bytes:
     if snapshot is None:
         return b""
     buffer = io.BytesIO()
-    state = {f"state_{i}": part for i, part in enumerate(snapshot.state)}
+    state: dict[str, Any] = {f"state_{i}": part for i, part in enumerate(snapshot.state)}
     np.savez(buffer, rows=snapshot.rows, gains=snapshot.gains, **state)
     return buffer.getvalue()
 
@@ -52,5 +53,5 @@ class Checkpoint:
             file.write(to_bytes(snapshot))
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, self.path)
+        temporary.replace(self.path)
         self._written = time.monotonic()

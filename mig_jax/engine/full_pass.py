@@ -6,7 +6,7 @@ the list ends is the threshold: whatever is not on the list comes after it, and 
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from mig_jax.engine.kernels import KERNELS, Row, State, gains
-from mig_jax.engine.problem import Bucket
+from mig_jax.engine.problem import Bucket, Tensor
 from mig_jax.gain.gain import take
 from mig_jax.gain.phi import Phi
 
@@ -32,7 +32,7 @@ class Candidates(NamedTuple):
 
     row: Int[Array, " C"]
     labels: Int[Array, "W C"]
-    part: Float[Array, "W C"] | None
+    part: Tensor
     score: Float[Array, " C"]
     bound: Float[Array, " C"]
     cut_gain: Float[Array, ""]
@@ -119,7 +119,8 @@ def _gather(buckets, where, value, index, base, pad) -> Candidates:
     """The rows at ``index`` of this shard, brought to the widest bucket's width."""
     column = take(where, index)
     widest = max(bucket.labels.shape[0] for bucket in buckets)
-    rows, offset = None, 0
+    rows: Any = None
+    offset = 0
     for bucket in buckets:
         size = bucket.score.shape[0]
         here = jax.tree.map(lambda a: a[..., jnp.clip(column - offset, 0, size - 1)], bucket)  # noqa: B023
@@ -132,7 +133,8 @@ def _gather(buckets, where, value, index, base, pad) -> Candidates:
         inside = (column >= offset) & (column < offset + size)
         rows = wide if rows is None else jax.tree.map(partial(jnp.where, inside), wide, rows)
         offset += size
-    return Candidates(base + index.astype(jnp.int32), *rows, value, jnp.float32(-1), jnp.int32(0))
+    row = base + index.astype(jnp.int32)
+    return Candidates(row, rows.labels, rows.part, rows.score, value, jnp.float32(-1), jnp.int32(0))
 
 
 def _all_gather(a):

@@ -4,7 +4,7 @@ The host decides nothing that the picks depend on: where it cuts the work into c
 leaves every pick as it is, because each pick is the first row of the whole pool at its state.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,7 @@ def greedy(
     c1: int = C1,
     c2: int = C2,
     segment: int = SEGMENT,
+    inner: str = "auto",
     progress: Progress = silent,
     resume: Snapshot | None = None,
     on_snapshot: Callable[[Snapshot], None] | None = None,
@@ -66,13 +67,17 @@ def greedy(
       n: picks, at most the number of candidates; picking ends early when every gain left is 0.
       mesh: one axis, "pool"; may span processes, which then all call this with equal arguments.
       c1, c2: candidates of the two levels: speed only.
+      inner: where the inner passes run: "device" (one of the mesh's), "host" (the CPU beside it: small dependent steps
+        are faster there than on an accelerator), or "auto": the host for the first-order gain on an accelerator. The
+        full pass then only adds what the host computed, so the picks are those of a CPU run, bit for bit. The exact
+        gain has functions that each backend rounds in its own way: it stays on one.
       resume: go on from here.
       on_snapshot: called after every inner pass; decides itself what to keep.
     """
     if problem.shards != mesh.shape[AXIS]:
         raise ValueError(f"problem for {problem.shards} shards on a mesh of {mesh.shape[AXIS]} devices")
     kernel = KERNELS[problem.kind]
-    home = _home(mesh)
+    home = _home(mesh, inner, problem.kind)
     c1 = min(max(c1, 1), len(problem.where))
     labels = jax.device_put(problem.labels, home)
     rows = [] if resume is None else [resume.rows.astype(np.int32)]
@@ -124,21 +129,29 @@ def greedy(
                 if on_snapshot is not None:
                     on_snapshot(_snapshot(rows, gains, state))
         if done == before:  # the first row of a fresh list always passes, unless it gains nothing
+            best = float(np.asarray(found.bound).max(initial=-1.0))
+            if best > 0:
+                raise RuntimeError(f"no candidate passed although one gains {best}: full and inner pass disagree")
             break
     picked = np.concatenate(rows) if rows else np.empty(0, np.int32)
     gain = np.concatenate(gains) if gains else np.empty(0, np.float32)
     return Result(problem.point[picked], gain, counts)
 
 
-def pool_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+def pool_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of all devices (or of those given) along the one axis that rows are sharded over."""
     chosen = np.array(devices if devices is not None else jax.devices())
     return Mesh(chosen, (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
 
 
-def _home(mesh: Mesh) -> jax.Device:
+def _home(mesh: Mesh, inner: str, kind: str) -> Any:
     """The device of this process that runs the inner passes: every process repeats them, none waits for another."""
-    return next(d for d in mesh.devices.flat if d.process_index == jax.process_index())
+    mine = next(d for d in mesh.devices.flat if d.process_index == jax.process_index())
+    if inner == "device" or mine.platform == "cpu" or (inner == "auto" and kind != "first_order"):
+        return mine
+    if kind != "first_order":
+        raise ValueError("inner=host needs the first-order gain")
+    return jax.local_devices(backend="cpu")[0]
 
 
 def _snapshot(rows, gains, state: State) -> Snapshot:

@@ -27,7 +27,7 @@ from mig_jax.gain.phi import Phi
 
 
 class Picks(NamedTuple):
-    """What one call picked, in order: ``row`` int32 ``[B]``, ``gain`` float32 ``[B]``, of which ``count`` are filled."""
+    """What one call picked, in order: ``row`` int32 ``[B]``, ``gain`` float32 ``[B]``, ``count`` of them filled."""
 
     row: Int[Array, " B"]
     gain: Float[Array, " B"]
@@ -56,7 +56,15 @@ class Front(NamedTuple):
 
 @partial(jax.jit, static_argnames=("kind", "c2", "size"), donate_argnames=("candidates",))
 def inner_pass(
-    labels: Labels, phi: Phi, state: State, candidates: Candidates, limit: Int[Array, ""], *, kind: str, c2: int, size: int
+    labels: Labels,
+    phi: Phi,
+    state: State,
+    candidates: Candidates,
+    limit: Int[Array, ""],
+    *,
+    kind: str,
+    c2: int,
+    size: int,
 ) -> Inner:
     """Pick up to ``limit`` <= ``size`` rows, or until the candidates are exhausted."""
     picks = Picks(jnp.full(size, -1, jnp.int32), jnp.zeros(size, jnp.float32), jnp.int32(0))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mig_jax.engine.problem import Labels
+from mig_jax.engine.problem import Labels, Tensor
 from mig_jax.gain.gain import exact_gain, first_order_gain, label_value, take
 from mig_jax.gain.phi import Phi
 
@@ -21,16 +21,16 @@ class State(NamedTuple):
     """x the mass at each label; for the first-order gain also slope = phi'(x) and y = P slope; float32 ``[L+1]``."""
 
     x: Float[Array, " L1"]
-    slope: Float[Array, " L1"] | None
-    y: Float[Array, " L1"] | None
+    slope: Tensor
+    y: Tensor
 
 
 class Row(NamedTuple):
     """One row: labels ``[W]``, part ``[W]`` (exact gain only) and score ``[]``; or many, with a last axis more."""
 
-    labels: Array
-    part: Array | None
-    score: Array
+    labels: Tensor
+    part: Tensor
+    score: Tensor
 
 
 class Kernel(NamedTuple):

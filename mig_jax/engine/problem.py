@@ -6,17 +6,18 @@ of two, so that one row with forty tags does not widen a million others.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Int32, Int64
 
 from mig_jax.encode.encoded import Encoded
-from mig_jax.gain.objective import label_rows, propagation_matrix
+from mig_jax.gain.objective import label_rows, propagation_matrix, reached
 from mig_jax.gain.phi import Phi
 from mig_jax.graph.label_graph import Propagation
 
 NARROWEST = 4
+Tensor = Any  # numpy where it is laid out, jax inside the engine: the docstrings give shapes and types
 
 
 class Bucket(NamedTuple):
@@ -26,9 +27,9 @@ class Bucket(NamedTuple):
     ``[S n_b]``.
     """
 
-    labels: Int32[np.ndarray, "W B"]
-    part: Float32[np.ndarray, "W B"] | None
-    score: Float32[np.ndarray, " B"]
+    labels: Tensor
+    part: Tensor
+    score: Tensor
 
 
 class Hops(NamedTuple):
@@ -39,12 +40,12 @@ class Hops(NamedTuple):
     ``idx`` int32 and ``val`` float32 ``[D, C+1]``: its row of P, padded.
     """
 
-    ptr: Int32[np.ndarray, " L2"]
-    near: Int32[np.ndarray, " nnz"]
-    reach: Int32[np.ndarray, " W2"]
-    label: Int32[np.ndarray, " C1"]
-    idx: Int32[np.ndarray, "D C1"]
-    val: Float32[np.ndarray, "D C1"]
+    ptr: Tensor
+    near: Tensor
+    reach: Tensor
+    label: Tensor
+    idx: Tensor
+    val: Tensor
 
 
 class Labels(NamedTuple):
@@ -53,10 +54,10 @@ class Labels(NamedTuple):
     ``reach`` is arange(widest row of P). ``hops`` is empty for the exact gain, which needs no y.
     """
 
-    ptr: Int32[np.ndarray, " L2"]
-    idx: Int32[np.ndarray, " nnz"]
-    val: Float32[np.ndarray, " nnz"]
-    reach: Int32[np.ndarray, " D"]
+    ptr: Tensor
+    idx: Tensor
+    val: Tensor
+    reach: Tensor
     hops: tuple[Hops, ...]
 
 
@@ -93,7 +94,7 @@ def make_problem(encoded: Encoded, p: Propagation, phi: Phi, kind: str = "first_
     count = len(encoded.labels)
     point = np.flatnonzero((encoded.label_count > 0) & (encoded.score > 0)).astype(np.int64)
     if kind == "exact":
-        reach = (label_rows(encoded, point) @ propagation_matrix(p)).tocsr()
+        reach = reached(label_rows(encoded, point), propagation_matrix(p))
         reach.sort_indices()
         ptr, idx, part = reach.indptr.astype(np.int64), reach.indices.astype(np.int32), reach.data.astype(np.float32)
     else:
@@ -166,7 +167,9 @@ def _hops(p: Propagation) -> tuple[Hops, ...]:
     degree = np.diff(p.ptr)
     pattern = propagation_matrix(p)
     pattern.data = np.ones_like(pattern.data)
-    two_hops = (pattern @ pattern).tocsc()  # column m: the labels whose change reaches y_m; the pattern is symmetric
+    two_hops = reached(
+        pattern, pattern
+    ).tocsc()  # column m: the labels whose change reaches y_m; the pattern is symmetric
     classes = np.maximum(power_of_two(degree), 8)
     hops = []
     for wide in np.unique(classes):

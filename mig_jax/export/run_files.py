@@ -19,7 +19,7 @@ from mig_jax.export.pool_stats import POOL_STATS, covered_labels, pool_stats
 from mig_jax.export.pool_view import PoolView
 from mig_jax.export.rows import one_line, selection_names, write_lines, write_prefixes
 from mig_jax.export.trace import Shares, write_runners_up, write_trace
-from mig_jax.samplers.selection import Selection
+from mig_jax.samplers.order import Order
 
 TRACE = "trace.parquet"
 RUNNERS_UP = "runners_up.parquet"
@@ -83,7 +83,7 @@ class RunFacts:
     name: str
     pool: PoolView
     encoded: Encoded
-    selection: Selection
+    selection: Order
     budgets: tuple[int, ...]
     objective: Float64[np.ndarray, " n"]
     random_objective: Mapping[int, float] = field(default_factory=dict)

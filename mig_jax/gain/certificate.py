@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from mig_jax.encode.encoded import Encoded
-from mig_jax.gain.objective import label_rows, propagation_matrix
+from mig_jax.gain.objective import label_rows, propagation_matrix, reached
 from mig_jax.gain.phi import Phi
 from mig_jax.graph.label_graph import Propagation
 
@@ -34,7 +34,7 @@ def exact_gains(encoded: Encoded, p: Propagation, phi: Phi, x: Float64[np.ndarra
     out = np.zeros(len(encoded))
     for lo in range(0, len(encoded), BLOCK):
         points = np.arange(lo, min(lo + BLOCK, len(encoded)))
-        reach = (label_rows(encoded, points) @ matrix).tocsr()
+        reach = reached(label_rows(encoded, points), matrix)
         mass = reach.data * np.repeat(encoded.score[points], np.diff(reach.indptr))
         row = np.repeat(np.arange(len(points)), np.diff(reach.indptr))
         out[points] = np.bincount(row, weights=phi.rise(x[reach.indices], mass), minlength=len(points))

@@ -11,7 +11,7 @@ two hundred give the same bits, which the engine's exactness rests on.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from mig_jax.gain.phi import Phi
 
@@ -51,7 +51,7 @@ def tree_sum(terms: Float[Array, " W"]) -> Float[Array, ""]:
     return terms[0]
 
 
-def take(values: Float[Array, " L1"], index: Int[Array, "..."]) -> Float[Array, "..."]:
+def take(values: Shaped[Array, " L1"], index: Int[Array, "*S"]) -> Shaped[Array, "*S"]:
     """values[index] without the clamp that a checked gather costs; every index is made here, in 0..L."""
     return values.at[index].get(mode="promise_in_bounds")
 

@@ -1,8 +1,8 @@
 """E(D) after each pick of any order, the gain of each pick and the labels that earned it: float64, on the host.
 
-A pick at rank r adds d = s P-mass at each label k that it reaches: an event (k, r, d). Sorted by (k, r), the mass before
-an event is a running sum within its label, so the whole curve is a few passes over all events instead of a loop over
-picks. Samplers that know no labels are judged by the same curve.
+A pick at rank r adds the mass d at each label k that it reaches: an event (k, r, d). Sorted by (k, r), the mass before
+an event is a running sum within its label, so the whole curve is a few passes over all events, not a loop over picks.
+Samplers that know no labels are judged by the same curve.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ from jaxtyping import Float64, Int64
 from mig_jax.encode.encoded import Encoded
 from mig_jax.gain.phi import Phi
 from mig_jax.graph.label_graph import Propagation
-
 
 BLOCK = 200_000  # tags whose shares are in flight at once: each reaches all its neighbours
 
@@ -44,8 +43,13 @@ def propagation_matrix(p: Propagation) -> sp.csr_array:
     return sp.csr_array((p.val, p.idx, p.ptr), shape=(count, count))
 
 
+def reached(v: sp.csr_array, matrix: sp.csr_array) -> sp.csr_array:
+    """V P: the mass that each row's labels bring to each label they reach, per unit of score."""
+    return sp.csr_array(v @ matrix)
+
+
 def label_rows(encoded: Encoded, points: Int64[np.ndarray, " n"] | None = None) -> sp.csr_array:
-    """V: one row a point with a 1 at each of its labels (no score); of all points, or of those asked, in their order."""
+    """V: a row for each point with a 1 at its labels (no score); of all points, or of those asked, in their order."""
     count = len(encoded.labels)
     whole = sp.csr_array(
         (np.ones(len(encoded.label_idx)), encoded.label_idx, encoded.label_ptr), shape=(len(encoded), count)
@@ -53,13 +57,15 @@ def label_rows(encoded: Encoded, points: Int64[np.ndarray, " n"] | None = None) 
     return whole if points is None else whole[points]
 
 
-def curve(encoded: Encoded, p: Propagation, phi: Phi, points: Int64[np.ndarray, " n"], gain: str = "first_order") -> Curve:
+def curve(
+    encoded: Encoded, p: Propagation, phi: Phi, points: Int64[np.ndarray, " n"], gain: str = "first_order"
+) -> Curve:
     """E, gains and shares of ``points`` taken in this order."""
     n, count = len(points), len(encoded.labels)
     matrix = propagation_matrix(p)
     v = label_rows(encoded, points)
     score = encoded.score[points]
-    reach = (v @ matrix).tocoo()
+    reach = reached(v, matrix).tocoo()
     rank, label, part = reach.row.astype(np.int64), reach.col.astype(np.int64), reach.data
     order = np.lexsort((rank, label))
     rank, label, part = rank[order], label[order], part[order]
@@ -82,9 +88,9 @@ def curve(encoded: Encoded, p: Propagation, phi: Phi, points: Int64[np.ndarray, 
 def gains_at(
     encoded: Encoded, p: Propagation, phi: Phi, x: Float64[np.ndarray, " L"], points: Int64[np.ndarray, " n"], gain: str
 ) -> tuple[Float64[np.ndarray, " n"], Int64[np.ndarray, " n1"], Int64[np.ndarray, " Z"], Float64[np.ndarray, " Z"]]:
-    """(gains, share_ptr, share_label, share): what each point would add on its own at mass x, and which tags earn it."""
+    """(gains, share_ptr, share_label, share): what each point would add alone at mass x, and which tags earn it."""
     matrix, v, score = propagation_matrix(p), label_rows(encoded, points), encoded.score[points]
-    reach = (v @ matrix).tocsr()
+    reach = reached(v, matrix)
     mass = reach.data * np.repeat(score, np.diff(reach.indptr))
     rise, slope = phi.rise(x[reach.indices], mass), phi.slope(x[reach.indices])
     reach.data = _mean_slope(slope, rise, mass, gain)

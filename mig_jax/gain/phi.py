@@ -5,12 +5,13 @@ power   (x + eps)^b        b in (0, 1), eps > 0      b (x + eps)^(b - 1)      (x
 exp     1 - exp(-alpha x)  alpha > 0                 alpha exp(-alpha x)      exp(-alpha x) (-expm1(-alpha d))
 log     log(1 + x / c)     c > 0                     1 / (c + x)              log1p(d / (c + x))
 
-A difference of two powers would rise with x in 24 % of float32 steps at x = 1e5; these forms fall, as phi'' < 0 demands.
+A difference of two powers rises with x in 24 % of float32 steps at x = 1e5; these forms fall, as phi'' < 0 demands.
 """
 
 import math
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +28,10 @@ class Phi:
     """One phi. ``a`` is the exponent b, the rate alpha or the scale c; data, so that a sweep over it compiles once."""
 
     kind: str = field(default="power")
-    a: float = 0.8
-    eps: float = 1e-6
+    a: float | jax.Array = 0.8
+    eps: float | jax.Array = 1e-6
 
-    def slope(self, x):
+    def slope(self, x: Any) -> Any:
         """phi'(x), elementwise, x >= 0."""
         xp = np if isinstance(x, np.ndarray | float) else jnp
         if self.kind == "power":
@@ -39,7 +40,7 @@ class Phi:
             return self.a * xp.exp(-self.a * x)
         return 1.0 / (self.a + x)
 
-    def rise(self, x, d):
+    def rise(self, x: Any, d: Any) -> Any:
         """phi(x + d) - phi(x), elementwise, x >= 0, d >= 0."""
         xp = np if isinstance(x, np.ndarray | float) else jnp
         if self.kind == "power":
@@ -49,17 +50,19 @@ class Phi:
             return xp.exp(-self.a * x) * -xp.expm1(-self.a * d)
         return xp.log1p(d / (self.a + x))
 
-    def value(self, x):
+    def value(self, x: Any) -> Any:
         """phi(x) - phi(0), elementwise: the information of an empty selection is 0."""
         return self.rise(x * 0.0, x)
 
     @property
     def at_zero(self) -> float:
         """phi(0) as the reference counts it; its objective is ours plus L phi(0)."""
-        return self.eps**self.a if self.kind == "power" else 0.0
+        return float(self.eps**self.a) if self.kind == "power" else 0.0
 
 
-def make_phi(kind: str = "power", *, exponent: float = 0.8, eps: float = 1e-6, alpha: float = 1.0, c: float = 1.0) -> Phi:
+def make_phi(
+    kind: str = "power", *, exponent: float = 0.8, eps: float = 1e-6, alpha: float = 1.0, c: float = 1.0
+) -> Phi:
     """A Phi from the configuration's names.
 
     Raises:

@@ -1,7 +1,9 @@
 """The label graph W and its propagation matrix P, sparse throughout."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -159,7 +161,7 @@ class LabelGraph:
             raise UserError(f"{path}: not a label graph that mig_jax saved ({error})") from None
         count = len(graph.labels)
         ends = np.concatenate([graph.source, graph.target])
-        if len(graph.diagonal) != count or (len(ends) and not (0 <= ends.min() and ends.max() < count)):
+        if len(graph.diagonal) != count or (len(ends) and not (ends.min() >= 0 and ends.max() < count)):
             raise UserError(f"{path}: the label graph's arrays do not fit each other; build it again")
         return graph
 
@@ -194,7 +196,7 @@ class LabelGraph:
 
 
 def label_graph(
-    labels: tuple[str, ...] | list[str],
+    labels: Sequence[str],
     embeddings: Float[np.ndarray, "L d"],
     *,
     threshold: float | str = "auto",
@@ -247,5 +249,4 @@ def _pack(names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 def _unpack(text: np.ndarray, offsets: np.ndarray) -> tuple[str, ...]:
     blob = text.tobytes()
-    pairs = zip(offsets[:-1], offsets[1:], strict=True)
-    return tuple(blob[a:b].decode("utf-8", "surrogatepass") for a, b in pairs)
+    return tuple(blob[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(offsets))

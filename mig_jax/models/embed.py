@@ -171,7 +171,7 @@ def pool_segments(
 
     ``out[b, s] = sum_l weight[b, s, l] x[b, l]``; a segment without tokens gives zeros.
     """
-    member_BxSxL = segment_BxL[:, None, :] == jnp.arange(1, slots + 1)[:, None]
+    member_BxSxL = segment_BxL[:, None, :] == jnp.arange(1, slots + 1, dtype=segment_BxL.dtype)[:, None]
     if pooling == "cls":
         member_BxSxL &= jnp.cumsum(member_BxSxL, axis=-1) == 1
     weight_BxSxL = member_BxSxL.astype(x_BxLxD.dtype)

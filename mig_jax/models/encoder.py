@@ -38,7 +38,7 @@ def segment_mask(segment_BxL: Int[Array, "B L"]) -> Bool[Array, "B L L"]:
 
 def segment_positions(segment_BxL: Int[Array, "B L"]) -> Int[Array, "B L"]:
     """Position of each token in its own segment: ``l - first l' of the segment``; segments are contiguous."""
-    index_L = jnp.arange(segment_BxL.shape[1])
+    index_L = jnp.arange(segment_BxL.shape[1], dtype=segment_BxL.dtype)
     before_BxL = jnp.pad(segment_BxL, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
     start_BxL = jax.lax.cummax(jnp.where(segment_BxL != before_BxL, index_L, 0), axis=1)
     return index_L - start_BxL

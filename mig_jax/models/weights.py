@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import AbstractMesh, NamedSharding
 from safetensors import SafetensorError, safe_open
 
 from mig_jax.errors import UserError
@@ -143,7 +143,11 @@ def _misfits(sources: dict[str, list[_Source]], wanted: dict[str, jax.ShapeDtype
 def _place(tensor: np.ndarray, transform: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
     """The tensor in the model's layout and type, straight on the devices where the abstract leaf wants it."""
     value = np.ascontiguousarray(TRANSFORMS[transform](tensor), dtype=leaf.dtype)
-    return jnp.asarray(value) if leaf.sharding is None else jax.device_put(value, leaf.sharding)
+    sharding = leaf.sharding
+    if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, AbstractMesh):
+        # Under jax.set_mesh eval_shape knows the mesh's axes and not its devices.
+        sharding = NamedSharding(jax.sharding.get_mesh(), sharding.spec)
+    return jax.device_put(value, sharding)
 
 
 def _report(folder: Path, wrong: Sequence[str], most: int = 40) -> str:

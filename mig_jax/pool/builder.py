@@ -41,7 +41,7 @@ class Builder:
     """
 
     def __init__(self, fields: Fields, skip: bool):
-        self._skip = skip
+        self.skip = skip
         self._fields = fields
         # Typed arrays: eight bytes a value, where a list of Python ints takes five times that.
         self._file, self._line, self._offset, self._length = array("i"), array("q"), array("q"), array("q")
@@ -139,7 +139,7 @@ class Builder:
                 status[i], detail = codes.get(i, (_NO_DIALOG, ""))
                 raw, reason = block.records[i], REASONS[status[i]]
                 where = f"{path}:{block.lines[i]}"
-                if not self._skip and i in codes:
+                if not self.skip and i in codes:
                     raise UserError(f"{where}: {reason}: {detail} (pool.on_error=skip counts such rows and goes on)")
                 if len(self._rejects) < REJECTS_LISTED:
                     detail = detail or why_no_dialog(parse(raw), decoder.layout)

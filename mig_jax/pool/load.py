@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from mig_jax.pool.records import Block, array_blocks, line_blocks, starts_array
 from mig_jax.pool.sources import Source, resolve
 from mig_jax.pool.stream import BLOCK_BYTES, FileReader, Stamp, stat_file
 from mig_jax.pool.table import REASONS, Pool, SourceInfo
-from mig_jax.pool.tabular import hf_blocks, hf_sha256, parquet_blocks
+from mig_jax.pool.tabular import hf_blocks, hf_sha256, load_hf, parquet_blocks
 from mig_jax.runtime.progress import Progress, silent
 
 
@@ -26,7 +25,7 @@ def load_pool(
     layout: str = "auto",
     fields: Mapping[str, str] | None = None,
     columns: Sequence[str] = (),
-    on_error: Literal["raise", "skip"] = "raise",
+    on_error: str = "raise",
     cache_dir: str | Path | None = None,
     progress: Progress = silent,
     block_bytes: int = BLOCK_BYTES,
@@ -89,7 +88,11 @@ class _Bytes:
 
 
 def _size(source: Source) -> int:
-    return 0 if source.format == "hf" else stat_file(source.path).st_size
+    """Bytes of a file; a data set is loaded here, once, and its size is not known."""
+    if source.format == "hf":
+        load_hf(source.path)
+        return 0
+    return stat_file(source.path).st_size
 
 
 def _stamps(sources: Sequence[Source], done: _Bytes) -> list[Stamp]:
@@ -115,6 +118,8 @@ def _read(
     chosen = None if layout == "auto" else adapt(LAYOUTS[layout], fields)
     opened, blocks = _open(source, done, block_bytes, stamps)
     for block in blocks:
+        if source.format == "json" and opened == "jsonl" and len(builder) == before and not builder.skip:
+            _check_line(block, source.path)
         if chosen is None:
             chosen = _first_layout(block, fields, source.path)
         # Until a record shows the layout there is no object in the file, and any decoder says so.
@@ -144,6 +149,16 @@ def _stamped(blocks: Iterator[Block], reader: FileReader, stamps: list[Stamp]) -
     yield from blocks
     assert reader.stamp is not None
     stamps.append(reader.stamp)
+
+
+def _check_line(block: Block, path: str) -> None:
+    """A .json that is one object over many lines would be called malformed at `{`; say what it should be."""
+    try:
+        parse(block.records[0])
+    except Malformed as error:
+        raise UserError(
+            f"{path}:{block.lines[0]}: malformed: {error} (a .json file is an array of records, or one record a line)"
+        ) from error
 
 
 def _first_layout(block: Block, fields: Fields, path: str) -> Layout | None:

@@ -19,6 +19,7 @@ BLOCK_BYTES = 1 << 18
 # A compressed block can grow a thousandfold, and the decompressors give all of it at once.
 COMPRESSED_BYTES = 1 << 17
 MAGIC = {"gz": b"\x1f\x8b", "zst": b"\x28\xb5\x2f\xfd"}
+SKIPPABLE = b"\x2a\x4d\x18"
 PARQUET = b"PAR1"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -115,7 +116,8 @@ def spool(source: Source, on_bytes: Callable[[int], Any] | None = None) -> tuple
 def _check_head(head: bytes, source: Source) -> None:
     """A file named against its content gives a riddle further on; say it here."""
     want = MAGIC.get(source.compression)
-    if want and not head.startswith(want):
+    # pzstd opens each of its frames with a skippable one.
+    if want and not head.startswith(want) and not (source.compression == "zst" and head[1:4] == SKIPPABLE):
         raise UserError(
             f"{source.path}: named .{source.compression}, but its content is not {source.compression}; rename it"
         )
@@ -134,10 +136,10 @@ def _check_head(head: bytes, source: Source) -> None:
 
 def _decompress(raw: Iterator[bytes], source: Source) -> Iterator[bytes]:
     """gz and zst alike: frames one after the other, each of which must come to its end."""
+    # `zstd --long` asks for windows beyond the default limit.
+    zstd = zstandard.ZstdDecompressor(max_window_size=1 << 31)
     fresh: Callable[[], Any] = (
-        (lambda: zlib.decompressobj(wbits=31))
-        if source.compression == "gz"
-        else zstandard.ZstdDecompressor().decompressobj
+        (lambda: zlib.decompressobj(wbits=31)) if source.compression == "gz" else zstd.decompressobj
     )
     engine: Any = None
     for block in raw:

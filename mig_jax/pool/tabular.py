@@ -162,7 +162,7 @@ def hf_batches(dataset: Any, sha256: Any = None) -> Iterator[pa.Table]:
 def hf_blocks(path: str, done: list[Stamp]) -> Iterator[Block]:
     """The records of a data set; its stamp goes into ``done`` at the end."""
     sha256, size = hashlib.sha256(), 0
-    for block in blocks_of(hf_batches(load_hf(path), sha256)):
+    for block in blocks_of(hf_batches(load_hf(path, again=False), sha256)):
         size += sum(map(len, block.records))
         yield block
     done.append(Stamp(sha256.hexdigest(), size, 0))
@@ -171,7 +171,7 @@ def hf_blocks(path: str, done: list[Stamp]) -> Iterator[Block]:
 def hf_sha256(path: str) -> str:
     """What ``hf_blocks`` would give, without making records."""
     sha256 = hashlib.sha256()
-    for _ in hf_batches(load_hf(path), sha256):
+    for _ in hf_batches(load_hf(path, again=False), sha256):
         pass
     return sha256.hexdigest()
 

@@ -1,16 +1,39 @@
 """Arrays kept on disk under the hash of what they were made from; safe for any number of runs at once."""
 
+import fcntl
 import hashlib
 import json
 import os
 import uuid
 import zipfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+
+@contextmanager
+def one_at_a_time(folder: Path | None, what: str) -> Iterator[None]:
+    """No other process of this machine makes the same entry meanwhile: of a sweep's workers one does, the others wait.
+
+    The lock ends with the process, however it ends. Where files cannot be locked each makes its own.
+    """
+    if folder is None:
+        yield
+        return
+    name = hashlib.sha256(what.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    file = None
+    try:
+        with suppress(OSError):
+            (folder / "locks").mkdir(parents=True, exist_ok=True)
+            file = (folder / "locks" / name).open("ab")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        if file is not None:
+            file.close()
 
 
 class ArrayCache:

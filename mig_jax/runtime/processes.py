@@ -1,10 +1,15 @@
 """One run as several processes: who writes, and how the others learn what it read."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from mig_jax.errors import UserError
+
+T = TypeVar("T")
 
 
 def start(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -34,10 +39,10 @@ def is_main() -> bool:
     return jax.process_index() == 0
 
 
-def share(value: np.ndarray) -> np.ndarray:
+def share(value: np.ndarray | np.generic) -> np.ndarray:
     """The main process's array, on every process; shapes and types must agree."""
     if jax.process_count() == 1:
-        return value
+        return np.asarray(value)
     return np.asarray(multihost_utils.broadcast_one_to_all(value))
 
 
@@ -52,7 +57,25 @@ def share_bytes(value: bytes) -> bytes:
     return share(buffer).tobytes()
 
 
-def wait(name: str) -> None:
-    """Until every process is here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+def together(work: Callable[[], T]) -> T:
+    """``work()`` on every process, and none goes on before all have done theirs.
+
+    A process that fails and leaves would keep the others waiting for it in their next exchange, so each tells first.
+
+    Raises:
+      UserError: what went wrong here, or that something did on another process, which says what.
+    """
+    if jax.process_count() == 1:
+        return work()
+    result: T | None = None
+    error: UserError | OSError | None = None
+    try:
+        result = work()
+    except (UserError, OSError) as met:
+        error = met
+    failed = np.flatnonzero(multihost_utils.process_allgather(np.int32(error is not None)))
+    if error is not None:
+        raise error
+    if len(failed):
+        raise UserError(f"process {failed[0]} of {jax.process_count()} has stopped; it says why")
+    return result  # type: ignore[return-value]

@@ -4,13 +4,13 @@ from mig_jax.config import closest
 from mig_jax.errors import UserError
 from mig_jax.samplers.ifd import IFD
 from mig_jax.samplers.mig import MIG
+from mig_jax.samplers.order import Order
 from mig_jax.samplers.random import RANDOM
-from mig_jax.samplers.selection import Selection
 from mig_jax.samplers.task import Sampler, Task
 
 SAMPLERS: dict[str, Sampler] = {"mig": MIG, "random": RANDOM, "ifd": IFD}
 
-__all__ = ["SAMPLERS", "Sampler", "Selection", "Task", "find_sampler"]
+__all__ = ["SAMPLERS", "Order", "Sampler", "Task", "find_sampler"]
 
 
 def find_sampler(name: str) -> Sampler:

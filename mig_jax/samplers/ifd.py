@@ -1,13 +1,13 @@
-"""IFD: the rows whose answer the instruction helps least with, as MIG's table runs it (tianyi-lab/Cherry_LLM's score)."""
+"""IFD: the rows whose answer the instruction helps least with (tianyi-lab/Cherry_LLM's score), as in MIG's table."""
 
 import numpy as np
 
 from mig_jax.errors import UserError
-from mig_jax.samplers.selection import Selection
+from mig_jax.samplers.order import Order
 from mig_jax.samplers.task import Sampler, Task
 
 
-def sample(task: Task, n: int) -> Selection:
+def sample(task: Task, n: int) -> Order:
     """Of the points with 0 <= IFD <= 1 the n highest, equals in file order; fewer where there are fewer.
 
     Raises:
@@ -17,10 +17,10 @@ def sample(task: Task, n: int) -> Selection:
     if not len(kept):
         raise UserError(
             f"sampler=ifd: none of the {len(task.ifd)} usable rows has an IFD from 0 to 1"
-            f" ({int(np.isnan(task.ifd).sum())} have none at all; it is read from ifd_score.content, or pool.fields.ifd=)"
+            f" ({np.isnan(task.ifd).sum()} have none at all; it is read from ifd_score.content, or pool.fields.ifd=PATH)"
         )
     points = kept[np.argsort(-task.ifd[kept], kind="stable")][:n].astype(np.int64)
-    return Selection(points, task.ifd[points], "IFD", {})
+    return Order(points, task.ifd[points], "IFD", {})
 
 
 IFD = Sampler(sample)

@@ -3,11 +3,11 @@
 import numpy as np
 
 from mig_jax.engine import greedy, make_problem, pool_mesh
-from mig_jax.samplers.selection import Selection
+from mig_jax.samplers.order import Order
 from mig_jax.samplers.task import Sampler, Task
 
 
-def sample(task: Task, n: int) -> Selection:
+def sample(task: Task, n: int) -> Order:
     """The n points that the naive greedy picks. Where no point gains any more, the rest follow by score (highest first,
     then in file order); with ``compat`` in file order, as the reference's argmax over zeros has it."""
     mesh = task.mesh or pool_mesh()
@@ -19,6 +19,7 @@ def sample(task: Task, n: int) -> Selection:
         c1=task.c1,
         c2=task.c2,
         segment=task.segment,
+        inner=task.inner,
         progress=task.progress,
         resume=task.resume,
         on_snapshot=task.on_snapshot,
@@ -32,7 +33,7 @@ def sample(task: Task, n: int) -> Selection:
         points = np.concatenate([points, left[:missing]])
         gains = np.concatenate([gains, np.zeros(missing)])
     reason = "first-order gain" if task.gain == "first_order" else "exact gain"
-    return Selection(points, gains, reason, found.counts | {"picked_without_gain": missing})
+    return Order(points, gains, reason, found.counts | {"picked_without_gain": missing})
 
 
 MIG = Sampler(sample, by_labels=True)

@@ -14,7 +14,7 @@ from mig_jax.engine.greedy import C1, C2, SEGMENT
 from mig_jax.gain.phi import Phi
 from mig_jax.graph.label_graph import Propagation
 from mig_jax.runtime.progress import Progress, silent
-from mig_jax.samplers.selection import Selection
+from mig_jax.samplers.order import Order
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Task:
     c1: int = C1
     c2: int = C2
     segment: int = SEGMENT
+    inner: str = "auto"
     progress: Progress = field(default=silent)
     resume: Snapshot | None = None
     on_snapshot: Callable[[Snapshot], None] | None = None
@@ -56,6 +57,6 @@ class Sampler(NamedTuple):
     ranks by labels, so picks can be explained by the labels that earned them.
     """
 
-    sample: Callable[[Task, int], Selection]
+    sample: Callable[[Task, int], Order]
     nested: Callable[[Task], bool] = lambda task: True
     by_labels: bool = False

@@ -10,7 +10,7 @@ import numpy as np
 
 from mig_jax.encode.encoded import Encoded
 from mig_jax.export import RunFacts, RunnersUp
-from mig_jax.samplers.selection import Selection
+from mig_jax.samplers.order import Order
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def run_facts(rows: Sequence[bytes] | None = None, labels: Sequence[str] = ("alp
             labels=tuple(labels),
             dropped={"no score": 1, "malformed": 1},
         ),
-        selection=Selection(points, gains, "first-order gain", {"full passes": 2}),
+        selection=Order(points, gains, "first-order gain", {"full passes": 2}),
         budgets=(5,),
         objective=np.cumsum(gains),
         random_objective={2: 6.0, 5: 14.0},

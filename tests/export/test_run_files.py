@@ -14,7 +14,7 @@ from mig_jax.export import RunnersUp, read_manifest, write_run
 from mig_jax.export.jsonable import jsonable, write_json
 from mig_jax.export.manifest import KEYS, ordered
 from mig_jax.pool import load_pool
-from mig_jax.samplers.selection import Selection
+from mig_jax.samplers.order import Order
 
 
 def write(folder, **changes):
@@ -111,7 +111,7 @@ def test_filters_that_run_dry(tmp_path):
 
 def test_an_empty_selection(tmp_path):
     empty = np.zeros(0)
-    nothing = Selection(empty.astype(np.int64), empty, "score", {})
+    nothing = Order(empty.astype(np.int64), empty, "score", {})
     _, manifest = write(tmp_path, selection=nothing, objective=empty, labels_earned=(), runners_up=RunnersUp.none())
     assert manifest["n"] == 0 and (tmp_path / "selection.jsonl").read_bytes() == b""
 

@@ -5,9 +5,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import AxisType
 from test_models_bert import load_bert, numpy_states
 
 from mig_jax.errors import UserError
@@ -110,6 +112,18 @@ def test_same_texts_same_bytes(tiny):
     texts = ["abc" * i for i in range(30)]
     one, two = (load_embedder(spec_of(tiny)).embed(texts) for _ in range(2))
     assert one.tobytes() == two.tobytes()
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_under_a_mesh(tiny, kind):
+    """The entry may have set a mesh: weights load and texts embed under it, whichever came first."""
+    plain = load_embedder(spec_of(tiny))
+    expected = plain.embed(LETTERS)
+    with jax.set_mesh(jax.make_mesh((1,), ("pool",), axis_types=(kind,))):
+        np.testing.assert_array_equal(plain.embed(LETTERS), expected)
+        inside = load_embedder(spec_of(tiny))
+        np.testing.assert_array_equal(inside.embed(LETTERS), expected)
+    np.testing.assert_array_equal(inside.embed(LETTERS), expected)
 
 
 def test_one_trace_a_width_and_none_for_more_texts(tiny, monkeypatch):

@@ -64,6 +64,13 @@ def test_one_long_text_among_few_short_ones_costs_one_shape():
     assert [b.width for b in plan] == [256]
 
 
+def test_texts_of_one_token_find_slots():
+    """A tokenizer without special tokens: a row has more tokens than slots."""
+    plan = plan_batches([1] * 100, max_length=256, batch_tokens=64)
+    assert max(batch.slot.max() for batch in plan) == 15
+    assert sum(len(batch.text) for batch in plan) == 100
+
+
 def test_nothing_to_do():
     assert plan_batches([], max_length=256, batch_tokens=1024) == ()
     assert plan_batches([0, 0], max_length=256, batch_tokens=1024) == ()

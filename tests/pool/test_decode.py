@@ -87,7 +87,7 @@ def test_measure_is_of_the_dialog(layout):
     record |= {"instruction": "a", "input": "b", "output": "cd"}
     raw = json.dumps(record).encode()
     turns, chars = RowDecoder(LAYOUTS[layout], FIELDS).measure([[leaf] for leaf in DECODERS[layout][0].leaves(raw)])
-    dialog = dialog_of(record, LAYOUTS[layout])
+    dialog = dialog_of(record, LAYOUTS[layout]) or []
     assert (turns, chars) == ([len(dialog)], [sum(len(content) for _, content in dialog)])
 
 

@@ -185,7 +185,8 @@ def test_damaged_compression(tmp_path, suffix, pack):
     plain.write_bytes(packed)
     with pytest.raises(UserError, match=r"compressed; add \."):
         load_pool(plain)
-    # Several frames end to end are one file.
+    # Several frames end to end are one file; pzstd puts a skippable one before each.
+    pack = (lambda data: b"\x50\x2a\x4d\x18\x01\0\0\0x" + zstandard.compress(data)) if suffix == ".zst" else pack
     path.write_bytes(pack(GOOD + b"\n") + pack(GOOD) + (b"\0" * 512 if suffix == ".gz" else b""))
     for block in (1, 7, 1 << 20):
         pool = load_pool(path, block_bytes=block)
@@ -206,3 +207,10 @@ def test_content_against_name(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         load_pool(tmp_path / name)
+
+
+def test_one_object_over_many_lines_is_no_pool(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b'{\n "messages": []\n}')
+    with pytest.raises(UserError, match=r"a\.json:1: malformed: cut short \(a \.json file is an array"):
+        load_pool(path)

@@ -1,4 +1,4 @@
-"""What a sampler returns."""
+"""What a sampler returns: the order of its picks."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from jaxtyping import Float64, Int64
 
 
 @dataclass(frozen=True)
-class Selection:
+class Order:
     """Points in the order they were picked. n picks; budgets are prefixes (``nested``) unless a sampler says otherwise.
 
     Args:

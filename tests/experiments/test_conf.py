@@ -1,0 +1,74 @@
+"""Every yaml under conf/ composes and passes the checks that a run makes."""
+
+import importlib.resources
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+import mig_jax.commands  # noqa: F401  (the resolvers)
+from mig_jax.config import SelectConfig, select_config
+from mig_jax.sweep import Sweep
+
+CONF = Path(str(importlib.resources.files("mig_jax.conf")))
+PARTS = {"select.yaml", "base.yaml"}
+OPTIONS = sorted(file.relative_to(CONF).with_suffix("").parts for file in CONF.glob("*/*.yaml"))
+EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
+
+
+def composed(*overrides: str, hydra: bool = False):
+    """The configuration, with "x" for what a user must give."""
+    with initialize_config_module("mig_jax.conf", version_base="1.3"):
+        missing = OmegaConf.missing_keys(compose("select", overrides=list(overrides)))
+        given = [*overrides, *(f"{key}=x" for key in sorted(missing))]
+        return compose("select", overrides=given, return_hydra_config=hydra)
+
+
+def test_this_file_meets_every_yaml():
+    found = {file.relative_to(CONF).as_posix() for file in CONF.rglob("*.yaml")}
+    assert found == PARTS | {"/".join(parts) + ".yaml" for parts in OPTIONS}
+
+
+def test_the_defaults_are_a_configuration():
+    assert select_config(composed()).budgets == (50,)
+
+
+@pytest.mark.parametrize(("group", "name"), [parts for parts in OPTIONS if parts[0] != "experiment"])
+def test_every_option_of_every_group(group: str, name: str):
+    config = select_config(composed(f"{group}={name}"))
+    assert isinstance(config, SelectConfig)
+    part = getattr(config, group)
+    # An option that is never reached would leave the default's name standing.
+    assert name == (part.kind if group == "phi" else part.name)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment(name: str):
+    select_config(composed(f"+experiment={name}"))
+    raw = composed(f"+experiment={name}", "hydra.job.num=0", "hydra.mode=MULTIRUN", hydra=True)
+    sweeper = Plugins.instance()._instantiate(raw.hydra.sweeper)
+    assert isinstance(sweeper, Sweeper)
+    params = OmegaConf.to_container(raw.hydra.sweeper.params)
+    assert params, "an experiment sweeps something"
+    callback = instantiate(raw.hydra.callbacks.sweep)
+    assert isinstance(callback, Sweep)
+    assert callback.key in params
+    values = [[value.strip() for value in str(swept).split(",")] for swept in params.values()]
+    at = list(params).index(callback.key)
+    assert callback.reference is None or float(callback.reference) in map(float, values[at])
+    for value in values[at]:  # each setting is a configuration of its own, with its own folder
+        job = composed(f"+experiment={name}", f"{callback.key}={value}", "hydra.job.num=0", hydra=True)
+        assert str(float(value)) in job.hydra.sweep.subdir
+        if callback.paper:
+            assert float(value) in callback.paper
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_says_what_it_is(name: str):
+    head = (CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").split("\n\n")[0]
+    for word in (f"+experiment={name}", "# Shows", "# Expected", "# Takes", "# Hardware"):
+        assert word in head
