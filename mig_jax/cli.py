@@ -85,10 +85,10 @@ def _guarded(work: Callable[[], None]) -> None:
         work()
     except UserError as error:
         _fail(str(error))
+    except (HydraException, OmegaConfBaseException) as error:  # before OSError: Hydra's missing option is both
+        _fail(composition_error(error))
     except OSError as error:
         _fail(disk_error(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        _fail(composition_error(error))
     except KeyboardInterrupt:
         print("mig-jax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)

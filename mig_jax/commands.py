@@ -87,11 +87,14 @@ def print_summary(folder: Path) -> None:
     from rich.console import Console
 
     from mig_jax.export import read_manifest
-    from mig_jax.report import summary
+    from mig_jax.report import summary, summary_text
 
     stats = json.loads((folder / "pool_stats.json").read_text(encoding="utf-8"))
     console = Console()
-    console.print(summary(read_manifest(folder), stats, folder))
+    if console.is_terminal:
+        console.print(summary(read_manifest(folder), stats, folder))
+    else:  # a log: no colours, no trailing spaces, no line broken at 80
+        print(summary_text(read_manifest(folder), stats, folder, width=160), end="")
 
 
 def disk_error(error: OSError) -> str:

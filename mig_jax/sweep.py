@@ -64,7 +64,7 @@ class Sweep(Callback):
         if config.hydra.mode != RunMode.MULTIRUN or job_return.status != JobStatus.FAILED:
             return
         error = job_return._return_value
-        text = f"{error}" if isinstance(error, UserError) else "".join(traceback.format_exception(error))
+        text = _reason(error)
         folder = Path(config.hydra.runtime.output_dir)
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
@@ -122,6 +122,18 @@ def _files(folder: Path, name: str) -> Iterator[Path]:
         parts = file.relative_to(folder).parts
         if len(parts) > 1 and not any(part.startswith(".") for part in parts):
             yield file
+
+
+def _reason(error: BaseException) -> str:
+    """What the user can mend as one message, all else with its traceback."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        from mig_jax.commands import disk_error
+
+        with suppress(OSError):
+            return disk_error(error)
+    return "".join(traceback.format_exception(error))
 
 
 def _told(texts: Mapping[Path, str]) -> str:

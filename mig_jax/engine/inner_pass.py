@@ -95,7 +95,8 @@ def _level_2(labels, phi, limit, kind, c2, carry: Inner) -> Inner:
     step = partial(_level_3, labels, phi, limit, kind, rows, row, cut_gain, cut_row)
     front = jax.lax.while_loop(lambda f: f.going & (f.picks.count < limit), step, front)
     found = found._replace(bound=bound.at[at].set(front.gain))
-    exhausted = ~deeper & (front.picks.count == picks.count)
+    # Where the first of them all gains nothing, nothing passes however deep the cut: going on would never end.
+    exhausted = (~deeper | (value[0] <= 0)) & (front.picks.count == picks.count)
     return Inner(front.state, found, front.picks, exhausted, rounds + 1)
 
 

@@ -38,8 +38,8 @@ class Embedder:
       dim: D.
       vocab_size: token ids are below it.
       fingerprint: sha256 over everything that decides an embedding: weights, config, tokenizer, pooling, length.
-      batch_tokens: tokens of a batch, padding included. 1,024 is where two CPU cores reach their peak; a GPU wants
-        16,384 or more. Another value changes embeddings by rounding only (1e-6).
+      batch_tokens: tokens of a batch, padding included. 1,024 is where two CPU cores reach their peak (200 GFLOP/s);
+        an accelerator wants more. Another value changes embeddings by rounding only (1e-6).
     """
 
     spec: EmbedderSpec

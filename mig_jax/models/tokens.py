@@ -51,8 +51,10 @@ class Tokenizer:
         """Tokenise; any string will do, the empty one and unpaired surrogates included.
 
         Raises:
-          UserError: an entry is not a string.
+          UserError: an entry is not a string, or ``texts`` is one.
         """
+        if isinstance(texts, str):
+            raise UserError("texts must be a list of strings, not one string")
         ids, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
         for start in range(0, len(texts), _CHUNK):
             chunk = [_clean(text, start + i) for i, text in enumerate(texts[start : start + _CHUNK])]

@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import json
-import os
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator
@@ -60,7 +59,7 @@ class ArrayCache:
             try:
                 with temporary.open("wb") as file:
                     np.savez(file, **arrays)  # type: ignore[arg-type]
-                os.replace(temporary, path)
+                temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
         return arrays, False

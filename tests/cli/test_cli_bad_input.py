@@ -247,6 +247,7 @@ def test_a_pool_that_changes_while_the_run_reads_it(cache: Path, tmp_path: Path)
     """The row is appended at the first word of the selection: after the pool was read, before its rows are copied."""
     from hydra import compose, initialize_config_module
 
+    import mig_jax.commands  # noqa: F401  (registers the resolvers that the YAML uses)
     from mig_jax.config import select_config
     from mig_jax.errors import UserError
     from mig_jax.run import run_select

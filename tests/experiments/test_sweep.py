@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,10 @@ from mig_jax.models.embed import Embedder
 from mig_jax.pool import load as pool_load
 from mig_jax.runtime.cache import ArrayCache, one_at_a_time
 
+JOBLIB = (
+    "-m mig_jax.cli select -m hydra/launcher=joblib hydra.launcher.n_jobs=2"
+    " n=10 mesh.pool=1 graph.threshold=0.6,0.7,2 out=sweep"
+)
 FILES = {"table.md", "table.csv", "plot.png", "plot.svg"}
 
 
@@ -33,6 +38,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_the_threshold_experiment_reads_and_embeds_once(place: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     embedded, read = [], []
     embed, read_source = Embedder.embed, pool_load._read
@@ -103,8 +109,7 @@ def test_a_sweep_does_not_write_into_a_run(place: Path, capsys):
 def test_joblib_workers(place: Path):
     """In processes of their own: they know the resolvers, share the cold cache, and one failure is one message."""
     done = subprocess.run(
-        [sys.executable, "-m", "mig_jax.cli", "select", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-        + ["n=10", "mesh.pool=1", "graph.threshold=0.6,0.7,2", "out=sweep"],
+        [sys.executable, *JOBLIB.split()],
         capture_output=True,
         text=True,
         timeout=300,
@@ -124,6 +129,7 @@ def test_of_workers_that_need_the_same_thing_one_makes_it(tmp_path: Path):
 
     def make():
         made.append(1)
+        time.sleep(0.1)  # without the lock the others come meanwhile
         return {}
 
     def work():

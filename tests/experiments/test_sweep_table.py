@@ -71,7 +71,7 @@ def test_what_differs_is_found_without_being_told(tmp_path: Path):
     run(tmp_path / "b", [1, 2], sampler={"name": "random", "gain": "exact"}, seed=1, phi={"kind": "exp|log"})
     run(tmp_path / "c", [2], sampler={"name": "random", "gain": "exact"}, seed=1, phi={"kind": "x"})
     sweep = load_sweep(tmp_path)
-    assert sweep.keys == ("sampler.name", "phi.kind", "n")
+    assert sweep.keys == ("n", "sampler.name", "phi.kind")
     assert "paper" not in sweep.columns
     assert "exp\\|log" in markdown(sweep)  # a bar of a value opens no column
 
@@ -109,5 +109,5 @@ def test_mistakes_are_told(tmp_path: Path, swept: Path):
     with pytest.raises(UserError, match=r"hydra.callbacks.sweep.plot=degre: must be one of mean_degree"):
         write_sweep(swept, plot=["degre"])
     (swept / "T=0.8" / "trace.parquet").unlink()
-    with pytest.raises(UserError, match="T=0.8 is not a whole run"):
+    with pytest.raises(UserError, match="is not a whole run"):
         load_sweep(swept)

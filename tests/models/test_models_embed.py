@@ -66,13 +66,13 @@ def test_minilm_label_golden(golden, minilm):
 
 
 def test_minilm_text_golden(golden, minilm):
-    """200 whole rows: the same token ids, the same embeddings."""
+    """Whole rows, a tenth of them cut at 256 tokens: the same token ids, the same embeddings (of every third row)."""
     stored = np.load(golden / "minilm/minilm.npz")
     texts = golden_texts(golden, stored["rows"])
     tokens = minilm.tokenizer(texts)
     np.testing.assert_array_equal(tokens.ptr, stored["id_ptr"])
     np.testing.assert_array_equal(tokens.id, stored["ids"])
-    np.testing.assert_allclose(minilm.embed(texts), stored["embedding"], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(minilm.embed(texts[::3]), stored["embedding"][::3], atol=1e-5, rtol=0)
     # Not normalised: the stored raw_mean is of norm 1 too (the reference's Normalize module ran), so the reference here
     # is the mean of the stored states. Their norm is 2 to 6, so their rounding is that much larger.
     raw = replace(minilm, spec=replace(minilm.spec, normalize=False)).embed([texts[n] for n in stored["three"]])
@@ -89,7 +89,7 @@ def golden_texts(golden: Path, rows: np.ndarray) -> list[str]:
 
 def test_pooling_by_hand():
     x = np.arange(12, dtype=np.float32).reshape(1, 6, 2)
-    segment = np.array([[1, 1, 2, 2, 2, 0]])
+    segment = np.array([[1, 1, 2, 2, 2, 0]], np.int32)
     mean = pool_segments(x, segment, slots=3, pooling="mean")
     np.testing.assert_allclose(mean, [[[1, 2], [6, 7], [0, 0]]])
     np.testing.assert_allclose(pool_segments(x, segment, slots=3, pooling="cls"), [[[0, 1], [4, 5], [0, 0]]])
@@ -189,6 +189,8 @@ def test_what_cannot_work_is_said_before_or_instead_of_numbers(tiny):
         load_embedder(spec_of(tiny, max_length=65))
     with pytest.raises(UserError, match="text 1 is not a string but NoneType"):
         load_embedder(spec_of(tiny)).embed(["a", None])  # type: ignore[list-item]
+    with pytest.raises(UserError, match="a list of strings, not one string"):
+        load_embedder(spec_of(tiny)).embed("abc")
     tiny.write(tiny.tensors | {"embeddings.LayerNorm.bias": np.full(24, np.nan, np.float32)})
     with pytest.raises(UserError, match="not finite"):
         load_embedder(spec_of(tiny)).embed(["a"])

@@ -1,0 +1,113 @@
+"""One run on 1, 2, 4 and 8 devices, and as two processes: the same bytes."""
+
+import socket
+import time
+from pathlib import Path
+
+import cli_pools
+import pytest
+from mig_command import Done, Server
+
+pytestmark = pytest.mark.slow
+
+RESULT = ("selection.jsonl", "trace.parquet", "runners_up.parquet", "pool_stats.json", "dataset_info.json")
+SETTINGS = ["n=600", "engine.c1=128", "engine.c2=16", "engine.segment=64"]
+
+
+def devices(count: int) -> dict[str, str]:
+    """The environment that simulates them."""
+    return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+
+
+def result(out: Path) -> dict[str, bytes]:
+    """What must be the same."""
+    return {name: (out / name).read_bytes() for name in RESULT}
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Without ``out``."""
+    pool, graph = cli_pools.large(tmp_path_factory.mktemp("large"), rows=3_001)
+    return ["select", str(pool), f"graph.path={graph}", *SETTINGS]
+
+
+@pytest.fixture(scope="module")
+def on_one(server: Server, command: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The result of one device."""
+    folder = tmp_path_factory.mktemp("one")
+    assert server.run([*command, "out=run"], folder, **devices(1)).code == 0
+    return result(folder / "run")
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_devices(server: Server, command: list[str], on_one: dict, tmp_path: Path, count: int) -> None:
+    done = server.run([*command, "out=run"], tmp_path, **devices(count))
+    assert (done.code, done.err) == (0, ""), done
+    assert result(tmp_path / "run") == on_one
+
+
+def test_some_of_the_devices(server: Server, command: list[str], on_one: dict, tmp_path: Path) -> None:
+    done = server.run([*command, "mesh.pool=3", "out=run"], tmp_path, **devices(8))
+    assert (done.code, done.err) == (0, ""), done
+    assert result(tmp_path / "run") == on_one
+
+
+def two(server: Server, arguments: list[str], cwd: Path, limit: float = 120) -> tuple[list[Done], float]:
+    """Two processes of four devices each; what they gave, and the seconds until both had ended."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mesh = [f"mesh.coordinator=127.0.0.1:{port}", "mesh.processes=2"]
+    start = time.monotonic()
+    jobs = [server.start([*arguments, *mesh, f"mesh.process={i}"], cwd, **devices(4)) for i in (0, 1)]
+    done = [job.wait(limit) for job in jobs]
+    return done, time.monotonic() - start
+
+
+def test_two_processes(server: Server, command: list[str], on_one: dict, tmp_path: Path) -> None:
+    (main, other), _ = two(server, [*command, "out=new/run"], tmp_path)
+    assert (main.code, main.err) == (0, "") and "Picked 600 of 3,001 rows" in main.out, main
+    assert other == Done(0, "", ""), other
+    assert result(tmp_path / "new" / "run") == on_one
+    (main, other), _ = two(server, [*command, "out=new/run"], tmp_path)
+    assert main.code == 0 and "holds this very run already" in main.err
+    assert other == Done(0, "", ""), other
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["out=other"], "out=other is not empty"),  # met by the main process alone
+        (["n=3002", "out=run"], "n=3002: the pool has 3001 usable rows"),  # met by both
+        (["graph.path=gone.npz", "out=run"], "gone.npz: no such label graph"),
+        (["phi.exponent=2", "out=run"], "phi.exponent=2"),
+        (["out=file/run"], "file is a file"),
+        (["mesh.pool=4", "out=run"], "mesh.pool=4: with several processes it must be all"),
+    ],
+)
+def test_a_mistake_ends_both_processes(
+    server: Server, command: list[str], tmp_path: Path, arguments: list[str], told: str
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    (tmp_path / "file").touch()
+    (main, other), seconds = two(server, [*command, *arguments], tmp_path, 60)
+    assert told in main.error
+    assert other.code == 2 and other.error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "other"]
+    assert seconds < 40  # most of it imports; a wait for a process that is gone takes minutes
+
+
+def test_two_processes_resume(server: Server, command: list[str], on_one: dict, tmp_path: Path) -> None:
+    """One process is killed, the run goes on as two from its checkpoint."""
+    arguments = [*command, "engine.checkpoint_every=0", "out=run"]
+    job = server.start(arguments, tmp_path, **devices(1))
+    checkpoint = tmp_path / ".run.partial" / "checkpoint" / "greedy.npz"
+    while job.poll() is None and not checkpoint.exists():
+        time.sleep(0.001)
+    job.kill()
+    assert job.wait().code < 0
+    (main, other), _ = two(server, arguments, tmp_path)
+    assert main.code == 0 and "note: resuming after " in main.err, main
+    assert other == Done(0, "", ""), other
+    assert result(tmp_path / "run") == on_one
