@@ -94,9 +94,9 @@ def is_override(argument: str) -> bool:
 
 def quoted(value: str) -> str:
     """A single-quoted string of Hydra's grammar that means exactly ``value``."""
-    escaped = re.sub(r"(\\*)'", lambda m: m.group(1) * 2 + "\\'", value)
-    escaped = re.sub(r"(\\+)$", lambda m: m.group(1) * 2, escaped)
-    escaped = escaped.replace("${", "\\${")
+    escaped = re.sub(r"(\\*)\$\{", lambda m: m.group(1) * 2 + "\\${", value)  # for OmegaConf, which reads it last
+    escaped = re.sub(r"(\\*)'", lambda m: m.group(1) * 2 + "\\'", escaped)
+    escaped = re.sub(r"(\\+)\Z", lambda m: m.group(1) * 2, escaped)
     return f"'{escaped}'"
 
 

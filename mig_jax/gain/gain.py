@@ -33,7 +33,9 @@ def exact_gain(
     phi: Phi, x: Float[Array, " L1"], labels: Int[Array, " W"], part: Float[Array, " W"], score: Float[Array, ""]
 ) -> Float[Array, ""]:
     """sum_w phi(x_w + s part_w) - phi(x_w) over the W distinct labels that the row reaches; padding has part 0."""
-    return tree_sum(phi.rise(take(x, labels), score * part))
+    # A rise may end in a product: the max keeps a compiler from fusing it with the addition that follows into a
+    # multiply-add, which it does for some widths and not for others, with other bits.
+    return tree_sum(jnp.maximum(phi.rise(take(x, labels), score * part), 0.0))
 
 
 def label_value(slope: Float[Array, " L1"], idx: Int[Array, " D"], val: Float[Array, " D"]) -> Float[Array, ""]:

@@ -76,9 +76,9 @@ def curve(
     before = np.maximum(running - mass - base, 0.0)
     before[first] = 0.0
     rise, slope = phi.rise(before, mass), phi.slope(before)
-    exact = np.bincount(rank, weights=rise, minlength=n)
-    first_order = np.bincount(rank, weights=slope * mass, minlength=n)
-    x = np.bincount(label, weights=mass, minlength=count)
+    exact = _sums(rank, rise, n)
+    first_order = _sums(rank, slope * mass, n)
+    x = _sums(label, mass, count)
 
     weight = sp.csr_array((_mean_slope(slope, rise, mass, gain), (rank, label)), shape=(n, count))
     share_ptr, share_label, share = _tag_shares(matrix, v, score, weight)
@@ -96,7 +96,12 @@ def gains_at(
     reach.data = _mean_slope(slope, rise, mass, gain)
     ptr, label, share = _tag_shares(matrix, v, score, reach)
     owner = np.repeat(np.arange(len(points)), np.diff(ptr))
-    return np.bincount(owner, weights=share, minlength=len(points)), ptr, label, share
+    return _sums(owner, share, len(points)), ptr, label, share
+
+
+def _sums(index, value, count: int):
+    """The sum of the values at each index; numpy counts in integers where there are none."""
+    return np.bincount(index, weights=value, minlength=count).astype(np.float64)
 
 
 def _mean_slope(slope, rise, mass, gain: str):

@@ -50,7 +50,9 @@ class ArrayCache:
             return make(), False
         name = hashlib.sha256(json.dumps([kind, key], sort_keys=True).encode()).hexdigest()
         path = self.folder / kind / f"{name}.npz"
-        with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(path) as stored:
+        damaged = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+        # A file, not its path: np.load would leave a damaged one open.
+        with suppress(*damaged), path.open("rb") as file, np.load(file) as stored:
             return {field: stored[field] for field in stored.files}, True
         arrays = make()
         with suppress(OSError):  # a full or read-only disk costs the cache, not the run

@@ -1,5 +1,7 @@
 """One run as several processes: who writes, and how the others learn what it read."""
 
+import os
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -25,13 +27,22 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
     if coordinator is None and processes is None and process is None:
         return
     if coordinator == "auto":
+        _keep_stdout()
         jax.distributed.initialize()
         return
     if coordinator is None or processes is None or process is None:
         raise UserError("mesh.coordinator, mesh.processes and mesh.process belong together: give all three, or none")
     if process >= processes:
         raise UserError(f"mesh.process={process}: must be less than mesh.processes={processes}")
+    _keep_stdout()
     jax.distributed.initialize(coordinator, processes, process)
+
+
+def _keep_stdout() -> None:
+    """Send what libraries in C print (Gloo: each of its connections) to stderr; Python's stdout stays what it was."""
+    sys.stdout.flush()
+    sys.stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+    os.dup2(2, 1)
 
 
 def is_main() -> bool:

@@ -205,6 +205,16 @@ def test_rows_with_bad_scores_are_left_out_where_asked(server: Server, place: Pa
     assert list(dropped.values()) == [1] and "negative" in next(iter(dropped))
 
 
+def test_a_real_malformed_file(server: Server, tmp_path: Path) -> None:
+    """The example that the published code comes with: its third line is no JSON."""
+    pool = Path(__file__).resolve().parents[3] / "shared" / "data" / "pools" / "mig_example_10.jsonl"
+    if not pool.is_file():
+        pytest.skip(f"the published example is not on this machine: {pool}")
+    assert "mig_example_10.jsonl:3: malformed" in server.run(["select", str(pool), "n=5", "out=run"], tmp_path).error
+    done = server.run(["select", str(pool), "n=5", "out=run", "pool.on_error=skip"], tmp_path)
+    assert done.code == 0 and "1 malformed row was passed over" in done.err, done
+
+
 @pytest.fixture(scope="module")
 def finished(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a pool and a finished run, for tests that leave it so."""

@@ -89,7 +89,6 @@ def test_killed_while_it_writes(
     server: Server, command: list[str], undisturbed: dict, tmp_path: Path, written: str
 ) -> None:
     """As soon as a file of the result appears in the staging folder."""
-    file = tmp_path / "run" / ".." / ".run.partial" / "files" / written
     file = tmp_path / ".run.partial" / "files" / written
     job = server.start([*command, "out=run"], tmp_path)
     assert _until(job, file.exists), job.wait()

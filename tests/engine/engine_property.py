@@ -10,11 +10,11 @@ from mig_jax.gain import make_phi
 
 PLAIN = Size(1, 16_384, 256, 1_024)
 SIZES = {
-    "separate": (PLAIN, Size(2, 5, 2, 3), Size(8, 1, 1, 3)),
+    "separate": (PLAIN, Size(2, 5, 2, 3)),
     "web": (PLAIN, Size(4, 9, 4, 7), Size(8, 3, 2, 7)),
-    "full": (PLAIN, Size(8, 7, 3, 3)),
+    "full": (PLAIN, Size(8, 1, 1, 3)),
     "one label": (PLAIN, Size(8, 4, 2, 3)),
-    "one row": (PLAIN, Size(8, 4, 2, 3)),
+    "one row": (PLAIN, Size(8, 1, 1, 3)),
 }
 STYLES = ("ties", "real", "wide")
 

@@ -27,7 +27,7 @@ def test_it_is_the_naive_greedy_s(name, kind, data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_pool_of_any_shape(seed):
     anything("first_order", seed)
 
@@ -116,7 +116,7 @@ def test_a_problem_for_other_shards_is_refused():
 def test_a_checkpoint_is_whole_or_none(tmp_path):
     drawn = fill(SHAPES["web"], 7, "real", make_phi(), 1.0, same_labels=False)
     size = Size(4, 9, 4, 7)
-    keep = Checkpoint(tmp_path, every=0)
+    keep = Checkpoint(tmp_path, every=0.0)
     assert keep.load() is None
     half = run(drawn, 15, "first_order", size, on_snapshot=keep)
     stored = keep.load()
@@ -133,6 +133,6 @@ def test_a_checkpoint_is_whole_or_none(tmp_path):
 
 def test_a_checkpoint_waits_its_time(tmp_path):
     drawn = fill(SHAPES["web"], 7, "real", make_phi(), 1.0, same_labels=False)
-    keep = Checkpoint(tmp_path, every=3600)
+    keep = Checkpoint(tmp_path, every=3600.0)
     run(drawn, 15, "first_order", Size(4, 9, 4, 7), on_snapshot=keep)
     assert keep.load() is None
