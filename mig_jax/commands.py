@@ -14,7 +14,16 @@ from omegaconf import DictConfig, OmegaConf
 from mig_jax.config import SelectConfig, select_config
 from mig_jax.errors import UserError
 
-_OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR}
+_OF_DISKS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+}
 
 OmegaConf.register_new_resolver("stem", lambda path: stem(path), replace=True)
 OmegaConf.register_new_resolver("slug", lambda value: slug(value), replace=True)

@@ -200,8 +200,8 @@ def _parts(kind: Any) -> tuple[Any, ...]:
 def _allowed(kind: Any) -> str:
     """A type in words."""
     if get_origin(kind) is Literal:
-        values: tuple[Any, ...] = get_args(kind)
-        return f"one of {', '.join(map(str, values))}" if len(values) > 1 else str(values[0])
+        values = [str(value) for value in get_args(kind)]
+        return f"one of {', '.join(values)}" if len(values) > 1 else values[0]
     if get_origin(kind) is Annotated:
         base, meta = get_args(kind)
         return f"{_allowed(base)} >= {meta.ge:g}"

@@ -1,8 +1,8 @@
 """The naive greedy, written from the paper's formulas: dense matrices, a full scan for every pick, nothing of mig_jax.
 
-Data: row d has labels L_d and a score s_d, e_d = s_d sum_{l in L_d} unit(l). A = diag(W) + alpha offdiag(W), each column
-divided by its sum; x = sum_d e_d A over the rows picked; E = sum_k phi(x_k). First-order gain: (e_d A) . phi'(x); exact
-gain: E(S + d) - E(S). The highest gain is picked, the lowest row among equals.
+Data: row d has labels L_d and a score s_d, e_d = s_d sum_{l in L_d} unit(l). A = diag(W) + alpha offdiag(W), each
+column divided by its sum; x = sum_d e_d A over the rows picked; E = sum_k phi(x_k). First-order gain: (e_d A) . phi'(x);
+exact gain: E(S + d) - E(S). The highest gain is picked, the lowest row among equals.
 
 Below it, the random pools that tests draw.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Data:
-    """``labels``: a tuple of label ids a row; ``w`` the dense symmetric label graph ``[L, L]``, its diagonal included."""
+    """``labels``: a tuple of label ids a row; ``w`` the dense symmetric label graph ``[L, L]`` with its diagonal."""
 
     labels: tuple[tuple[int, ...], ...]
     score: np.ndarray
@@ -111,7 +111,7 @@ def random_labels(rng: np.random.Generator, tag_counts, count: int) -> tuple[tup
 
 
 def random_scores(rng: np.random.Generator, style: str, count: int) -> np.ndarray:
-    """"ties": 1, 2 or 3; "real": like DEITA's products; "wide": over twelve orders of magnitude."""
+    """ "ties": 1, 2 or 3; "real": like DEITA's products; "wide": over twelve orders of magnitude."""
     if style == "ties":
         return rng.integers(1, 4, count).astype(np.float64)
     if style == "real":

@@ -28,8 +28,8 @@ class Phi:
     """One phi. ``a`` is the exponent b, the rate alpha or the scale c; data, so that a sweep over it compiles once."""
 
     kind: str = field(default="power")
-    a: float | jax.Array = 0.8
-    eps: float | jax.Array = 1e-6
+    a: Any = 0.8  # a float, or whatever JAX puts in its place in a pytree
+    eps: Any = 1e-6
 
     def slope(self, x: Any) -> Any:
         """phi'(x), elementwise, x >= 0."""

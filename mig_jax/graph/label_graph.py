@@ -111,7 +111,7 @@ class LabelGraph:
     def digest(self) -> str:
         """sha256 of everything that a selection depends on."""
         h = hashlib.sha256(repr((FORMAT, self.threshold, len(self.labels))).encode())
-        h.update("\0".join(self.labels).encode())
+        h.update("\0".join(self.labels).encode("utf-8", "surrogatepass"))
         for array in (self.diagonal, self.source, self.target, self.weight):
             h.update(np.ascontiguousarray(array).tobytes())
         return h.hexdigest()
@@ -141,7 +141,8 @@ class LabelGraph:
           UserError: the file is missing, is no label graph, or is damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as z:
+            # Opened here: numpy leaves a file that it cannot read to the garbage collector.
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as z:
                 if int(z["format"]) != FORMAT:
                     raise UserError(f"{path}: label graph of format {int(z['format'])}; this version reads {FORMAT}")
                 graph = cls(

@@ -39,10 +39,12 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
 
 
 def _keep_stdout() -> None:
-    """Send what libraries in C print (Gloo: each of its connections) to stderr; Python's stdout stays what it was."""
+    """Drop what libraries in C print (Gloo: each of its connections); Python's stdout stays what it was."""
     sys.stdout.flush()
     sys.stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
-    os.dup2(2, 1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
 
 
 def is_main() -> bool:

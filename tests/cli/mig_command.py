@@ -6,6 +6,7 @@ seconds of imports sooner than a new interpreter. ``start`` makes a new interpre
 """
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -167,6 +168,7 @@ def _serve() -> None:
         importlib.import_module(f"mig_jax.{name}")
     for name in ("hydra", "rich.console", "hydra.core.override_parser.overrides_parser", "huggingface_hub"):
         importlib.import_module(name)
+    gc.freeze()  # else the first collection in each child copies all that was imported
     ended: dict[int, int] = {}
     for line in requests:
         request = json.loads(line)

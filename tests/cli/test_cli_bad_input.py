@@ -3,7 +3,10 @@
 import gzip
 import json
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cli_pools import row
-from mig_command import Server
+from mig_command import LIMIT, Server, environment
 
 NAN, INF = float("nan"), float("inf")
 
@@ -277,9 +280,17 @@ def test_a_pool_that_changes_while_the_run_reads_it(cache: Path, tmp_path: Path)
     assert os.listdir(tmp_path) == ["pool.jsonl"]  # noqa: PTH208
 
 
-def test_a_full_disk_is_no_traceback(server: Server, place: Path) -> None:
-    """/dev/full stands for it: the run's first write there fails."""
-    if not Path("/dev/full").exists():
-        pytest.skip("this system has no /dev/full")
-    done = server.run(["sample", "good.jsonl", "--out", "/dev/full", "-n", "2"], place)
-    assert done.code == 2 and "Traceback" not in done.err
+@pytest.mark.slow
+def test_a_full_disk_is_no_traceback(cache: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for it: the selection is the first file that grows beyond 16 KB."""
+    rows = [row(i) | {"text": "x" * 2000} for i in range(20)]
+    cli_pools.write(tmp_path / "pool.jsonl", rows)
+    command = [str(Path(sys.executable).with_name("mig-jax")), "select", "pool.jsonl", "n=15", "sampler=random"]
+    shell = f"{shlex.join([*command, 'out=a'])} && ulimit -f 16 && {shlex.join([*command, 'seed=1', 'out=new/b'])}"
+    done = subprocess.run(
+        ["bash", "-c", shell], cwd=tmp_path, env=environment(cache), capture_output=True, text=True, timeout=LIMIT
+    )
+    assert done.returncode == 2 and "Picked 15 of 20 rows" in done.stdout, done
+    assert done.stderr.startswith("mig-jax: error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert "File too large" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "pool.jsonl"]

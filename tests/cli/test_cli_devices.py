@@ -52,12 +52,6 @@ def test_some_of_the_devices(server: Server, command: list[str], on_one: dict, t
     assert result(tmp_path / "run") == on_one
 
 
-def _without_gloo(done: Done) -> Done:
-    """XLA's library for CPUs tells of each of its connections, and nobody can tell it not to."""
-    lines = done.err.splitlines(keepends=True)
-    return Done(done.code, done.out, "".join(line for line in lines if not line.startswith("[Gloo]")))
-
-
 def two(server: Server, arguments: list[str], cwd: Path, limit: float = 120) -> tuple[list[Done], float]:
     """Two processes of four devices each; what they gave, and the seconds until both had ended."""
     with socket.socket() as free:
@@ -66,7 +60,7 @@ def two(server: Server, arguments: list[str], cwd: Path, limit: float = 120) -> 
     mesh = [f"mesh.coordinator=127.0.0.1:{port}", "mesh.processes=2"]
     start = time.monotonic()
     jobs = [server.start([*arguments, *mesh, f"mesh.process={i}"], cwd, **devices(4)) for i in (0, 1)]
-    done = [_without_gloo(job.wait(limit)) for job in jobs]
+    done = [job.wait(limit) for job in jobs]
     return done, time.monotonic() - start
 
 

@@ -49,6 +49,7 @@ def rows_of(out: Path, pool: Path, selection: str = "selection.jsonl") -> list[i
     return rows
 
 
+@pytest.mark.slow
 def test_alone_in_a_new_interpreter(cache: Path, tmp_path: Path) -> None:
     """No arguments: the bundled pool. By the installed script, as a user has it."""
     done = finish(start(["select"], tmp_path, environment(cache)))
@@ -82,6 +83,7 @@ def test_help_from_a_new_interpreter(cache: Path, tmp_path: Path, module: list[s
     assert done.returncode == 0 and done.stdout.startswith("mig-jax: select the rows") and done.stderr == ""
 
 
+@pytest.mark.slow
 def test_help_version_and_configuration(mig: Mig, tmp_path: Path) -> None:
     for words in ([], ["-h"], ["--help"], ["help"]):
         assert mig(*words).out.startswith("mig-jax: select the rows")
@@ -152,6 +154,7 @@ def test_the_command_in_the_manifest_runs_again(mig: Mig, server: Server, tmp_pa
     assert again.code == 0 and "holds this very run already" in again.err, again
 
 
+@pytest.mark.slow
 def test_several_files_in_their_order(mig: Mig, tmp_path: Path) -> None:
     for name, rows in {"b.jsonl": range(6), "a,1.jsonl": range(6, 12)}.items():
         cli_pools.write(tmp_path / "pool" / name, [cli_pools.row(i) for i in rows])
@@ -200,6 +203,7 @@ def variants(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return found
 
 
+@pytest.mark.slow
 def test_settings_matter(variants: dict[str, list[int]]) -> None:
     assert all(len(set(rows)) == 10 for rows in variants.values())
     ifd = [0.4 + (i * 7 % 11) / 10 for i in range(60)]

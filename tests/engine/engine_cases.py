@@ -1,7 +1,7 @@
 """Pools for the engine's tests: a few fixed shapes, so that few programs are compiled, filled by a drawn seed.
 
-A shape is the number of tags of every row, the rows whose score is 0, and which labels are joined. Scores, weights, phi's
-numbers and (where that keeps the widths) labels are drawn.
+A shape is the number of tags of every row, the rows whose score is 0, and which labels are joined. Scores, weights,
+phi's numbers and (where that keeps the widths) labels are drawn.
 """
 
 from typing import NamedTuple
@@ -99,7 +99,7 @@ def assert_greedy(case: Case, found: Result, n: int, kind: str) -> None:
     """Every pick is the naive greedy's at that point of the engine's own path, as far as float32 can tell."""
     oracle = naive(case, kind)
     assert len(np.unique(found.points)) == len(found.points) <= n
-    # Naive differences phi(x + d) - phi(x) cancel: what float64 leaves of them is an error relative to phi, not to them.
+    # Naive differences phi(x + d) - phi(x) cancel: their error in float64 is relative to phi, not to them.
     cancelled = 1e-13 * oracle.objective()
     scale = 0.0
     for step, (point, gain) in enumerate(zip(found.points.tolist(), found.gains.tolist(), strict=True)):

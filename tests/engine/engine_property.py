@@ -22,7 +22,9 @@ STYLES = ("ties", "real", "wide")
 def phis(kind: str):
     """phi with drawn numbers, from the gentle to the extreme."""
     if kind == "power":
-        return st.builds(lambda b, e: make_phi("power", exponent=b, eps=e), st.floats(0.05, 0.95), st.sampled_from([1e-6, 1e-2, 1.0]))
+        return st.builds(
+            lambda b, e: make_phi("power", exponent=b, eps=e), st.floats(0.05, 0.95), st.sampled_from([1e-6, 1e-2, 1.0])
+        )
     if kind == "exp":
         return st.builds(lambda a: make_phi("exp", alpha=a), st.sampled_from([1e-3, 0.02, 1.0, 5.0]))
     return st.builds(lambda c: make_phi("log", c=c), st.sampled_from([1e-3, 0.5, 1.0, 40.0]))
@@ -57,7 +59,9 @@ def anything(kind, seed) -> None:
     alpha = float(rng.choice([0.0, 0.3, 1.0, 2.0]))
     drawn = case(random_labels(rng, tags, count), score, random_w(rng, pairs, count), phi, alpha)
     n = max(1, drawn.candidates)
-    size = Size(int(rng.choice([1, 2, 4, 8])), int(rng.integers(1, 40)), int(rng.integers(1, 10)), int(rng.integers(1, 9)))
+    size = Size(
+        int(rng.choice([1, 2, 4, 8])), int(rng.integers(1, 40)), int(rng.integers(1, 10)), int(rng.integers(1, 9))
+    )
     first = run(drawn, n, kind, PLAIN)
     assert_greedy(drawn, first, n, kind)
     assert_same_bits(first, run(drawn, n, kind, size))

@@ -1,4 +1,4 @@
-"""The engine's greedy on the exact gain is the naive one's: on any pool, any number of devices, after any interruption."""
+"""The engine's greedy on the exact gain is the naive one's: any pool, any number of devices, after any interruption."""
 
 import numpy as np
 import pytest

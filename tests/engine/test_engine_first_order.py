@@ -13,7 +13,14 @@ from mig_jax.engine.checkpoint import Checkpoint, from_bytes
 from mig_jax.gain import make_phi
 
 QUICK = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-PAIRS = [("separate", "log"), ("web", "power"), ("web", "exp"), ("full", "log"), ("one label", "power"), ("one row", "power")]
+PAIRS = [
+    ("separate", "log"),
+    ("web", "power"),
+    ("web", "exp"),
+    ("full", "log"),
+    ("one label", "power"),
+    ("one row", "power"),
+]
 
 
 @pytest.mark.slow
@@ -23,7 +30,15 @@ PAIRS = [("separate", "log"), ("web", "power"), ("web", "exp"), ("full", "log"),
 def test_it_is_the_naive_greedy_s(name, kind, data):
     phi = data.draw(phis(kind), "phi")
     alpha = data.draw(st.floats(0.1, 2.0), "alpha")
-    check("first_order", name, phi, alpha, data.draw(st.integers(0, 2**32), "seed"), data.draw(st.sampled_from(STYLES)), data)
+    check(
+        "first_order",
+        name,
+        phi,
+        alpha,
+        data.draw(st.integers(0, 2**32), "seed"),
+        data.draw(st.sampled_from(STYLES)),
+        data,
+    )
 
 
 @pytest.mark.slow
@@ -38,7 +53,9 @@ def test_mass_ties_bit_for_bit(seed):
     IEEE operation, so a naive greedy in float32 has the engine's very bits, and hundreds of exact ties."""
     rng = np.random.default_rng(seed)
     labels = tuple(tuple(rng.permutation(5)[: 1 + d % 2].tolist()) for d in range(300))
-    drawn = case(labels, rng.integers(1, 3, 300).astype(float), np.eye(5, dtype=np.float32), make_phi("log", c=1.0), 1.0)
+    drawn = case(
+        labels, rng.integers(1, 3, 300).astype(float), np.eye(5, dtype=np.float32), make_phi("log", c=1.0), 1.0
+    )
     rows, gains = naive(drawn, "first_order", np.float32).run(300)
     tied = sum(gains[1:] == gains[:-1])
     assert tied > 50
@@ -79,7 +96,13 @@ def test_it_ends_where_nothing_gains_any_more():
 def test_rows_keep_their_picks_when_they_are_shuffled():
     """With no two gains alike, the order of the file does not matter."""
     drawn = fill(SHAPES["web"], 3, "real", make_phi(), 1.0, same_labels=False)
-    keep = np.array(sorted({(row, score): d for d, (row, score) in enumerate(zip(drawn.data.labels, drawn.data.score, strict=True))}.values()))
+    keep = np.array(
+        sorted(
+            {
+                (row, score): d for d, (row, score) in enumerate(zip(drawn.data.labels, drawn.data.score, strict=True))
+            }.values()
+        )
+    )
     order = np.random.default_rng(1).permutation(keep)
     straight = case(tuple(drawn.data.labels[d] for d in keep), drawn.data.score[keep], drawn.data.w, drawn.phi, 1.0)
     shuffled = case(tuple(drawn.data.labels[d] for d in order), drawn.data.score[order], drawn.data.w, drawn.phi, 1.0)
@@ -120,7 +143,9 @@ def test_a_checkpoint_is_whole_or_none(tmp_path):
     assert keep.load() is None
     half = run(drawn, 15, "first_order", size, on_snapshot=keep)
     stored = keep.load()
-    np.testing.assert_array_equal(stored.rows, make_problem(drawn.encoded, drawn.graph.propagation(), drawn.phi).point.searchsorted(half.points))
+    np.testing.assert_array_equal(
+        stored.rows, make_problem(drawn.encoded, drawn.graph.propagation(), drawn.phi).point.searchsorted(half.points)
+    )
     whole = run(drawn, 30, "first_order", size)
     assert_same_bits(whole, run(drawn, 30, "first_order", size, resume=stored))
     assert_greedy(drawn, whole, 30, "first_order")

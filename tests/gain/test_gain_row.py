@@ -68,7 +68,9 @@ def test_a_label_s_value_has_the_same_bits_alone_and_among_others():
     whole = np.asarray(one(slope, labels, part))
     for size in (1, 7, 100):
         np.testing.assert_array_equal(np.asarray(one(slope, labels[:, :size], part[:, :size])), whole[:size])
-    np.testing.assert_array_equal(np.asarray(one(slope, np.pad(labels, ((0, 16), (0, 0))), np.pad(part, ((0, 16), (0, 0))))), whole)
+    np.testing.assert_array_equal(
+        np.asarray(one(slope, np.pad(labels, ((0, 16), (0, 0))), np.pad(part, ((0, 16), (0, 0))))), whole
+    )
 
 
 def test_tree_sum_ignores_zeros_after_it_and_refuses_odd_widths():
@@ -89,7 +91,10 @@ def test_both_gains_by_hand(phi):
     got = first_order_gain(jnp.asarray(y), jnp.asarray(labels), jnp.float32(2.5))
     np.testing.assert_allclose(got, 2.5 * (float(y[3]) + float(y[17]) + float(y[9])), rtol=1e-6)
     x64 = x.astype(np.float64)
-    expected = sum(float(phi.rise(x64[[k]], np.array([2.5 * p]))[0]) for k, p in zip(labels[:3], part[:3].astype(float), strict=True))
+    expected = sum(
+        float(phi.rise(x64[[k]], np.array([2.5 * p]))[0])
+        for k, p in zip(labels[:3], part[:3].astype(float), strict=True)
+    )
     got = exact_gain(phi, jnp.asarray(x), jnp.asarray(labels), jnp.asarray(part), jnp.float32(2.5))
     np.testing.assert_allclose(got, expected, rtol=5e-6)
     np.testing.assert_allclose(information(phi, jnp.asarray(x)), phi.value(x64).sum(), rtol=1e-6)

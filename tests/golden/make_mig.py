@@ -7,6 +7,7 @@ labels are ids, rows are positions. Running it again gives the same bytes.
 """
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def main() -> None:
     """Write mig.npz beside this file."""
     with np.load(SOURCE / "points.npz") as z:
         ptr, idx, score = z["label_ptr"], z["label_idx"], z["score"]
-    labels = [list(dict.fromkeys(idx[a:b].tolist())) for a, b in zip(ptr[:-1], ptr[1:], strict=True)]
+    labels = [list(dict.fromkeys(idx[a:b].tolist())) for a, b in pairwise(ptr)]
     out = {
         "score": score,
         "tags_with_repeats": np.diff(ptr).astype(np.int16),

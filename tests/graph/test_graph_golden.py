@@ -25,7 +25,9 @@ def test_edges_are_the_reference_s(shared, threshold):
     np.testing.assert_allclose(graph.diagonal, diagonal, atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "threshold", "alpha"), [("T065", 0.65, 1.0), ("T065_alpha2", 0.65, 2.0), ("T090", 0.9, 1.0)])
+@pytest.mark.parametrize(
+    ("name", "threshold", "alpha"), [("T065", 0.65, 1.0), ("T065_alpha2", 0.65, 2.0), ("T090", 0.9, 1.0)]
+)
 def test_columns_are_normalised_by_the_reference_s_sums(shared, name, threshold, alpha):
     """Its column sums before normalising are recorded: they are what each entry of P is W divided by."""
     folder = shared / "golden" / "public" / "mig"
