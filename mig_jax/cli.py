@@ -33,6 +33,10 @@ def main(argv: list[str] | None = None) -> None:
         from mig_jax import __version__
 
         print(__version__)
+    elif command == "select" and {"-h", "--help"} & set(rest):
+        from mig_jax.help import select_help
+
+        print(select_help(), end="")
     elif command == "select":
         _guarded(lambda: _hydra("select", rest))
     elif command == "sample":
@@ -87,6 +91,8 @@ def _guarded(work: Callable[[], None]) -> None:
         _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:  # before OSError: Hydra's missing option is both
         _fail(composition_error(error))
+    except BrokenPipeError:  # the reader of our output has gone: nothing is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         _fail(disk_error(error))
     except KeyboardInterrupt:

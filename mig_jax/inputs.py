@@ -13,6 +13,7 @@ from mig_jax.encode import Encoded, encode, read_valid_tags
 from mig_jax.engine import pool_mesh
 from mig_jax.errors import UserError
 from mig_jax.graph import LabelGraph, label_graph
+from mig_jax.graph.label_graph import check_threshold
 from mig_jax.models.checkpoint import EmbedderSpec
 from mig_jax.models.embed import load_embedder
 from mig_jax.pool import Pool, load_pool
@@ -20,6 +21,7 @@ from mig_jax.runtime.cache import ArrayCache, one_at_a_time
 from mig_jax.runtime.progress import Progress, silent
 
 BUNDLED = "bundled"
+GRAPH_FIELDS = ("diagonal", "source", "target", "weight", "threshold", "automatic")
 
 
 def pool_of(config: PoolConfig, score: ScoreConfig, cache: Path | None, progress: Progress = silent) -> Pool:
@@ -81,14 +83,23 @@ def graph_of(
     """The label graph: a stored one, or cosines of the labels' embeddings."""
     if graph.path is not None:
         return LabelGraph.load(graph.path).restrict(tuple(labels))
-    vectors = embed_labels(labels, spec_of(embedder), cache, progress)
-    return label_graph(labels, vectors, threshold=graph.threshold, degree=graph.degree, progress=progress)
+    if graph.threshold != "auto":
+        check_threshold(graph.threshold)  # before the labels are embedded
+    vectors, key = embed_labels(labels, spec_of(embedder), cache, progress)
+
+    def build() -> dict[str, np.ndarray]:
+        made = label_graph(labels, vectors, threshold=graph.threshold, degree=graph.degree, progress=progress)
+        return {name: np.asarray(getattr(made, name)) for name in GRAPH_FIELDS}
+
+    stored, _ = ArrayCache(cache).get("label_graphs", [*key, str(graph.threshold), graph.degree], build)
+    threshold, automatic = float(stored.pop("threshold")), bool(stored.pop("automatic"))
+    return LabelGraph(tuple(labels), **stored, threshold=threshold, automatic=automatic)
 
 
 def embed_labels(
     labels: Sequence[str], spec: EmbedderSpec, cache: Path | None, progress: Progress = silent
-) -> np.ndarray:
-    """Unit embeddings of the labels, no prefix; float32 ``[L, d]``."""
+) -> tuple[np.ndarray, list[str]]:
+    """Unit embeddings of the labels, no prefix, float32 ``[L, d]``; and what names them in the cache."""
     embedder = load_embedder(spec)
     if not spec.normalize:
         raise UserError("embedder.normalize=false: a label graph needs unit embeddings")
@@ -98,7 +109,7 @@ def embed_labels(
         arrays, _ = ArrayCache(cache).get(
             "label_embeddings", key, lambda: {"vectors": embedder.embed(labels, progress=progress)}
         )
-    return arrays["vectors"]
+    return arrays["vectors"], key
 
 
 def mesh_of(config: MeshConfig):

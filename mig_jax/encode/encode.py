@@ -82,8 +82,10 @@ def read_valid_tags(path: Path | str) -> frozenset[str]:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise UserError(f"pool.valid_tags={path}: no such file; {PUBLISHED_TAGS}, and null uses every tag") from None
+    except IsADirectoryError:
+        raise UserError(f"pool.valid_tags={path}: is a folder; it must be a file of tags ({PUBLISHED_TAGS})") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"pool.valid_tags={path}: cannot be read as UTF-8 text ({error})") from None
     if not text.lstrip().startswith(("[", "{")):

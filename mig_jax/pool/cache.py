@@ -53,7 +53,10 @@ class Cache:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cache folder {folder}: cannot be made: {error.strerror or error}") from error
+            raise UserError(
+                f"cache folder {folder}: cannot be made: {error.strerror or error};"
+                " cache=DIR names another, cache=null keeps none"
+            ) from error
 
     def may_hold(self) -> bool:
         """Whether some entry has this shape."""

@@ -17,7 +17,7 @@ def sample(task: Task, n: int) -> Order:
     if not len(kept):
         raise UserError(
             f"sampler=ifd: none of the {len(task.ifd)} usable rows has an IFD from 0 to 1"
-            f" ({np.isnan(task.ifd).sum()} have none at all; it is read from ifd_score.content, or pool.fields.ifd=PATH)"
+            f" ({np.isnan(task.ifd).sum()} have none at all; it is read from ifd_score.content, or pool.fields.ifd=)"
         )
     points = kept[np.argsort(-task.ifd[kept], kind="stable")][:n].astype(np.int64)
     return Order(points, task.ifd[points], "IFD", {})
