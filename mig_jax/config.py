@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mig_jax.errors import UserError
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
-_BUDGETS = "must be a number >= 1, or a list of such numbers"
+_BUDGETS = "must be a whole number >= 1, or a list of such numbers"
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -125,7 +125,15 @@ class SelectConfig(Struct, frozen=True):
         plain = msgspec.to_builtins(self)
         for key in ("out", "overwrite", "mesh", "engine", "cache"):
             plain.pop(key)
-        plain["pool"].pop("path")  # the files' contents count, not where they lie
+        # Contents count, not where they lie: files, labels and graph are in the run's key by their hashes.
+        for part, key in (
+            ("pool", "path"),
+            ("pool", "valid_tags"),
+            ("pool", "n"),
+            ("graph", "path"),
+            ("embedder", "path"),
+        ):
+            plain[part].pop(key)
         return plain
 
 
@@ -154,7 +162,7 @@ def select_config(raw: DictConfig | dict) -> SelectConfig:
 
 
 def closest(name: str, allowed: list[str]) -> str:
-    """ "; did you mean X?" where one of ``allowed`` is close, else nothing."""
+    """What to add to a message where one of ``allowed`` is close: "; did you mean X?"; else nothing."""
     near = difflib.get_close_matches(name, allowed, 1)
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -253,7 +261,7 @@ def _no_such_key(name: str) -> str:
         if having:
             return f"{name}: not a key of the {group} chosen; {' and '.join(f'{group}={one}' for one in having)} has it"
     known = [key for key in _known_keys() if key != name]
-    return f"{name}: no such key{closest(name, known)}; mig-jax select --help lists them all"
+    return f"{name}: no such key{closest(name, known)} (mig-jax select --help lists them all)"
 
 
 def _known_keys(struct: type[Struct] | None = None, prefix: str = "") -> list[str]:

@@ -7,8 +7,8 @@ HEAD = """\
 mig-jax select [POOL] [key=value ...] [-m]
 
 Select the rows of a pool that add the most information. POOL is a file, a folder, a glob or hf:org/name; without it the
-bundled pool is used. Every key below can be given as key=value (graph.degree=6, pool.on_error=skip); a group takes one of its
-options (phi=log).
+bundled pool is used. Every key below can be given as key=value (graph.degree=6, pool.on_error=skip); a group takes
+one of its options (phi=log).
 -m runs every combination of values with commas (graph.threshold=0.6,0.7); --cfg job prints the configuration.
 """
 GROUPS = ("pool", "embedder", "phi", "sampler", "experiment")

@@ -15,7 +15,7 @@ from mig_jax.errors import UserError
 from mig_jax.graph import LabelGraph, label_graph
 from mig_jax.graph.label_graph import check_threshold
 from mig_jax.models.checkpoint import EmbedderSpec
-from mig_jax.models.embed import load_embedder
+from mig_jax.models.embed import find_embedder
 from mig_jax.pool import Pool, load_pool
 from mig_jax.runtime.cache import ArrayCache, one_at_a_time
 from mig_jax.runtime.progress import Progress, silent
@@ -100,14 +100,14 @@ def embed_labels(
     labels: Sequence[str], spec: EmbedderSpec, cache: Path | None, progress: Progress = silent
 ) -> tuple[np.ndarray, list[str]]:
     """Unit embeddings of the labels, no prefix, float32 ``[L, d]``; and what names them in the cache."""
-    embedder = load_embedder(spec)
+    fingerprint, load = find_embedder(spec)
     if not spec.normalize:
         raise UserError("embedder.normalize=false: a label graph needs unit embeddings")
     digest = hashlib.sha256("\0".join(labels).encode("utf-8", "surrogatepass")).hexdigest()
-    key = [embedder.fingerprint, digest, jax.__version__, jax.default_backend()]
+    key = [fingerprint, digest, jax.__version__, jax.default_backend()]
     with one_at_a_time(cache, f"label embeddings {digest}"):
         arrays, _ = ArrayCache(cache).get(
-            "label_embeddings", key, lambda: {"vectors": embedder.embed(labels, progress=progress)}
+            "label_embeddings", key, lambda: {"vectors": load().embed(labels, progress=progress)}
         )
     return arrays["vectors"], key
 

@@ -77,10 +77,10 @@ def run_select(
             tell(f"{sample_file or config.out} holds this very run already; overwrite=true would do it again")
             return claimed.out
         notes = [*graph.warnings(), *(claimed.notes if claimed else ())]
-        rejected = np.flatnonzero(pool.status == REASONS.index("malformed"))
-        if len(rejected):
-            rows = "1 malformed row was" if len(rejected) == 1 else f"{len(rejected):,} malformed rows were"
-            notes.append(f"{rows} passed over; rejects.jsonl has the bytes")
+        rejected = _rejected(pool, encoded)
+        if rejected:
+            rows = "1 faulty row was" if len(rejected) == 1 else f"{len(rejected):,} faulty rows were"
+            notes.append(f"{rows} passed over; rejects.jsonl has them, rejects.txt says why")
         for note in notes:
             tell(note)
         checkpoint = Checkpoint(claimed.checkpoint, config.engine.checkpoint_every) if claimed else None
@@ -88,8 +88,7 @@ def run_select(
         if snapshot is not None:
             tell(f"resuming after {len(snapshot.rows):,} picks")
         task = replace(task, resume=snapshot, on_snapshot=checkpoint)
-        with watch.stage("select"):
-            solved = solve(sampler, task, config.budgets, config.export.runners_up)
+        solved = solve(sampler, task, config.budgets, config.export.runners_up, watch.stage)
 
         def write() -> None:
             if claimed is None:
@@ -112,7 +111,8 @@ def run_select(
                 export_layout=config.export.layout,
                 sample_file=claimed.sample,
                 sample_target=claimed.sample_target,
-                rejects=pool.read_rows(rejected) if len(rejected) else None,
+                rejects=pool.read_rows(np.array([*rejected], np.int64)) if rejected else None,
+                reject_reasons=tuple(f"{pool.where(row)}: {reason}" for row, reason in rejected.items()),
                 notes=(*notes, *more),
             )
             progress("write", 0, None)
@@ -144,6 +144,16 @@ def _prepare(config: SelectConfig, sample_file: str | None, watch: Stopwatch, pr
     with watch.stage("label graph"):
         graph = graph_of(encoded.labels, config.graph, config.embedder, cache, progress)
     return pool, encoded, graph, _task(config, pool, encoded, graph, phi, mesh, progress)
+
+
+def _rejected(pool: Pool, encoded: Encoded) -> dict[int, str]:
+    """The rows that would have stopped the run without pool.on_error=skip, and why."""
+    details = {reject.row: reject.detail or reject.reason for reject in pool.rejects}
+    rows: dict[int, str] = {int(row): "its score is negative or not a usable number" for row in encoded.faulty}
+    for reason in ("malformed", "not an object"):
+        for row in np.flatnonzero(pool.status == REASONS.index(reason)).tolist():
+            rows[row] = details.get(row, reason)
+    return dict(sorted(rows.items()))
 
 
 def _run_key(config: SelectConfig, pool: Pool, encoded: Encoded, graph: LabelGraph) -> str:

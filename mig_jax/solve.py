@@ -1,7 +1,10 @@
 """One selection, from arrays to everything that can be said of it: shared by the command line and the Python API."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -9,7 +12,8 @@ from jaxtyping import Float64, Int64
 from mig_jax.encode import Encoded
 from mig_jax.errors import UserError
 from mig_jax.gain import Certificate, Curve, certify, curve
-from mig_jax.gain.objective import gains_at
+from mig_jax.gain.certificate import exact_gains
+from mig_jax.gain.objective import first_order_gains, gains_at
 from mig_jax.samplers import Order, Sampler, Task
 
 CURVE_POINTS = 48
@@ -51,15 +55,29 @@ def check_budgets(budgets: tuple[int, ...], encoded: Encoded, rows: int) -> None
             )
 
 
-def solve(sampler: Sampler, task: Task, budgets: tuple[int, ...], runners_up: int = 0) -> Solved:
-    """Sample the largest budget (and the others, where a sampler's budgets are not nested) and judge the result."""
+def solve(
+    sampler: Sampler,
+    task: Task,
+    budgets: tuple[int, ...],
+    runners_up: int = 0,
+    stage: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+) -> Solved:
+    """Sample the largest budget (and the others, where a sampler's budgets are not nested) and judge the result.
+
+    ``stage(name)`` is entered around the two parts, "select" and "judge", for whoever times them.
+    """
+    with stage("select"):
+        order = sampler.sample(task, budgets[-1])
+        smaller = () if sampler.nested(task) else budgets[:-1]
+        orders = {n: sampler.sample(task, n).points for n in smaller}
+    with stage("judge"):
+        return _judge(sampler, task, budgets, order, orders, runners_up)
+
+
+def _judge(sampler: Sampler, task: Task, budgets: tuple[int, ...], order: Order, orders, runners_up: int) -> Solved:
     encoded, p, phi = task.encoded, task.propagation, task.phi
-    order = sampler.sample(task, budgets[-1])
-    whole = curve(encoded, p, phi, order.points, task.gain)
-    orders: dict[int, np.ndarray] = {}
-    if not sampler.nested(task):
-        orders = {n: sampler.sample(task, n).points for n in budgets[:-1]}
-    curves = {n: curve(encoded, p, phi, points, task.gain) for n, points in orders.items()}
+    whole = curve(encoded, p, phi, order.points, task.gain if sampler.by_labels else None)
+    curves = {n: curve(encoded, p, phi, points, None) for n, points in orders.items()}
     certificate = {}
     for n in budgets:
         task.progress("certificate", len(certificate), len(budgets))
@@ -68,7 +86,7 @@ def solve(sampler: Sampler, task: Task, budgets: tuple[int, ...], runners_up: in
         certificate[n] = certify(encoded, p, phi, points, objective)
     # Another stream than the random sampler's own, which would else be compared with itself.
     random_points = np.random.default_rng([task.seed, 1]).permutation(len(encoded))[: budgets[-1]]
-    random_curve = curve(encoded, p, phi, random_points).objective
+    random_curve = curve(encoded, p, phi, random_points, None).objective
     ranks = {int(r) for r in np.unique(np.geomspace(1, budgets[-1], CURVE_POINTS).round())} | set(budgets)
     near = _runners_up(task, order.points, whole.x, runners_up) if sampler.by_labels else _nobody()
     return Solved(
@@ -91,10 +109,13 @@ def _nobody():
 
 def _runners_up(task: Task, picked: np.ndarray, x: np.ndarray, most: int):
     """The points outside with the largest gains at the end, equals in file order."""
-    left = np.setdiff1d(np.arange(len(task.encoded)), picked)
-    if not len(left) or not most:
+    left = np.ones(len(task.encoded), bool)
+    left[picked] = False
+    most = min(most, int(left.sum()))
+    if not most:
         return _nobody()
-    gains, *_ = gains_at(task.encoded, task.propagation, task.phi, x, left, task.gain)
-    best = left[np.argsort(-gains, kind="stable")[:most]]
+    of_all = first_order_gains if task.gain == "first_order" else exact_gains
+    gains = np.where(left, of_all(task.encoded, task.propagation, task.phi, x), -1.0)
+    best = np.argsort(-gains, kind="stable")[:most]
     gains, ptr, label, share = gains_at(task.encoded, task.propagation, task.phi, x, best, task.gain)
     return best, gains, named_shares(task.encoded, ptr, label, share)

@@ -1,14 +1,20 @@
 """A sweep (``-m``): where its jobs write, that a failed one does not stop the others, and the table at its end.
 
 Hydra calls ``Sweep`` (conf/base.yaml, ``hydra.callbacks.sweep``); an experiment sets its arguments. The same for every
-launcher: what a job has to say to the sweep's end lies in its folder, as manifest.json or error.txt. The process that
-starts the sweep never touches JAX, so that a launcher may start workers.
+launcher: what a job has to say to the sweep's end lies in a hidden folder that only this sweep knows, inside its own.
+Nothing else in there is read, and nothing but what this sweep made is taken away. The process that starts the sweep
+never touches JAX, so that a launcher may start workers.
 """
 
+import json
+import os
+import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +26,38 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from mig_jax.errors import UserError
 from mig_jax.overrides import quoted
 
-ERROR = "error.txt"
 HYDRAS = "multirun.yaml"  # Hydra writes it whatever one sets; the manifests hold the configurations
-_begun: list[tuple[Path, list[Path]]] = []  # the sweeps' folders, and which folders were not there before
+_begun: list["_Place"] = []  # the sweeps of this process
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a sweep writes, and what stood there before; paths are absolute.
+
+    Args:
+      folder: the sweep's, with a folder for each job inside it.
+      notes: the hidden folder with a ``_Note`` for each job, named by its number.
+      entries: the names that were in ``folder`` before; None: not known.
+      made: ``folder`` and those above it that were not there, the innermost first.
+    """
+
+    folder: Path
+    notes: Path
+    entries: frozenset[str] | None
+    made: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class _Note:
+    """What a job tells the sweep's end: its folder, whether it came to its end, and why it failed."""
+
+    folder: str
+    ended: bool = False
+    error: str | None = None
+
+    def name(self, sweep: Path) -> str:
+        """The job's folder as seen from the sweep's."""
+        return os.path.relpath(self.folder, sweep)
 
 
 class Sweep(Callback):
@@ -44,7 +79,8 @@ class Sweep(Callback):
     ):
         self.key, self.reference = key, reference
         self.paper, self.plot = _plain(paper), _plain(plot)
-        self.folder: Path | None = None
+        self.folder: Path | None = None  # as the user wrote it
+        self.notes: Path | None = None  # workers have their own copy of this object
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Fix the sweep's folder for all jobs: ``out`` may depend on what is swept."""
@@ -52,53 +88,69 @@ class Sweep(Callback):
         problem = _unfit(folder)
         if problem:
             fail(problem, 2)  # an exception would only become a warning of Hydra's
-        self.folder = folder
-        _begun.append((folder, [path for path in (folder, *folder.parents) if not path.exists()]))
-        for old in _files(folder, ERROR):
-            old.unlink()
+        place = _place(folder)
+        self.folder, self.notes = folder, place.notes
+        _begun.append(place)
         with read_write(config.hydra), open_dict(config.hydra):
-            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(str(folder))}")
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(str(folder))}")  # the jobs'
+            config.hydra.sweep.dir = _literal(str(folder / place.notes.name))  # where Hydra writes its own file
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note which folder is a job's, even if it never ends."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            with suppress(OSError):  # said at its end
+                self._note(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Note why a job of a sweep failed, and let the sweep go on to its end."""
-        if config.hydra.mode != RunMode.MULTIRUN or job_return.status != JobStatus.FAILED:
+        """Note that a job of a sweep is done, or why it failed, and let the sweep go on to its end."""
+        if config.hydra.mode != RunMode.MULTIRUN:
             return
-        error = job_return._return_value
-        text = _reason(error)
-        folder = Path(config.hydra.runtime.output_dir)
-        with suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / ERROR).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+        failed = job_return.status == JobStatus.FAILED
+        text = _reason(job_return._return_value) if failed else None
+        try:
+            self._note(config, ended=True, error=text)
+        except OSError as error:
+            if not failed:  # the table would lack it
+                job_return.status, job_return.return_value = JobStatus.FAILED, error
+            return
+        if failed:
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Table and plot of the jobs that ended well; then one message on the others."""
-        assert self.folder is not None
-        failed = {file.parent.relative_to(self.folder): file for file in _files(self.folder, ERROR)}
-        if any(_files(self.folder, "manifest.json")):
+        assert self.folder is not None and self.notes is not None
+        notes = [(note.name(self.notes.parent), note) for note in _notes(self.notes) if note.ended]
+        failed = [(name, note.error.strip()) for name, note in notes if note.error is not None]
+        done = dict.fromkeys(self.folder / name for name, note in notes if note.error is None)
+        runs = [run for run in done if (run / "manifest.json").exists()]
+        if runs:
             from mig_jax.report.sweep import write_sweep
 
             try:
-                print(write_sweep(self.folder, self.key, self.reference, self.paper, self.plot), end="")
+                print(write_sweep(self.folder, self.key, self.reference, self.paper, self.plot, runs), end="")
             except UserError as error:
                 fail(str(error), 2)
         if failed:
-            texts = {name: file.read_text(encoding="utf-8").strip() for name, file in failed.items()}
-            for file in failed.values():
-                file.unlink()
-            crashed = any(text.startswith("Traceback") for text in texts.values())
-            fail(_told(texts), 1 if crashed else 2)
+            crashed = any(text.startswith("Traceback") for _, text in failed)
+            fail(_told(failed), 1 if crashed else 2)
+
+    def _note(self, config: DictConfig, **told: Any) -> None:
+        assert self.notes is not None
+        note = _Note(str(config.hydra.runtime.output_dir), **told)
+        (self.notes / str(config.hydra.job.num)).write_text(json.dumps(asdict(note)), encoding="ascii")
 
 
 def tidy() -> None:
-    """Take away what Hydra left in the folders of this process's sweeps: its own file, and folders with nothing."""
+    """Take away what this process's sweeps no longer need: notes, Hydra's file, and folders of theirs with nothing."""
     while _begun:
-        folder, made = _begun.pop()
-        with suppress(OSError):
-            (folder / HYDRAS).unlink(missing_ok=True)
-            for path in [*folder.iterdir(), *made]:
-                with suppress(OSError):  # not empty, or no folder
-                    path.rmdir()
+        place = _begun.pop()
+        jobs = [note.name(place.folder) for note in _notes(place.notes)]
+        for file in (place.notes / HYDRAS, *_numbered(place.notes)):
+            with suppress(OSError):
+                file.unlink()
+        for path in (place.notes, *_made(place, jobs), *place.made):
+            with suppress(OSError):  # not empty, or gone
+                path.rmdir()
 
 
 def fail(message: str, code: int) -> None:
@@ -116,12 +168,45 @@ def _unfit(folder: Path) -> str | None:
     return None
 
 
-def _files(folder: Path, name: str) -> Iterator[Path]:
-    """The files of this name in the jobs' folders (not in those of runs under way, which are hidden)."""
-    for file in sorted(folder.rglob(name)) if folder.is_dir() else ():
-        parts = file.relative_to(folder).parts
-        if len(parts) > 1 and not any(part.startswith(".") for part in parts):
-            yield file
+def _place(folder: Path) -> _Place:
+    whole, entries = folder.absolute(), frozenset()
+    try:
+        entries = frozenset(path.name for path in whole.iterdir())
+    except FileNotFoundError:
+        pass
+    except OSError:  # Hydra's first write tells it, if it matters
+        entries = None
+    made = tuple(path for path in (whole, *whole.parents) if not path.exists())
+    return _Place(whole, whole / f".sweep-{uuid.uuid4().hex}", entries, made)
+
+
+def _numbered(notes: Path) -> list[Path]:
+    """The jobs' notes, in the order of the jobs."""
+    try:
+        return sorted((file for file in notes.iterdir() if file.name.isdecimal()), key=lambda file: int(file.name))
+    except OSError:
+        return []
+
+
+def _notes(folder: Path) -> list[_Note]:
+    found = []
+    for file in _numbered(folder):
+        with suppress(OSError, ValueError):  # half written, by a worker that was stopped
+            found.append(_Note(**json.loads(file.read_text(encoding="ascii"))))
+    return found
+
+
+def _made(place: _Place, jobs: Sequence[str]) -> list[Path]:
+    """The jobs' folders that were not there before, and those between them and the sweep's, the innermost first."""
+    inside = {path for job in jobs for path in (Path(job), *Path(job).parents) if path.parts}
+    kept = None if place.entries is None else {"..", os.sep, *place.entries}  # the first two: outside
+    new = [path for path in inside if kept is not None and path.parts[0] not in kept]
+    return [place.folder / path for path in sorted(new, key=lambda path: len(path.parts), reverse=True)]
+
+
+def _literal(text: str) -> str:
+    """A value that OmegaConf reads as exactly ``text``."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def _reason(error: BaseException) -> str:
@@ -136,16 +221,15 @@ def _reason(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
-def _told(texts: Mapping[Path, str]) -> str:
+def _told(failed: Sequence[tuple[str, str]]) -> str:
     """Which jobs failed and why; jobs with the same reason share a line."""
     reasons: dict[str, list[str]] = {}
-    for name, text in texts.items():
-        reasons.setdefault(text, []).append(str(name))
-    if len(texts) == 1:
-        ((text, (name,)),) = reasons.items()
-        return f"{name}: {text}"
+    for name, text in failed:
+        reasons.setdefault(text, []).append(name)
+    if len(failed) == 1:
+        return ": ".join(failed[0])
     listed = [f"{', '.join(names)}: {text}" for text, names in reasons.items()]
-    return "\n  ".join([f"{len(texts)} jobs failed", *listed])
+    return "\n  ".join([f"{len(failed)} jobs failed", *listed])
 
 
 def _plain(value: Any) -> Any:

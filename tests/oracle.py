@@ -1,8 +1,8 @@
 """The naive greedy, written from the paper's formulas: dense matrices, a full scan for every pick, nothing of mig_jax.
 
 Data: row d has labels L_d and a score s_d, e_d = s_d sum_{l in L_d} unit(l). A = diag(W) + alpha offdiag(W), each
-column divided by its sum; x = sum_d e_d A over the rows picked; E = sum_k phi(x_k). First-order gain: (e_d A) . phi'(x);
-exact gain: E(S + d) - E(S). The highest gain is picked, the lowest row among equals.
+column divided by its sum; x = sum_d e_d A over the rows picked; E = sum_k phi(x_k). First order gain (e_d A) . phi'(x),
+exact gain E(S + d) - E(S). The highest gain is picked, the lowest row among equals.
 
 Below it, the random pools that tests draw.
 """

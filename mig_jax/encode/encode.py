@@ -16,6 +16,7 @@ from mig_jax.encode.encoded import Encoded
 from mig_jax.errors import UserError
 from mig_jax.pool import ABSENT, BAD_VALUE, REASONS, Pool
 
+SMALLEST, LARGEST = 1e-15, 1e15  # scores in between cannot leave float32's range, whatever phi and the number of picks
 PUBLISHED_TAGS = "configs/valid_tag_path.json of github.com/yichengchen24/MIG holds the published 4,531 tags"
 
 
@@ -46,14 +47,17 @@ def encode(
     for state, reason in ((ABSENT, "no tags"), (BAD_VALUE, "tags are not a list of strings")):
         usable = _drop(usable, pool.tag_state == state, reason, dropped)
     value, missing, wrong = _scores(pool, score, turns)
-    usable = _drop(usable, missing, f"no {score} score", dropped)
-    wrong |= usable & ~(np.isfinite(value) & (value >= 0))
+    absent = f"no {score} score" if score in ("deita", "ifd") else f"no number at {score}"
+    usable = _drop(usable, missing, absent, dropped)
+    with np.errstate(invalid="ignore"):
+        wrong |= usable & ~((value == 0) | ((value >= SMALLEST) & (value <= LARGEST)))
     faulty = np.flatnonzero(usable & wrong)
     if len(faulty) and on_error != "skip":
         row = int(faulty[0])
         more = f" ({len(faulty)} such rows)" if len(faulty) > 1 else ""
         raise UserError(
-            f"{pool.where(row)}: {_told(pool, row, score, value[row])}; scores must be finite numbers >= 0{more}."
+            f"{pool.where(row)}: {_told(pool, row, score, value[row])}; scores must be finite numbers >= 0"
+            f" (0, or from {SMALLEST:g} to {LARGEST:g}){more}."
             " pool.on_error=skip leaves such rows out"
         )
     usable = _drop(usable, wrong, f"{score} score negative or not a finite number", dropped)
@@ -70,7 +74,7 @@ def encode(
     value = value[row]
     if normalize:
         value = value / np.maximum(tag_count, 1)
-    return Encoded(row, ptr, idx, value, labels, dropped)
+    return Encoded(row, ptr, idx, value, labels, dropped, faulty.astype(np.int64))
 
 
 def read_valid_tags(path: Path | str) -> frozenset[str]:
@@ -131,13 +135,14 @@ def _deita(pool: Pool, turns: str):
     rows = np.flatnonzero(good)
     if len(rows):
         entry = np.repeat(good, counts)
-        product = pool.quality[entry] * pool.complexity[np.repeat(good, complexity_counts)]
+        quality, complexity = pool.quality[entry], pool.complexity[np.repeat(good, complexity_counts)]
+        product = quality * complexity
         first = np.cumsum(counts[rows]) - counts[rows]
         value[rows] = np.add.reduceat(product, first)
         if turns == "mean":
             value[rows] /= counts[rows]
-        lowest = np.minimum.reduceat(product, first)
-        wrong[rows] |= lowest < 0  # a negative turn is wrong even where the sum is not
+        # A negative score is wrong even where the product, or the sum over turns, is not.
+        wrong[rows] |= np.minimum.reduceat(np.minimum(quality, complexity), first) < 0
     return value, missing, wrong
 
 

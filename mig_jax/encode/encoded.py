@@ -1,6 +1,6 @@
 """What a selection sees of a pool: label ids and scores, no strings beyond the label names."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
@@ -17,6 +17,7 @@ class Encoded:
       score: the score s_d >= 0, finite; float64 ``[M]``.
       labels: the label names, sorted; ``L`` of them.
       dropped: how many pool rows are not points, by reason.
+      faulty: pool rows that were left out for their score, where that was allowed; int64 ``[F]``.
     """
 
     row: Int64[np.ndarray, " M"]
@@ -25,6 +26,7 @@ class Encoded:
     score: Float64[np.ndarray, " M"]
     labels: tuple[str, ...]
     dropped: dict[str, int]
+    faulty: Int64[np.ndarray, " F"] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.row)

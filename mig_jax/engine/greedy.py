@@ -130,7 +130,7 @@ def greedy(
                     on_snapshot(_snapshot(rows, gains, state))
         if done == before:  # the first row of a fresh list always passes, unless it gains nothing
             best = float(np.asarray(found.bound).max(initial=-1.0))
-            if best > 0:
+            if not best <= 0:  # NaN counts too
                 raise RuntimeError(f"no candidate passed although one gains {best}: full and inner pass disagree")
             break
     picked = np.concatenate(rows) if rows else np.empty(0, np.int32)

@@ -92,7 +92,7 @@ def _level_2(labels, phi, limit, kind, c2, carry: Inner) -> Inner:
     row = take(found.row, at)
     gone = take(bound, at) < 0
     front = Front(state, _masked(gone, gains(kernel, phi, state, rows)), jnp.ones(c2, bool), picks, jnp.bool_(True))
-    step = partial(_level_3, labels, phi, limit, kind, rows, row, cut_gain, cut_row)
+    step = partial(_level_3, labels, phi, kind, rows, row, cut_gain, cut_row)
     front = jax.lax.while_loop(lambda f: f.going & (f.picks.count < limit), step, front)
     found = found._replace(bound=bound.at[at].set(front.gain))
     # Where the first of them all gains nothing, nothing passes however deep the cut: going on would never end.
@@ -100,9 +100,8 @@ def _level_2(labels, phi, limit, kind, c2, carry: Inner) -> Inner:
     return Inner(front.state, found, front.picks, exhausted, rounds + 1)
 
 
-def _level_3(labels, phi, limit, kind, rows: Row, row, cut_gain, cut_row, front: Front) -> Front:
+def _level_3(labels, phi, kind, rows: Row, row, cut_gain, cut_row, front: Front) -> Front:
     """Take the first row, or look at it again, or stop."""
-    del limit
     kernel = KERNELS[kind]
     b = jnp.argmax(front.gain)
     gain = front.gain[b]

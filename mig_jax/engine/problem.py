@@ -12,11 +12,13 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from mig_jax.encode.encoded import Encoded
+from mig_jax.errors import UserError
 from mig_jax.gain.objective import label_rows, propagation_matrix, reached
 from mig_jax.gain.phi import Phi
 from mig_jax.graph.label_graph import Propagation
 
 NARROWEST = 4
+MOST_HOPS = 500_000_000  # 4 GB of two-hop lists; below it every offset fits int32
 Tensor = Any  # numpy where it is laid out, jax inside the engine: the docstrings give shapes and types
 
 
@@ -78,20 +80,12 @@ class Problem:
     shards: int
     num_labels: int
 
-    @property
-    def rows_per_shard(self) -> int:
-        """n; rows beyond the last candidate are padding."""
-        return len(self.where) // self.shards
-
-    @property
-    def widest(self) -> int:
-        """The width of the widest bucket."""
-        return max((bucket.labels.shape[0] for bucket in self.buckets), default=NARROWEST)
-
 
 def make_problem(encoded: Encoded, p: Propagation, phi: Phi, kind: str = "first_order", shards: int = 1) -> Problem:
     """Lay a pool out for ``shards`` devices."""
     count = len(encoded.labels)
+    if len(encoded) >= 2**31 or len(p.idx) >= 2**31:
+        raise UserError(f"{len(encoded)} rows and {len(p.idx)} edge ends: the engine counts both in 31 bits")
     point = np.flatnonzero((encoded.label_count > 0) & (encoded.score > 0)).astype(np.int64)
     if kind == "exact":
         reach = reached(label_rows(encoded, point), propagation_matrix(p))

@@ -25,6 +25,7 @@ TRACE = "trace.parquet"
 RUNNERS_UP = "runners_up.parquet"
 DATASET_INFO = "dataset_info.json"
 REJECTS = "rejects.jsonl"
+REJECT_REASONS = "rejects.txt"
 DIALOGS_AT_ONCE = 1 << 16
 
 
@@ -71,7 +72,8 @@ class RunFacts:
       export_layout: mig, sharegpt, openai or alpaca; None writes rows as they came.
       sample_file: write the selection here (one budget) and none into the folder; ``Claim.sample``.
       sample_target: where that will stand; ``Claim.sample_target``.
-      rejects: raw rows that could not be read, for rejects.jsonl; None: no such file.
+      rejects: raw rows that could not be used, for rejects.jsonl; None: no such file.
+      reject_reasons: for rejects.txt: where each of them stands and what is wrong with it.
       notes: warnings that were given.
       orders: points of budgets that are no prefix (CaR, ZIP, token budgets).
       order_objective: E(D) of each budget in ``orders``.
@@ -97,6 +99,7 @@ class RunFacts:
     sample_file: Path | None = None
     sample_target: Path | None = None
     rejects: Iterable[bytes] | None = None
+    reject_reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     orders: Mapping[int, Int64[np.ndarray, " m"]] = field(default_factory=dict)
     order_objective: Mapping[int, float] = field(default_factory=dict)
@@ -143,6 +146,8 @@ def write_run(folder: Path, facts: RunFacts, page: Callable[[Path], str]) -> dic
     selections = _write_selections(folder, facts)
     if facts.rejects is not None:
         write_lines(folder / REJECTS, map(one_line, facts.rejects))
+        if facts.reject_reasons:
+            write_lines(folder / REJECT_REASONS, (one_line(reason.encode()) for reason in facts.reject_reasons))
     write_trace(
         folder / TRACE,
         facts.pool,

@@ -58,9 +58,9 @@ def label_rows(encoded: Encoded, points: Int64[np.ndarray, " n"] | None = None) 
 
 
 def curve(
-    encoded: Encoded, p: Propagation, phi: Phi, points: Int64[np.ndarray, " n"], gain: str = "first_order"
+    encoded: Encoded, p: Propagation, phi: Phi, points: Int64[np.ndarray, " n"], gain: str | None = "first_order"
 ) -> Curve:
-    """E, gains and shares of ``points`` taken in this order."""
+    """E, gains and shares of ``points`` taken in this order; no shares where ``gain`` is None."""
     n, count = len(points), len(encoded.labels)
     matrix = propagation_matrix(p)
     v = label_rows(encoded, points)
@@ -80,6 +80,11 @@ def curve(
     first_order = _sums(rank, slope * mass, n)
     x = _sums(label, mass, count)
 
+    if gain is None:
+        nothing = np.zeros(0)
+        return Curve(
+            np.cumsum(exact), first_order, exact, x, np.zeros(n + 1, np.int64), nothing.astype(np.int64), nothing
+        )
     weight = sp.csr_array((_mean_slope(slope, rise, mass, gain), (rank, label)), shape=(n, count))
     share_ptr, share_label, share = _tag_shares(matrix, v, score, weight)
     return Curve(np.cumsum(exact), first_order, exact, x, share_ptr, share_label, share)
@@ -97,6 +102,15 @@ def gains_at(
     ptr, label, share = _tag_shares(matrix, v, score, reach)
     owner = np.repeat(np.arange(len(points)), np.diff(ptr))
     return _sums(owner, share, len(points)), ptr, label, share
+
+
+def first_order_gains(
+    encoded: Encoded, p: Propagation, phi: Phi, x: Float64[np.ndarray, " L"]
+) -> Float64[np.ndarray, " M"]:
+    """s_d sum_l y_l of every point at mass x: y once, then a gather."""
+    y = propagation_matrix(p) @ phi.slope(x)
+    owner = np.repeat(np.arange(len(encoded)), encoded.label_count)
+    return encoded.score * _sums(owner, y[encoded.label_idx], len(encoded))
 
 
 def _sums(index, value, count: int):

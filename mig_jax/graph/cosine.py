@@ -11,6 +11,7 @@ from mig_jax.errors import UserError
 from mig_jax.runtime.progress import Progress, silent
 
 TILE = 2048
+MOST_EDGES = 50_000_000  # 600 MB
 GRID = 1e4  # an automatic threshold is rounded up to four decimals, so that the number printed gives the same graph
 
 
@@ -18,10 +19,15 @@ def cosine_edges(
     embeddings: Float[np.ndarray, "L d"], threshold: float, *, tile: int = TILE, progress: Progress = silent
 ) -> tuple[Int32[np.ndarray, " E"], Int32[np.ndarray, " E"], Float32[np.ndarray, " E"]]:
     """Every pair p < q with cos(p, q) >= threshold, as (p, q, cosine), sorted by (p, q). Needs unit rows."""
-    parts = [
-        _edges(start, other, cosine, np.flatnonzero(cosine.reshape(-1) >= threshold))
-        for start, other, cosine in _tiles(embeddings, tile, progress)
-    ]
+    parts, held = [], 0
+    for start, other, cosine in _tiles(embeddings, tile, progress):
+        parts.append(_edges(start, other, cosine, np.flatnonzero(cosine.reshape(-1) >= threshold)))
+        held += len(parts[-1][0])
+        if held > MOST_EDGES:
+            raise UserError(
+                f"graph.threshold={threshold:g} joins more than {MOST_EDGES:,} pairs of the {len(embeddings):,} labels:"
+                " give a higher threshold, or auto"
+            )
     return _sorted(parts)
 
 

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -113,6 +113,15 @@ def load_embedder(spec: EmbedderSpec, *, batch_tokens: int = 1024) -> Embedder:
     Raises:
       UserError: see ``find_checkpoint`` and ``load_model``; max_length beyond the model's positions.
     """
+    return find_embedder(spec, batch_tokens=batch_tokens)[1]()
+
+
+def find_embedder(spec: EmbedderSpec, *, batch_tokens: int = 1024) -> tuple[str, Callable[[], Embedder]]:
+    """An embedder's fingerprint, and how to load it: who has its embeddings already need not wait for the weights.
+
+    Raises:
+      UserError: see ``find_checkpoint``; max_length beyond the model's positions.
+    """
     checkpoint = find_checkpoint(spec, ENCODERS)
     family = ENCODERS[spec.architecture]
     config = family.read_config(checkpoint.config, str(checkpoint.folder / "config.json"))
@@ -121,7 +130,6 @@ def load_embedder(spec: EmbedderSpec, *, batch_tokens: int = 1024) -> Embedder:
             f"embedder.max_length={spec.max_length}: {checkpoint.folder} has {config.max_positions} positions"
         )
     tokenizer = load_tokenizer(checkpoint.folder, spec.max_length)
-    graphdef, state = nnx.split(load_model(lambda: family.build(config), family.rules, checkpoint.files))
     decides = {
         "weights": checkpoint.sha256,
         "config": sha256_file(checkpoint.folder / "config.json"),
@@ -131,16 +139,22 @@ def load_embedder(spec: EmbedderSpec, *, batch_tokens: int = 1024) -> Embedder:
         "max_length": spec.max_length,
         "architecture": spec.architecture,
     }
-    return Embedder(
-        spec=spec,
-        graphdef=graphdef,
-        state=state,
-        tokenizer=tokenizer,
-        dim=config.hidden_size,
-        vocab_size=config.vocab_size,
-        fingerprint=hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest(),
-        batch_tokens=batch_tokens,
-    )
+    fingerprint = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+    def load() -> Embedder:
+        graphdef, state = nnx.split(load_model(lambda: family.build(config), family.rules, checkpoint.files))
+        return Embedder(
+            spec=spec,
+            graphdef=graphdef,
+            state=state,
+            tokenizer=tokenizer,
+            dim=config.hidden_size,
+            vocab_size=config.vocab_size,
+            fingerprint=fingerprint,
+            batch_tokens=batch_tokens,
+        )
+
+    return fingerprint, load
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "slots", "pooling", "normalize"))

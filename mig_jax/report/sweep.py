@@ -6,6 +6,7 @@ print(write_sweep("runs/threshold", key="graph.threshold"))
 
 import csv
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,28 +67,33 @@ class Sweep:
 
 
 def load_sweep(
-    folder: str | Path, key: str | None = None, reference: Any = None, paper: Mapping[Any, Any] | None = None
+    folder: str | Path,
+    key: str | None = None,
+    reference: Any = None,
+    paper: Mapping[Any, Any] | None = None,
+    runs: Sequence[str | Path] | None = None,
 ) -> Sweep:
-    """Read the runs in the folders below ``folder``.
+    """Read the runs of a sweep.
 
     Args:
+      folder: the sweep's.
       key: the setting to order by; None: the first that differs.
       reference: its value in the run to compare with; None, or a value that no run has: the first run's.
       paper: published numbers, {"name": ..., value of ``key``: number}.
+      runs: the folders of its runs; None: every run below ``folder``.
 
     Raises:
       UserError: there is no finished run.
     """
     folder = Path(folder)
-    files = [file for file in sorted(folder.glob(f"**/{MANIFEST}")) if not _hidden(file.relative_to(folder))]
-    runs = [(file.parent, read_manifest(file)) for file in files if file.parent != folder]
-    if not runs:
+    found = [(run, read_manifest(run)) for run in (_below(folder) if runs is None else map(Path, runs))]
+    if not found:
         raise UserError(f"{folder} holds no folder of a finished run")
-    settings = [_flat(manifest["config"]) for _, manifest in runs]
+    settings = [_flat(manifest["config"]) for _, manifest in found]
     keys = _differing(settings, key)
     rows = []
-    for (run, manifest), chosen in zip(runs, settings, strict=True):
-        swept = {name: chosen.get(name) for name in keys} if keys else {"run": str(run.relative_to(folder))}
+    for (run, manifest), chosen in zip(found, settings, strict=True):
+        swept = {name: chosen.get(name) for name in keys} if keys else {"run": os.path.relpath(run, folder)}
         published = _of(paper or {}, chosen.get(key)) if key else None
         rows.append(swept | _measured(manifest) | {"paper": published, "_rows": _rows(run)})
     keys = keys or ("run",)
@@ -106,8 +112,12 @@ def write_sweep(
     reference: Any = None,
     paper: Mapping[Any, Any] | None = None,
     plot: Sequence[str] | None = None,
+    runs: Sequence[str | Path] | None = None,
 ) -> str:
     """Write table.md, table.csv, plot.png and plot.svg into the sweep's folder; the table as it stands in table.md.
+
+    Args:
+      plot: columns to draw; None: ``USUAL_PLOT``. The others as for ``load_sweep``.
 
     Raises:
       UserError: there is no finished run, or ``plot`` names no column.
@@ -116,7 +126,7 @@ def write_sweep(
     if unknown:
         raise UserError(f"hydra.callbacks.sweep.plot={unknown[0]}: must be one of {', '.join(COLUMNS)}")
     folder = Path(folder)
-    sweep = load_sweep(folder, key, reference, paper)
+    sweep = load_sweep(folder, key, reference, paper, runs)
     text = markdown(sweep)
     (folder / "table.md").write_text(text, encoding="utf-8")
     (folder / "table.csv").write_text(as_csv(sweep), encoding="utf-8")
@@ -290,8 +300,10 @@ def _order(value: Any) -> tuple[int, float, str]:
     return 1, 0.0, str(value)
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _below(folder: Path) -> list[Path]:
+    """The folders of finished runs; those under way are hidden."""
+    files = [file for file in sorted(folder.glob(f"**/{MANIFEST}")) if file.parent != folder]
+    return [file.parent for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
 
 
 def _shown(name: str, row: Mapping[str, Any]) -> str:

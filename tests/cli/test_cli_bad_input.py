@@ -99,7 +99,7 @@ CASES = [
     ("noscores.jsonl n=1", ["no usable row among 3: 3 no deita score", "annotation.deita"]),
     ("noifd.jsonl n=1 sampler=ifd", ["sampler=ifd: none of the 3 usable rows has an IFD"]),
     ("noifd.jsonl n=1 score.from=ifd", ["3 no ifd score"]),
-    ("good.jsonl n=1 score.from=no.such.column", ["12 no no.such.column score"]),
+    ("good.jsonl n=1 score.from=no.such.column", ["12 no number at no.such.column"]),
     ("good.jsonl n=1 pool.valid_tags=gone.json", ["pool.valid_tags=gone.json: no such file", "yichengchen24/MIG"]),
     ("good.jsonl n=1 pool.valid_tags=object.json", ["pool.valid_tags=object.json: must hold a JSON list of strings"]),
     ("good.jsonl n=1 pool.valid_tags=numbers.json", ["pool.valid_tags=numbers.json: must hold a JSON list of strings"]),
@@ -109,10 +109,10 @@ CASES = [
     ("good.jsonl n=13", ["n=13: the pool has 12 usable rows of 12"]),
     ("partly.jsonl n=5", ["n=5: the pool has 3 usable rows of 9 (6 no tags)"]),
     ("good.jsonl n=[2,13]", ["n=13: the pool has 12 usable rows"]),
-    *((f"good.jsonl n={n}", [f"n={n}: must be a number >= 1"]) for n in ("0", "-3", "ten", "2.5", "[]", "null")),
-    ("good.jsonl n=", ["n=: must be a number >= 1"]),
-    ("good.jsonl n=[2,x]", ["n=[2, 'x']: must be a number >= 1"]),
-    ("good.jsonl n=[2,0]", ["n=[2, 0]: must be a number >= 1"]),
+    *((f"good.jsonl n={n}", [f"n={n}: must be a whole number >= 1"]) for n in ("0", "-3", "ten", "2.5", "[]", "null")),
+    ("good.jsonl n=", ["n=: must be a whole number >= 1"]),
+    ("good.jsonl n=[2,x]", ["n=[2, 'x']: must be a whole number >= 1"]),
+    ("good.jsonl n=[2,0]", ["n=[2, 0]: must be a whole number >= 1"]),
     ("good.jsonl n=2 grph.threshold=.5", ["grph.threshold: no such key; did you mean graph.threshold?", "--help"]),
     ("good.jsonl n=2 graph.treshold=.5", ["graph.treshold: no such key; did you mean graph.threshold?"]),
     ("good.jsonl n=2 smapler=mig", ["smapler: no such key; did you mean sampler?"]),
@@ -193,7 +193,7 @@ def test_malformed_rows_are_passed_over_where_asked(server: Server, place: Path,
     out = tmp_path / "run"
     done = server.run(["select", "malformed.jsonl", "n=3", "pool.on_error=skip", f"out={out}"], place)
     assert done.code == 0, done
-    assert "1 malformed row was passed over; rejects.jsonl" in done.err
+    assert "1 faulty row was passed over; rejects.jsonl" in done.err
     assert (out / "rejects.jsonl").read_bytes() == b'{"dialogs": [\n'
     lines = (place / "malformed.jsonl").read_bytes().splitlines()
     assert sorted((out / "selection.jsonl").read_bytes().splitlines()) == sorted([lines[0], lines[1], lines[3]])

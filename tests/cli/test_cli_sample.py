@@ -110,7 +110,7 @@ def test_each_flag_reaches_the_configuration() -> None:
         ("pool.jsonl", "--out"),
         ("pool.jsonl --out o --num-smaple 3", "--num-smaple"),
         ("pool.jsonl --out o -n many", "many"),
-        ("pool.jsonl --out o -n 0", "n=0: must be a number >= 1"),
+        ("pool.jsonl --out o -n 0", "n=0: must be a whole number >= 1"),
         ("pool.jsonl --out o -n 13", "n=13: the pool has 12 usable rows of 12"),
         ("pool.jsonl --out o --sampler-type mgi", "mgi"),
         ("pool.jsonl --out o --label-graph-type full", "full"),

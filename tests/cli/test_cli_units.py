@@ -81,9 +81,9 @@ def plain_config() -> dict:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"n": "x"}, "n=x: must be a number >= 1, or a list of such numbers"),
-        ({"n": [1, None]}, "n=[1, None]: must be a number >= 1, or a list of such numbers"),
-        ({"n": True}, "n=true: must be a number >= 1, or a list of such numbers"),
+        ({"n": "x"}, "n=x: must be a whole number >= 1, or a list of such numbers"),
+        ({"n": [1, None]}, "n=[1, None]: must be a whole number >= 1, or a list of such numbers"),
+        ({"n": True}, "n=true: must be a whole number >= 1, or a list of such numbers"),
         ({"seed": 1.5}, "seed=1.5: must be a whole number"),
         ({"out": 3}, "out=3: must be a text"),
         ({"overwrite": "x"}, "overwrite=x: must be true or false"),
@@ -95,7 +95,7 @@ def plain_config() -> dict:
         ({"pool": {"n": 0}}, "pool.n=0: must be a whole number >= 1 or null"),
         ({"graph": {"degree": None}}, "graph.degree=null: must be a number >= 0"),
         ({"sampler": {"gain": "exat"}}, "sampler.gain=exat: must be one of first_order, exact; did you mean exact?"),
-        ({"sampler": {"gian": 1}}, "sampler.gian: no such key; did you mean sampler.gain?; mig-jax select --help"),
+        ({"sampler": {"gian": 1}}, "sampler.gian: no such key; did you mean sampler.gain? (mig-jax select --help"),
         ({"score": 3}, "score=3: must be a group of keys (from, turns, normalize)"),
     ],
 )

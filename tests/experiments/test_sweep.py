@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from test_sweep_table import run
 
 from mig_jax.cli import main
 from mig_jax.commands import slug
 from mig_jax.models.embed import Embedder
+from mig_jax.overrides import quoted
 from mig_jax.pool import load as pool_load
 from mig_jax.runtime.cache import ArrayCache, one_at_a_time
 
@@ -105,9 +107,82 @@ def test_a_sweep_does_not_write_into_a_run(place: Path, capsys):
     assert names(place / "run") == {"manifest.json"}
 
 
+def foreign(out: Path) -> dict[str, bytes | None]:
+    """Put a user's own things into ``out``, also where a sweep writes, and say what they are."""
+    for folder in ("mine/deep", "empty", "deep/empty", ".hidden", "1-graph.threshold=2"):
+        (out / folder).mkdir(parents=True)
+    for name in ("error.txt", "multirun.yaml", "mine/error.txt", "mine/deep/multirun.yaml", ".hidden/0"):
+        (out / name).write_text(f"my own {name}")
+    run(out / "runs" / "other", [1, 2], seed=7)
+    run(out / "0-seed=9", [1, 2], seed=9)  # of an earlier sweep
+    return contents(out)
+
+
+def contents(out: Path) -> dict[str, bytes | None]:
+    return {str(path.relative_to(out)): path.read_bytes() if path.is_file() else None for path in out.rglob("*")}
+
+
+def swept_only(out: Path, before: dict[str, bytes | None], jobs: set[str]) -> None:
+    """All that was in ``out`` is as it was, and new is only what a sweep of ``jobs`` has to make."""
+    after = contents(out)
+    assert {name: after.get(name, b"gone") for name in before} == before
+    assert {name.split("/")[0] for name in after.keys() - before.keys()} == FILES | jobs
+    with (out / "table.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(jobs)
+    assert "seed" not in rows[0]
+
+
+def test_what_else_lies_in_the_folder_is_neither_touched_nor_read(place: Path, capsys):
+    before = foreign(place / "sweep")
+    arguments = ["select", "-m", "n=10", "mesh.pool=1", "graph.threshold=0.6,2,3", "out=sweep"]
+    for _ in range(2):  # the second finds its run done, and has it in its table all the same
+        with pytest.raises(SystemExit):
+            main(arguments)
+        swept_only(place / "sweep", before, {"0-graph.threshold=0.6"})
+        told = capsys.readouterr()
+        assert "2 jobs failed" in told.err
+        assert told.out == (place / "sweep" / "table.md").read_text(encoding="utf-8")
+    assert "holds this very run already" in told.err
+
+
+def test_a_sweep_whose_jobs_all_fail_takes_no_other_run_for_its_own(place: Path, capsys):
+    before = foreign(place / "sweep")
+    with pytest.raises(SystemExit):
+        main(["select", "-m", "n=10", "graph.threshold=2,3", "hydra.sweep.subdir=mine/${hydra:job.num}", "out=sweep"])
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "mine/1: graph.threshold=3.0" in told.err
+    left = contents(place / "sweep")
+    assert {name: left.pop(name) for name in before} == before
+    assert set(left) <= {"mine/0", "mine/1"}  # empty, in a folder that is not the sweep's
+
+
+def test_an_interrupted_sweep_leaves_nothing_of_its_own(place: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    before = foreign(place / "sweep")
+    monkeypatch.setattr("mig_jax.run.run_select", interrupted)
+    for out in ("sweep", "new/sweep"):
+        with pytest.raises(SystemExit) as ended:
+            main(["select", "-m", "n=10", "mesh.pool=1", "graph.threshold=0.6,0.7", f"out={out}"])
+        assert ended.value.code == 130
+    assert contents(place / "sweep") == before
+    assert not (place / "new").exists()
+
+
+def test_any_name_of_the_folder_will_do(place: Path):
+    for out in ("a b${c}", "d\\${e}'f", "g/../h"):
+        with pytest.raises(SystemExit):
+            main(["select", "-m", "n=10", "graph.threshold=2,3", f"out={quoted(out)}"])
+    assert not [path for path in contents(place) if not path.startswith("cache")]
+
+
 @pytest.mark.slow
 def test_joblib_workers(place: Path):
     """In processes of their own: they know the resolvers, share the cold cache, and one failure is one message."""
+    before = foreign(place / "sweep")
     done = subprocess.run(
         [sys.executable, *JOBLIB.split()],
         capture_output=True,
@@ -118,7 +193,7 @@ def test_joblib_workers(place: Path):
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1].startswith("mig-jax: error: 2-graph.threshold=2: graph.threshold=2.0: must be")
     assert "Traceback" not in done.stderr
-    assert names(place / "sweep") == FILES | {"0-graph.threshold=0.6", "1-graph.threshold=0.7"}
+    swept_only(place / "sweep", before, {"0-graph.threshold=0.6", "1-graph.threshold=0.7"})
     assert len(list((place / "cache" / "pools").glob("*-*"))) == 1
     assert len(list((place / "cache" / "label_embeddings").iterdir())) == 1
     assert done.stdout.splitlines()[2].lstrip("| ").startswith("0.6")

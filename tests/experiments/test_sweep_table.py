@@ -84,6 +84,17 @@ def test_one_run_alone_is_named_by_its_folder(tmp_path: Path):
     assert [row["run"] for row in sweep.rows] == ["only"]
 
 
+def test_of_the_named_runs_only(swept: Path):
+    run(swept / "deep" / "other", [1], seed=7)
+    chosen = [swept / "T=0.86", swept / "T=0.8"]
+    sweep = load_sweep(swept, reference=0.86, runs=chosen)
+    assert sweep.keys == ("graph.threshold",)
+    assert [row["graph.threshold"] for row in sweep.rows] == [0.8, 0.86]
+    assert write_sweep(swept, reference=0.86, runs=chosen) == markdown(sweep)
+    with pytest.raises(UserError, match="holds no folder of a finished run"):
+        load_sweep(swept, runs=[])
+
+
 def test_files_are_written_and_the_same_each_time(swept: Path):
     text = write_sweep(swept, "graph.threshold", 0.9, plot=["mean_degree", "overlap", "paper"])
     names = ("table.md", "table.csv", "plot.svg", "plot.png")
