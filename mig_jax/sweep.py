@@ -49,15 +49,11 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Note:
-    """What a job tells the sweep's end: its folder, whether it came to its end, and why it failed."""
+    """What a job tells the sweep's end: its folder in the sweep's, whether it came to its end, and why it failed."""
 
     folder: str
     ended: bool = False
     error: str | None = None
-
-    def name(self, sweep: Path) -> str:
-        """The job's folder as seen from the sweep's."""
-        return os.path.relpath(self.folder, sweep)
 
 
 class Sweep(Callback):
@@ -119,9 +115,9 @@ class Sweep(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Table and plot of the jobs that ended well; then one message on the others."""
         assert self.folder is not None and self.notes is not None
-        notes = [(note.name(self.notes.parent), note) for note in _notes(self.notes) if note.ended]
-        failed = [(name, note.error.strip()) for name, note in notes if note.error is not None]
-        done = dict.fromkeys(self.folder / name for name, note in notes if note.error is None)
+        notes = [note for note in _notes(self.notes) if note.ended]
+        failed = [(note.folder, note.error.strip()) for note in notes if note.error is not None]
+        done = dict.fromkeys(self.folder / note.folder for note in notes if note.error is None)
         runs = [run for run in done if (run / "manifest.json").exists()]
         if runs:
             from mig_jax.report.sweep import write_sweep
@@ -136,7 +132,7 @@ class Sweep(Callback):
 
     def _note(self, config: DictConfig, **told: Any) -> None:
         assert self.notes is not None
-        note = _Note(str(config.hydra.runtime.output_dir), **told)
+        note = _Note(os.path.normpath(str(config.hydra.sweep.subdir)), **told)
         (self.notes / str(config.hydra.job.num)).write_text(json.dumps(asdict(note)), encoding="ascii")
 
 
@@ -144,7 +140,7 @@ def tidy() -> None:
     """Take away what this process's sweeps no longer need: notes, Hydra's file, and folders of theirs with nothing."""
     while _begun:
         place = _begun.pop()
-        jobs = [note.name(place.folder) for note in _notes(place.notes)]
+        jobs = [note.folder for note in _notes(place.notes)]
         for file in (place.notes / HYDRAS, *_numbered(place.notes)):
             with suppress(OSError):
                 file.unlink()

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from engine_cases import SHAPES, Size, fill, run
+from engine_cases import FLOAT32, SHAPES, Size, assert_same_bits, fill, naive, run
 
 import mig_jax
 from mig_jax.engine import make_problem, pool_mesh
@@ -23,9 +23,9 @@ ROWS, C1, C2, SEGMENT = 6_016, 640, 48, 16
 ROOT = Path(mig_jax.__file__).parent
 
 
-def arguments(kind: str, shards: int, phi=None, rows: int = ROWS):
+def arguments(kind: str, shards: int, phi=None):
     """(of full_pass, of inner_pass) on a pool with two buckets."""
-    shape = SHAPES["web"]._replace(tags=(1, 2, 9, 3) * (rows // 4), zero=())
+    shape = SHAPES["web"]._replace(tags=(1, 2, 9, 3) * (ROWS // 4), zero=())
     drawn = fill(shape, 0, "real", phi or make_phi(), 1.0, same_labels=True)
     problem = make_problem(drawn.encoded, drawn.graph.propagation(), drawn.phi, kind, shards)
     mesh = pool_mesh(jax.devices()[:shards])
@@ -89,19 +89,20 @@ def test_the_inner_pass_neither_sorts_the_candidates_nor_communicates(kind):
 
 
 def test_exact_gains_in_overlapping_blocks_are_those_of_one_block(monkeypatch):
-    """A pool of 1.2 blocks: the last block overlaps the first."""
-    rows = int(1.2 * BLOCK) // 4 * 4
-    _, _, (full, static) = arguments("exact", 1, rows=rows)
-    _, found = full_pass(*full, **static)
-    bound = np.asarray(found.bound).copy(), np.asarray(found.row).copy()
+    """A pool of 1.2 blocks, all in one bucket: the last block overlaps the first."""
+    rows = int(1.2 * BLOCK)
+    shape = SHAPES["full"]._replace(tags=(1, 2, 3) * (rows // 3), zero=())
+    drawn = fill(shape, 0, "real", make_phi(), 1.0, same_labels=True)
+    problem = make_problem(drawn.encoded, drawn.graph.propagation(), drawn.phi, "exact")
+    assert [bucket.labels.shape[1] > BLOCK for bucket in problem.buckets] == [True]
+    blocks = run(drawn, 60, "exact", Size(1, C1, C2, SEGMENT))
     monkeypatch.setattr("mig_jax.engine.full_pass.BLOCK", rows)
     jax.clear_caches()
-    problem, _, (full, static) = arguments("exact", 1, rows=rows)
-    _, found = full_pass(*full, **static)
-    np.testing.assert_array_equal(found.row, bound[1])
-    np.testing.assert_array_equal(found.bound, bound[0])
+    whole = run(drawn, 60, "exact", Size(1, C1, C2, SEGMENT))
     jax.clear_caches()
-    assert len(problem.where) == rows
+    assert_same_bits(blocks, whole)
+    best = naive(drawn, "exact").gains()
+    assert blocks.points[0] in np.flatnonzero(best > best.max() * (1 - FLOAT32))
 
 
 @pytest.mark.parametrize("kind", KERNELS)

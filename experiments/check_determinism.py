@@ -1,0 +1,107 @@
+"""The same picks, bit for bit, on any devices and processes and after kill -9, on a pool of Tulu3's size.
+
+    python -m experiments.check_determinism --rows 939000 --picks 10000
+
+Every line is a run in processes of its own, with lists of 64 and 16 candidates so that hundreds of full passes occur;
+the digest is of the picks and their gains.
+"""
+
+import argparse
+import hashlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+FLAG = "--xla_force_host_platform_device_count"
+
+
+def work(args: argparse.Namespace) -> None:
+    """One process of a run: select, keep a checkpoint after every inner pass, print the digest."""
+    import numpy as np
+
+    from experiments.synthetic import synthetic_pool
+    from mig_jax.engine import greedy, make_problem, pool_mesh
+    from mig_jax.engine.checkpoint import Checkpoint
+    from mig_jax.gain import make_phi
+    from mig_jax.runtime import processes
+
+    if args.coordinator:
+        processes.start(args.coordinator, 2, args.process)
+    encoded, graph = synthetic_pool(args.rows, args.labels)
+    mesh = pool_mesh()
+    problem = make_problem(encoded, graph.propagation(), make_phi(), args.gain, mesh.size)
+    checkpoint = Checkpoint(Path(args.folder), 0.0) if args.folder else None
+    resume = checkpoint.load() if checkpoint else None
+    print(f"started {0 if resume is None else len(resume.rows)}", flush=True)
+    found = greedy(problem, args.picks, mesh, c1=args.c1, c2=args.c2, resume=resume, on_snapshot=checkpoint)
+    digest = hashlib.sha256(found.points.tobytes() + np.ascontiguousarray(found.gains).tobytes()).hexdigest()
+    print(f"digest {digest[:16]} {found.counts['full_passes']}", flush=True)
+
+
+def start(args: argparse.Namespace, devices: int, *more: str) -> subprocess.Popen:
+    """A worker with so many simulated devices."""
+    settings = [f"--{name}={getattr(args, name)}" for name in ("rows", "labels", "picks", "c1", "c2", "gain")]
+    command = [sys.executable, "-m", "experiments.check_determinism", "--worker", *settings, *more]
+    environment = os.environ | {"XLA_FLAGS": f"{FLAG}={devices}"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def digest_of(process: subprocess.Popen) -> str:
+    """What it prints at its end."""
+    out = process.communicate()[0]
+    return next((line for line in out.splitlines() if line.startswith("digest")), f"no digest: {out}")
+
+
+def killed(args: argparse.Namespace, kills: int, seed: int) -> str:
+    """The digest of a run that was killed so many times after it had begun to pick."""
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(kills):
+            process = start(args, 1, f"--folder={folder}")
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(rng.uniform(1.0, 4.0))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        process = start(args, 1, f"--folder={folder}")
+        assert process.stdout is not None
+        resumed = process.stdout.readline().split()[-1]
+        return f"{digest_of(process)} (after {kills} kills; the last resumed at pick {resumed})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=939_000)
+    parser.add_argument("--labels", type=int, default=4_531)
+    parser.add_argument("--picks", type=int, default=10_000)
+    parser.add_argument("--c1", type=int, default=64)
+    parser.add_argument("--c2", type=int, default=16)
+    parser.add_argument("--gain", default="first_order")
+    parser.add_argument("--kills", type=int, default=4)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    parser.add_argument("--coordinator", help=argparse.SUPPRESS)
+    parser.add_argument("--process", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        work(args)
+        return
+    for devices in (1, 2, 4, 8):
+        print(f"{devices} devices             {digest_of(start(args, devices))}", flush=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        where = f"--coordinator=127.0.0.1:{probe.getsockname()[1]}"
+    pair = [start(args, 4, where, f"--process={i}") for i in range(2)]
+    for i, process in enumerate(pair):
+        print(f"2 x 4 devices, process {i} {digest_of(process)}", flush=True)
+    print(f"1 device              {killed(args, args.kills, seed=0)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""What the documents say is so: links, commands, defaults, and the claim about the bundled pool."""
+
+import re
+import shlex
+import subprocess
+from collections import Counter
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+import mig_jax.commands  # noqa: F401  (the resolvers)
+from mig_jax import sample
+from mig_jax.config import SelectConfig, select_config
+from mig_jax.errors import UserError
+from mig_jax.inputs import spec_of
+from mig_jax.models.checkpoint import MINILM, find_checkpoint
+from mig_jax.overrides import prepare
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "experiments/README.md")
+MACHINE = re.compile(rb"(?<![\w.~-])/(?:home|root|work|Users|tmp)/\w")
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[str]:
+    """The files that git knows."""
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, timeout=60)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"not a git checkout: {error}")
+    names = [name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+    assert "README.md" in names
+    return names
+
+
+def test_nothing_is_left_to_fill_in(tracked: list[str]):
+    found = {
+        name: left
+        for name in tracked
+        if name.endswith(".md") and (left := re.findall(r"@[A-Z]+@|\bTODO\b|\bFIXME\b", read(name)))
+    }
+    assert not found
+
+
+def test_no_file_names_a_path_of_a_machine(tracked: list[str]):
+    found = {name: left for name in tracked if (left := MACHINE.findall((ROOT / name).read_bytes()))}
+    assert not found
+
+
+@pytest.mark.parametrize("text", ["see /home/ann/x", "'/root/a'", "=/work/main", "(/tmp/x1)"])
+def test_a_path_of_a_machine_is_known_when_seen(text: str):
+    assert MACHINE.search(text.encode())
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str):
+    text, folder = read(document), (ROOT / document).parent
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    local = [target.partition("#")[0] for target in targets if not re.match(r"https?://|#|mailto:", target)]
+    assert [target for target in local if not (folder / target).exists()] == []
+    # Files named in passing: `mig_jax/pool/layouts.py`, `../conf/experiment/*.yaml`; NAME stands for one's own.
+    named = re.findall(r"`((?:[\w.-]+/)+[\w.*-]+\.(?:py|yaml|ipynb|md|txt|html|npz))`", text)
+    named = [name for name in named if "NAME" not in name]
+    assert [name for name in named if not (any(folder.glob(name)) or any(ROOT.glob(name)))] == []
+
+
+def test_the_readme_shows_its_picture():
+    assert "(experiments/figures/report.png)" in read("README.md")
+
+
+def command_lines(text: str) -> list[str]:
+    """Every mig-jax line of the code blocks, fenced or indented, and those inside a line, continuations joined."""
+    text = re.sub(r"\\\n\s*", " ", text)
+    text = text.replace("experiment=NAME ... ", "experiment=threshold ")  # where a form is shown rather than a command
+    return re.findall(r"^(?: {4})?(mig-jax .+)$", text, re.M) + re.findall(r"`(mig-jax \w+ [^`\n]+)`", text)
+
+
+def settings(text: str) -> list[str]:
+    """Code inside a line that is nothing but key=value: `embedder=bert embedder.path=DIR`."""
+    return re.findall(r"`((?:[a-z_]+(?:\.[a-z_0-9]+)*=[^\s`]+ ?)+)`", text)
+
+
+def composed(overrides: list[str]) -> SelectConfig:
+    with initialize_config_module("mig_jax.conf", version_base="1.3"):
+        return select_config(compose("select", overrides=overrides))
+
+
+def expanded(overrides: list[str]) -> list[list[str]]:
+    """The jobs of a sweep; of any other command line itself. Hydra's own settings need Hydra's own run."""
+    choices = []
+    for override in OverridesParser.create().parse_overrides([o for o in overrides if not o.startswith("hydra")]):
+        if override.is_sweep_override():
+            choices.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
+        else:
+            choices.append([override.input_line])
+    return [list(job) for job in product(*choices)]
+
+
+def check_command(line: str) -> None:
+    """It is accepted by what reads it; a UserError or one of Hydra's otherwise."""
+    _, command, *arguments = shlex.split(line, comments=True)
+    if "--help" in arguments:
+        assert command in ("select", "sample")
+    elif command == "sample":
+        composed(sample.overrides(sample.parser().parse_args(arguments)))
+    else:
+        assert command == "select"
+        for job in expanded([word for word in prepare(arguments) if not word.startswith("-")]):
+            composed(job)
+
+
+COMMANDS = [(document, line) for document in DOCUMENTS for line in command_lines(read(document))]
+SETTINGS = [(document, words) for document in DOCUMENTS for words in settings(read(document))]
+
+
+@pytest.mark.parametrize(("document", "line"), COMMANDS)
+def test_every_command_of_the_documents_is_accepted(document: str, line: str):
+    check_command(line)
+
+
+@pytest.mark.parametrize(("document", "words"), SETTINGS)
+def test_every_setting_of_the_documents_is_accepted(document: str, words: str):
+    if words.startswith(("hydra", "MIG_", "PYTHON")):
+        pytest.skip("not a setting of mig-jax")
+    ranges = re.sub(r"=(\d+)\.\.\d+", r"=\1", words)  # mesh.process=0..3: each process its own
+    for job in expanded(prepare(shlex.split(ranges))):
+        composed(job)
+
+
+def test_the_documents_were_searched():
+    lines = [line for _, line in COMMANDS]
+    assert sum(line.startswith("mig-jax select") for line in lines) >= 6
+    assert any(line.startswith("mig-jax sample") and "--batch-size 32768" in line for line in lines)
+    assert ("README.md", "pool.on_error=skip") in SETTINGS
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mig-jax select p.jsonl nn=3",
+        "mig-jax select p.jsonl graph.threshhold=0.9  # a key",
+        "mig-jax select p.jsonl sampler=best",
+        "mig-jax select -m p.jsonl engine.c1=5,0",
+        "mig-jax sample p.jsonl --out x --no-such-flag",
+        "mig-jax select --no-such-flag",
+    ],
+)
+def test_a_wrong_command_would_be_noticed(line: str):
+    from hydra.errors import HydraException
+
+    with pytest.raises((UserError, HydraException)):
+        check_command(line)
+
+
+def test_the_embedder_has_one_set_of_defaults():
+    assert spec_of(composed([]).embedder) == MINILM
+
+
+@pytest.fixture(scope="module")
+def picked(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What README's Python lines leave in ``picked``, run on the bundled pool with the demo's budget."""
+    try:
+        find_checkpoint(MINILM, ["bert"])
+    except UserError as error:
+        pytest.skip(f"MiniLM's weights are not on this machine: {error}")
+    (code,) = re.findall(r"```python\n(.*?)```", read("README.md"), re.S)
+    changed = code.replace('load_pool("pool.jsonl.gz")', "load_pool()").replace("n=1000", "n=50")
+    names: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("readme"))
+        exec(compile(changed, "README.md", "exec"), names)
+        assert Path("report.html").stat().st_size > 10_000
+    assert changed.count("load_pool()") == changed.count("n=50") == 1
+    return names["picked"]
+
+
+@pytest.mark.slow
+def test_the_demo_leaves_out_near_duplicates_and_bad_answers(picked: Any):
+    pool = picked.pool
+    assert len(pool) == 463 and len(picked) == 50
+    text = " ".join(read("README.md").split())
+    assert "selects 50 of the 463 bundled rows" in text
+    assert "leaves out all 32 near-duplicates and all 32 bad answers" in text
+    of_pool, of_picks = (
+        Counter(pool.source_names[i] for i in pool.source_idx[rows]) for rows in (slice(None), picked.rows)
+    )
+    for source in ("demo/near_duplicates", "demo/low_quality"):
+        assert of_pool[source] == 32 and of_picks[source] == 0
+    assert sum(of_picks.values()) == 50
