@@ -29,6 +29,7 @@ class PoolConfig(Struct, frozen=True):
     valid_tags: str | None = None
     on_error: Literal["raise", "skip"] = "raise"
     n: Positive | None = None
+    note: str | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -130,6 +131,7 @@ class SelectConfig(Struct, frozen=True):
             ("pool", "path"),
             ("pool", "valid_tags"),
             ("pool", "n"),
+            ("pool", "note"),
             ("graph", "path"),
             ("embedder", "path"),
         ):

@@ -76,7 +76,8 @@ def run_select(
                 return None
             tell(f"{sample_file or config.out} holds this very run already; overwrite=true would do it again")
             return claimed.out
-        notes = [*graph.warnings(), *(claimed.notes if claimed else ())]
+        hint = [config.pool.note] if config.pool.note and config.pool.valid_tags is None else []
+        notes = [*hint, *graph.warnings(), *(claimed.notes if claimed else ())]
         rejected = _rejected(pool, encoded)
         if rejected:
             rows = "1 faulty row was" if len(rejected) == 1 else f"{len(rejected):,} faulty rows were"

@@ -95,7 +95,9 @@ def test_help_version_and_configuration(mig: Mig, tmp_path: Path) -> None:
         "on_error",
         "runners_up",
         "coordinator",
-        "sampler: ifd, mig, random",
+        "first_order: the published gain; exact",
+        "phi(x) = log(1 + x / c)",
+        "+experiment=NAME",
     ):
         assert key in told
     for words in (["--cfg", "job"], ["-c", "job"], ["p.jsonl", "--cfg", "job", "n=7"], ["p.jsonl", "n=7", "--cfg=job"]):
