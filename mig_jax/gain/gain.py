@@ -5,10 +5,12 @@ With e_d = s_d sum_{l in L_d} P[l, :] and x the mass at each label (the sum of e
     first order   G(d) = phi'(x) . e_d = s_d sum_{l in L_d} y_l,   y = P phi'(x)      (MIG, eq. 5; the reference's gain)
     exact         G(d) = sum_k phi(x_k + e_dk) - phi(x_k)                              (what E(D) really rises by)
 
-Both only fall as x grows. In floating point the first-order gain does too: sums of terms that fall, times s_d >= 0, every
-step monotone in IEEE arithmetic; so does the exact gain of exp and log, while that of power falls up to rounding (see
-phi.py), so that two candidates closer than that may change places with c1, c2 or a resume. The terms are added in one fixed tree, whatever the batch: a full pass over millions of rows and a pass over
-two hundred give the same bits, which the engine's exactness rests on.
+Both only fall as x grows. In floating point the first-order gain does too: sums of terms that fall, times s_d >= 0,
+every step monotone in IEEE arithmetic. So does the exact gain of exp and log; that of power falls up to rounding (see
+phi.py), so that two candidates closer than that may change places with c1, c2 or a resume.
+
+The terms are added in one fixed tree, whatever the batch: a full pass over millions of rows and a pass over two hundred
+give the same bits, which the engine's exactness rests on.
 """
 
 import jax.numpy as jnp
