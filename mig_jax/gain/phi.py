@@ -6,8 +6,8 @@ exp     1 - exp(-alpha x)  alpha > 0                 alpha exp(-alpha x)      ex
 log     log(1 + x / c)     c > 0                     1 / (c + x)              log1p(d / (c + x))
 
 A difference of two powers rises with x in 24 % of float32 steps at x = 1e5. These forms fall as phi'' < 0 demands:
-every slope and the rises of exp and log in every float32 step tried, the rise of power up to rounding (by at most 44 ulp,
-4e-6 of its value, near x = 0; 6 ulp, 7e-7, from x = 1,000 on).
+every slope and the rises of exp and log in every float32 step tried, the rise of power up to rounding (by at most
+44 ulp, 4e-6 of its value, near x = 0; 6 ulp, 7e-7, from x = 1,000 on).
 """
 
 from dataclasses import dataclass, field
