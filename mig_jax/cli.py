@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from mig_jax.errors import UserError
+from mig_jax.errors import UserError, fail
 
 USAGE = """\
 mig-jax: select the rows of an instruction-tuning pool that add the most information
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         from mig_jax.config import closest
 
-        _fail(f"{command}: no such command; there are select and sample{closest(command, ['select', 'sample'])}")
+        fail(f"{command}: no such command; there are select and sample{closest(command, ['select', 'sample'])}")
 
 
 xsample = main
@@ -88,21 +88,16 @@ def _guarded(work: Callable[[], None]) -> None:
     try:
         work()
     except UserError as error:
-        _fail(str(error))
+        fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:  # before OSError: Hydra's missing option is both
-        _fail(composition_error(error))
+        fail(composition_error(error))
     except BrokenPipeError:  # the reader of our output has gone: nothing is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        _fail(disk_error(error))
+        fail(disk_error(error))
     except KeyboardInterrupt:
         print("mig-jax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
-
-
-def _fail(message: str) -> None:
-    print(f"mig-jax: error: {message}", file=sys.stderr)
-    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,13 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mig_jax.config import SelectConfig, select_config
-from mig_jax.errors import UserError
+from mig_jax.errors import UserError, fail
 
 _OF_DISKS = {
     errno.ENOSPC,
@@ -113,9 +112,3 @@ def disk_error(error: OSError) -> str:
     return (
         f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}, while writing the run's files"
     )
-
-
-def fail(message: str) -> NoReturn:
-    """One message, exit code 2."""
-    print(f"mig-jax: error: {message}", file=sys.stderr)
-    sys.exit(2)

@@ -67,7 +67,7 @@ def run_select(
     out = Path(sample_file or config.out)
     sampler = find_sampler(config.sampler.name)
     pool, encoded, graph, task = processes.together(lambda: _prepare(config, sample_file, watch, progress))
-    key = _run_key(config, pool, encoded, graph)
+    key = _run_key(config, pool, graph)
     made = [folder for folder in out.absolute().parents if not folder.exists()]
     claimed = processes.together(lambda: _claim(out, key, config.overwrite, sample_file is not None))
     try:
@@ -94,9 +94,7 @@ def run_select(
         def write() -> None:
             if claimed is None:
                 return
-            more = remarks(
-                solved, encoded, config.sampler.name, config.budgets[-1], config.sampler.compat, config.phi.kind
-            )
+            more = remarks(solved, config.sampler.name, config.budgets[-1], config.sampler.compat, config.phi.kind)
             facts = facts_of(
                 key,
                 command,
@@ -157,14 +155,13 @@ def _rejected(pool: Pool, encoded: Encoded) -> dict[int, str]:
     return dict(sorted(rows.items()))
 
 
-def _run_key(config: SelectConfig, pool: Pool, encoded: Encoded, graph: LabelGraph) -> str:
+def _run_key(config: SelectConfig, pool: Pool, graph: LabelGraph) -> str:
     """sha256 of what decides the files: settings, contents of the inputs, version."""
     decides = {
         "version": __version__,
         "config": config.decides(),
         "files": [source.sha256 for source in pool.sources],
-        "labels": hashlib.sha256("\0".join(encoded.labels).encode("utf-8", "surrogatepass")).hexdigest(),
-        "graph": graph.digest(),
+        "graph": graph.digest(),  # its labels are the pool's
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -66,7 +66,7 @@ def facts_of(
     )
 
 
-def remarks(solved: Solved, encoded: Encoded, sampler: str, asked: int, compat: bool, phi: str) -> list[str]:
+def remarks(solved: Solved, sampler: str, asked: int, compat: bool, phi: str) -> list[str]:
     """What a selection gives reason to say."""
     notes = []
     if len(solved.order) < asked:

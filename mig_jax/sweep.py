@@ -9,7 +9,6 @@ never touches JAX, so that a launcher may start workers.
 import json
 import os
 import re
-import sys
 import traceback
 import uuid
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mig_jax.errors import UserError
+from mig_jax.errors import UserError, fail
 from mig_jax.overrides import quoted
 
 HYDRAS = "multirun.yaml"  # Hydra writes it whatever one sets; the manifests hold the configurations
@@ -147,12 +146,6 @@ def tidy() -> None:
         for path in (place.notes, *_made(place, jobs), *place.made):
             with suppress(OSError):  # not empty, or gone
                 path.rmdir()
-
-
-def fail(message: str, code: int) -> None:
-    """One message on stderr, and the end. SystemExit passes through Hydra, which swallows other errors of callbacks."""
-    print(f"mig-jax: error: {message}", file=sys.stderr)
-    sys.exit(code)
 
 
 def _unfit(folder: Path) -> str | None:
