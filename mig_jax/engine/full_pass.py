@@ -1,8 +1,11 @@
-"""Level 1: the gain of every row, sharded; the first C1 of them all, replicated.
+"""The gain of every group, sharded, and the first C1 of them all: the shortlist.
 
-Order rows by (gain descending, row ascending). Each shard finds its own first C1; one all_gather makes the first C1 of
-the whole pool, since shards hold consecutive rows and top_k puts the lower index first among equals. The row at which
-the list ends is the threshold: whatever is not on the list comes after it, and stays there, because gains only fall.
+Order rows by (gain descending, row ascending). Each shard finds its own first C1 groups; one all_gather makes the first
+C1 of the whole pool, since shards hold consecutive groups and top_k puts the lower index first among equals. What is
+not on the list comes after the cut, and stays there, because gains only fall.
+
+The first-order gain of all groups is computed anew in every pass. The exact gain is so dear that it is only computed
+for all at the start; after that each group keeps the last gain that was seen of it as its bound.
 """
 
 from functools import partial
@@ -14,78 +17,117 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from mig_jax.engine.kernels import KERNELS, Row, State, gains
-from mig_jax.engine.problem import Bucket, Tensor
-from mig_jax.gain.gain import take
+from mig_jax.engine.kernels import SLACK
+from mig_jax.engine.lazy_heap import NO_ROW
+from mig_jax.engine.problem import Bucket
+from mig_jax.gain.gain import exact_gain, labels_sum, take
 from mig_jax.gain.phi import Phi
 
 AXIS = "pool"
 BLOCK = 8192  # rows whose exact gain is in flight at once: the terms of all rows would be N x W floats
 
 
-class Candidates(NamedTuple):
-    """C rows in row order, with the threshold after which all other rows come.
+class Heads(NamedTuple):
+    """Of every group ``[S n]``: its head's score (0: the queue is empty) and row; exact gain only, the bound."""
 
-    ``row`` int32 ``[C]``; ``labels`` and ``part`` ``[W, C]``; ``score`` float32 ``[C]``; ``bound`` float32 ``[C]``: the
-    gain at the pass, an upper bound ever after (-1: picked, or padding); ``cut_gain`` float32 and ``cut_row`` int32.
-    """
+    score: Any
+    row: Any
+    bound: Any
 
-    row: Int[Array, " C"]
-    labels: Int[Array, "W C"]
-    part: Tensor
-    score: Float[Array, " C"]
-    bound: Float[Array, " C"]
+
+class News(NamedTuple):
+    """What the last picks changed: groups ``[C1]`` (padded with -1) and their new score, row and bound."""
+
+    group: Any
+    score: Any
+    row: Any
+    bound: Any
+
+
+class Shortlist(NamedTuple):
+    """The first C1 groups and their gains (or bounds), in order; the cut's gain and row (see lazy_heap.Cut)."""
+
+    group: Int[Array, " C"]
+    gain: Float[Array, " C"]
     cut_gain: Float[Array, ""]
     cut_row: Int[Array, ""]
 
 
-@partial(jax.jit, static_argnames=("kind", "c1", "mesh"), donate_argnames=("alive",))
+@partial(jax.jit, static_argnames=("c1", "whole", "mesh"), donate_argnames=("heads",))
 def full_pass(
-    phi: Phi,
-    state: State,
+    y: Float[Array, " L1"] | None,
     buckets: tuple[Bucket, ...],
     where: Int[Array, " S_n"],
-    alive: Array,
-    picked: Int[Array, " K"],
+    heads: Heads,
+    news: News,
     *,
-    kind: str,
     c1: int,
+    whole: bool,
     mesh: Mesh,
-) -> tuple[Array, Candidates]:
-    """Mark ``picked`` rows (padded with -1) as gone and find the first ``c1`` rows at this state.
+) -> tuple[Heads, Shortlist]:
+    """Take in the news, compute the gains from ``y`` (None: keep the bounds) and find the first ``c1`` groups.
 
-    ``buckets``, ``where`` and ``alive`` (bool ``[S n]``) are sharded over the mesh; everything else is replicated.
+    ``whole``: that is all there are, so that nothing is left outside.
+        ``buckets``, ``where`` and ``heads`` are sharded over the mesh; everything else is replicated.
     """
-    by_row = Bucket(P(None, AXIS), P(None, AXIS), P(AXIS))
-    specs = tuple(by_row._replace(part=None if b.part is None else by_row.part) for b in buckets)
+    specs = _by_row(buckets), P(AXIS), jax.tree.map(lambda _: P(AXIS), heads)
     sharded = jax.shard_map(
-        partial(_local_pass, kind=kind, c1=c1, shards=mesh.shape[AXIS]),
+        partial(_local_pass, c1=c1, whole=whole, shards=mesh.shape[AXIS]),
         mesh=mesh,
-        in_specs=(P(), P(), specs, P(AXIS), P(AXIS), P()),
-        out_specs=(P(AXIS), P()),
-        check_vma=False,  # candidates are equal everywhere after the all_gather, which the checker cannot see
+        in_specs=(P(), *specs, P()),
+        out_specs=(specs[2], P()),
+        check_vma=False,  # the list is equal everywhere after the all_gather, which the checker cannot see
     )
-    return sharded(phi, state, buckets, where, alive, picked)
+    return sharded(y, buckets, where, heads, news)
 
 
-def _local_pass(phi, state, buckets, where, alive, picked, *, kind, c1, shards):
+@partial(jax.jit, static_argnames=("mesh",))
+def first_bounds(
+    phi: Phi, x: Float[Array, " L1"], buckets: tuple[Bucket, ...], where: Int[Array, " S_n"], *, mesh: Mesh
+) -> Float[Array, " S_n"]:
+    """A bound above the exact gain of every group at the mass x."""
+
+    def local(phi, x, buckets, where):
+        return take(jnp.concatenate([_exact_gains(phi, x, bucket) for bucket in buckets]), where) * (1 + SLACK)
+
+    sharded = jax.shard_map(
+        local, mesh=mesh, in_specs=(P(), P(), _by_row(buckets), P(AXIS)), out_specs=P(AXIS), check_vma=False
+    )
+    return sharded(phi, x, buckets, where)
+
+
+def _by_row(buckets: tuple[Bucket, ...]) -> tuple[Bucket, ...]:
+    return tuple(jax.tree.map(lambda a: P(*[None] * (a.ndim - 1), AXIS), bucket) for bucket in buckets)
+
+
+def _local_pass(y, buckets, where, heads: Heads, news: News, *, c1, whole, shards):
     n = where.shape[0]
     base = jax.lax.axis_index(AXIS).astype(jnp.int32) * n
-    mine = (picked >= base) & (picked < base + n)
-    alive = alive.at[jnp.where(mine, picked - base, n)].set(False, mode="drop")
-    gain = jnp.concatenate([_bucket_gains(kind, phi, state, bucket) for bucket in buckets])
-    bound = jnp.where(alive, take(gain, where), -1.0)
-    value, index = first(bound, min(c1, n))
-    found = _gather(buckets, where, value, index, base, pad=state.x.shape[0] - 1)
+    mine = (news.group >= base) & (news.group < base + n)
+    place = jnp.where(mine, news.group - base, n)
+    heads = Heads(
+        heads.score.at[place].set(news.score, mode="drop"),
+        heads.row.at[place].set(news.row, mode="drop"),
+        None if y is not None else heads.bound.at[place].set(news.bound, mode="drop"),
+    )
+    if y is None:
+        gain = heads.bound
+    else:
+        sums = [jax.vmap(labels_sum, in_axes=(None, 1))(y, bucket.labels) for bucket in buckets]
+        gain = take(jnp.concatenate(sums), where) * heads.score
+    gain = jnp.where(heads.score > 0, gain, -1.0)
+    local = min(c1, n)
+    value, index = first(gain, local)
+    group = base + index.astype(jnp.int32)
     if shards > 1:
-        found = jax.tree.map(_all_gather, found)
-        value, index = first(found.bound, min(c1, shards * min(c1, n)))
-        found = jax.tree.map(lambda a: a if a.ndim == 0 else a[..., index], found)
-    # A list that holds every row leaves nothing outside: then all of it may pass.
-    cut_gain = jnp.float32(-1) if c1 >= shards * n else found.bound[-1]
-    cut_row, order = found.row[-1], jnp.argsort(found.row)
-    found = jax.tree.map(lambda a: a if a.ndim == 0 else a[..., order], found)
-    return alive, found._replace(cut_gain=cut_gain, cut_row=cut_row)
+        value, group = (jax.lax.all_gather(a, AXIS, tiled=True) for a in (value, group))
+        value, index = first(value, min(c1, shards * local))
+        group = take(group, index)
+    if whole:
+        return heads, Shortlist(group, value, jnp.float32(-1), jnp.int32(NO_ROW))
+    outside = (gain == value[-1]) & (base + jnp.arange(n, dtype=jnp.int32) > group[-1])
+    cut_row = jnp.min(jnp.where(outside, heads.row, NO_ROW))
+    return heads, Shortlist(group, value, value[-1], jax.lax.pmin(cut_row, AXIS))
 
 
 def first(values: Float[Array, " N"], count: int) -> tuple[Float[Array, " C"], Int[Array, " C"]]:
@@ -98,47 +140,17 @@ def first(values: Float[Array, " N"], count: int) -> tuple[Float[Array, " C"], I
     return jax.lax.optimization_barrier(value), jax.lax.optimization_barrier(index)
 
 
-def _bucket_gains(kind: str, phi: Phi, state: State, bucket: Bucket) -> Array:
-    kernel, rows = KERNELS[kind], Row(*bucket)
+def _exact_gains(phi: Phi, x: Array, bucket: Bucket) -> Array:
+    gains = jax.vmap(partial(exact_gain, phi, x), in_axes=(1, 1, 0))
     count = bucket.score.shape[0]
-    if kind == "first_order" or count <= BLOCK:
-        return gains(kernel, phi, state, rows)
+    if count <= BLOCK:
+        return gains(*bucket)
     blocks = -(-count // BLOCK)
-    last = count - BLOCK  # the last block overlaps the one before it: same rows, same bits
+    last = count - BLOCK  # the last block overlaps the one before it
 
     def one(i):
         start = jnp.minimum(i * BLOCK, last)
-        block = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, BLOCK, a.ndim - 1), rows)
-        return gains(kernel, phi, state, block)
+        return gains(*jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, BLOCK, a.ndim - 1), bucket))
 
     whole = jax.lax.map(one, jnp.arange(blocks))
     return jnp.concatenate([whole[:-1].reshape(-1), whole[-1][blocks * BLOCK - count :]])
-
-
-def _gather(buckets, where, value, index, base, pad) -> Candidates:
-    """The rows at ``index`` of this shard, brought to the widest bucket's width."""
-    column = take(where, index)
-    widest = max(bucket.labels.shape[0] for bucket in buckets)
-    rows: Any = None
-    offset = 0
-    for bucket in buckets:
-        size = bucket.score.shape[0]
-        here = jax.tree.map(lambda a: a[..., jnp.clip(column - offset, 0, size - 1)], bucket)  # noqa: B023
-        missing = ((0, widest - bucket.labels.shape[0]), (0, 0))
-        wide = Bucket(
-            jnp.pad(here.labels, missing, constant_values=pad),
-            None if here.part is None else jnp.pad(here.part, missing),
-            here.score,
-        )
-        inside = (column >= offset) & (column < offset + size)
-        rows = wide if rows is None else jax.tree.map(partial(jnp.where, inside), wide, rows)
-        offset += size
-    row = base + index.astype(jnp.int32)
-    return Candidates(row, rows.labels, rows.part, rows.score, value, jnp.float32(-1), jnp.int32(0))
-
-
-def _all_gather(a):
-    """Shards laid end to end along the last axis."""
-    if a.ndim == 0:
-        return a
-    return jax.lax.all_gather(a, AXIS, axis=a.ndim - 1, tiled=True)

@@ -1,28 +1,32 @@
-"""The greedy selection: full passes over all rows, inner passes over the candidates, and a host that counts.
+"""The greedy selection: full passes over all groups, a heap over the candidates, and a host that counts.
 
 The host decides nothing that the picks depend on: where it cuts the work into calls, and when it writes a checkpoint,
 leaves every pick as it is, because each pick is the first row of the whole pool at its state.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 from jaxtyping import Float32, Int64
 
-from mig_jax.engine.full_pass import AXIS, full_pass
-from mig_jax.engine.inner_pass import inner_pass
-from mig_jax.engine.kernels import KERNELS, State
-from mig_jax.engine.problem import Problem
+from mig_jax.engine.blocks import Blocks
+from mig_jax.engine.full_pass import AXIS
+from mig_jax.engine.kernels import KERNELS, label_gains
+from mig_jax.engine.lazy_heap import last_seen, make_heap, pick
+from mig_jax.engine.problem import Problem, Side, make_labels
+from mig_jax.engine.resident import Resident
+from mig_jax.errors import UserError
+from mig_jax.gain.phi import Phi
+from mig_jax.graph.label_graph import Propagation
 from mig_jax.runtime.progress import Progress, silent
 
 C1 = 16_384
-C2 = 256
 SEGMENT = 1_024  # picks a call at most: how often the host hears of progress
 
 
@@ -39,7 +43,7 @@ class Snapshot:
 class Result:
     """``points`` int64 ``[n]`` and ``gains`` float32 ``[n]``, in order. Fewer than asked where no row gains any more.
 
-    ``counts``: full passes, level-2 rounds and calls.
+    ``counts``: full passes, looks (gains computed by the heap) and calls.
     """
 
     points: Int64[np.ndarray, " n"]
@@ -53,7 +57,6 @@ def greedy(
     mesh: Mesh,
     *,
     c1: int = C1,
-    c2: int = C2,
     segment: int = SEGMENT,
     inner: str = "auto",
     progress: Progress = silent,
@@ -66,76 +69,105 @@ def greedy(
       problem: laid out for as many shards as the mesh has devices.
       n: picks, at most the number of candidates; picking ends early when every gain left is 0.
       mesh: one axis, "pool"; may span processes, which then all call this with equal arguments.
-      c1, c2: candidates of the two levels: speed only.
-      inner: where the inner passes run: "device" (one of the mesh's), "host" (the CPU beside it: small dependent steps
-        are faster there than on an accelerator), or "auto": the host for the first-order gain on an accelerator. The
-        full pass then only adds what the host computed, so the picks are those of a CPU run, bit for bit. The exact
-        gain has functions that each backend rounds in its own way: it stays on one.
+      c1: candidates of a full pass: speed only.
+      inner: where the heap lives: "host" (the CPU), "device" (one of the mesh's), or "auto": the host. Its steps are
+        small and each waits for the one before, which no accelerator likes. The full pass then only adds what the host
+        computed, so the picks of a machine with an accelerator are those of one without, bit for bit.
       resume: go on from here.
-      on_snapshot: called after every inner pass; decides itself what to keep.
+      on_snapshot: called after every call of the heap; decides itself what to keep.
     """
     if problem.shards != mesh.shape[AXIS]:
         raise ValueError(f"problem for {problem.shards} shards on a mesh of {mesh.shape[AXIS]} devices")
-    kernel = KERNELS[problem.kind]
-    home = _home(mesh, inner, problem.kind)
-    c1 = min(max(c1, 1), len(problem.where))
-    labels = jax.device_put(problem.labels, home)
+    home = _home(mesh, inner)
+
+    def source(taken: np.ndarray, state: Any) -> Resident:
+        return Resident(problem, mesh, c1, taken, state, home)
+
+    return _select(problem.side, source, min(n, problem.rows), home, segment, progress, resume, on_snapshot)
+
+
+def greedy_from_disk(
+    folder: Path,
+    p: Propagation,
+    phi: Phi,
+    n: int,
+    *,
+    c1: int = C1,
+    segment: int = SEGMENT,
+    progress: Progress = silent,
+    resume: Snapshot | None = None,
+    on_snapshot: Callable[[Snapshot], None] | None = None,
+) -> Result:
+    """The same picks, by the first-order gain, from what BlockWriter wrote: memory does not grow with the pool.
+
+    ``counts`` has besides: blocks_read and bytes_read.
+    """
+    pools: list[Blocks] = []
+
+    def source(taken: np.ndarray, state: Any) -> Blocks:
+        pools.append(Blocks(folder, c1, taken))
+        if pools[0].num_labels != len(p.ptr) - 1:
+            raise UserError(f"{folder}: blocks of {pools[0].num_labels} labels, a graph of {len(p.ptr) - 1}")
+        return pools[0]
+
+    home = jax.local_devices(backend="cpu")[0]
+    side = Side("first_order", phi, make_labels(p), len(p.ptr) - 1)
+    try:
+        found = _select(side, source, n, home, segment, progress, resume, on_snapshot)
+        reads = {"blocks_read": pools[0].blocks_read, "bytes_read": pools[0].bytes_read} if pools else {}
+        return Result(found.points, found.gains, found.counts | reads)
+    finally:
+        for pool in pools:
+            pool.close()
+
+
+def _select(side: Side, source, n: int, home: Any, segment: int, progress, resume, on_snapshot) -> Result:
+    kernel, native = KERNELS[side.kind], home.platform == "cpu"
+    state = kernel.start(side)
     rows = [] if resume is None else [resume.rows.astype(np.int32)]
     gains = [] if resume is None else [resume.gains]
-    with jax.default_device(home):
-        if resume is None:
-            state = jax.jit(kernel.init, static_argnums=2)(labels, problem.phi, problem.num_labels)
-        else:
-            state = State(*(jax.device_put(a, home) for a in resume.state), *[None] * (3 - len(resume.state)))
-    buckets, where = _place(problem, mesh)
-    alive = _alive(problem, mesh, rows)
-    done = sum(map(len, rows))
-    counts = {"full_passes": 0, "rounds": 0, "calls": 0}
-    pending = np.full(c1, -1, np.int32)  # picked since the last full pass, which is when the shards hear of them
-    fresh_picks: list[np.ndarray] = []
+    if resume is not None:
+        state = type(state)(*resume.state)
+    done, counts = sum(map(len, rows)), {"full_passes": 0, "looks": 0, "calls": 0}
+    if done < n:
+        pool = source(np.concatenate([*rows, np.empty(0, np.int32)]), state)
+        with _exactly(home):
+            labels = jax.device_put(side.labels, home)
     while done < n:
-        pending[:] = -1
-        taken = np.concatenate(fresh_picks) if fresh_picks else np.empty(0, np.int32)
-        pending[: len(taken)] = taken
-        fresh_picks = []
-        replicated: Any = jax.tree.map(np.asarray, state)  # plain arrays are the same on every process
-        alive, found = full_pass(
-            problem.phi, replicated, buckets, where, alive, pending, kind=problem.kind, c1=c1, mesh=mesh
-        )
+        with _exactly(home):
+            y = np.asarray(label_gains(labels, state, native=native)) if kernel.decides else None
+        found = pool.shortlist(y)
         counts["full_passes"] += 1
-        found = jax.tree.map(lambda a: jax.device_put(a.addressable_data(0), home), found)
+        heap = make_heap(found.gain, found.row, found.head, found.end, fresh=kernel.decides)
         before, exhausted = done, False
-        while done < n and not exhausted:
-            out = inner_pass(
-                labels,
-                problem.phi,
-                state,
-                found,
-                jnp.int32(min(n - done, segment)),
-                kind=problem.kind,
-                c2=c2,
-                size=segment,
-            )
-            state, found = out.state, out.candidates
-            exhausted, count = bool(out.exhausted), int(out.picks.count)
-            counts["calls"] += 1
-            counts["rounds"] += int(out.rounds)
-            if count:
-                rows.append(np.asarray(out.picks.row)[:count])
-                gains.append(np.asarray(out.picks.gain)[:count])
-                fresh_picks.append(rows[-1])
-                done += count
-                progress("select", done, n)
-                if on_snapshot is not None:
-                    on_snapshot(_snapshot(rows, gains, state))
-        if done == before:  # the first row of a fresh list always passes, unless it gains nothing
-            best = float(np.asarray(found.bound).max(initial=-1.0))
-            if not best <= 0:  # NaN counts too
-                raise RuntimeError(f"no candidate passed although one gains {best}: full and inner pass disagree")
+        with _exactly(home):
+            listed, queues = jax.device_put((found.labels, found.queues), home)
+            while done < n and not exhausted:
+                limit = np.int32(min(n - done, segment))
+                state, heap, picks, exhausted = pick(
+                    labels, side.phi, state, listed, queues, heap, found.cut, limit,
+                    kind=side.kind, size=segment, native=native,
+                )  # fmt: skip
+                counts["calls"] += 1
+                row = np.asarray(picks.row)
+                count = int((row >= 0).sum())
+                if count:
+                    rows.append(row[:count])
+                    gains.append(np.asarray(picks.gain)[:count])
+                    done += count
+                    progress("select", done, n)
+                    if on_snapshot is not None:
+                        on_snapshot(_snapshot(rows, gains, state))
+        state, heap = jax.tree.map(np.asarray, (state, heap))
+        counts["looks"] += int(heap.looks)
+        pool.taken(found.group, heap.head, last_seen(heap))
+        if done == before and max(heap.top.key, found.cut.gain) <= 0:
             break
+        if done == before and not heap.looks:
+            pool.widen()  # all candidates are equal, and equal to a row outside that comes before them
     picked = np.concatenate(rows) if rows else np.empty(0, np.int32)
     gain = np.concatenate(gains) if gains else np.empty(0, np.float32)
-    return Result(problem.point[picked], gain, counts)
+    return Result(picked.astype(np.int64), gain, counts)
 
 
 def pool_mesh(devices: Sequence[Any] | None = None) -> Mesh:
@@ -144,34 +176,19 @@ def pool_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(chosen, (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
 
 
-def _home(mesh: Mesh, inner: str, kind: str) -> Any:
-    """The device of this process that runs the inner passes: every process repeats them, none waits for another."""
+def _home(mesh: Mesh, inner: str) -> Any:
+    """The device of this process that holds the heap: every process repeats the picks, none waits for another."""
     mine = next(d for d in mesh.devices.flat if d.process_index == jax.process_index())
-    if inner == "device" or mine.platform == "cpu" or (inner == "auto" and kind != "first_order"):
-        return mine
-    if kind != "first_order":
-        raise ValueError("inner=host needs the first-order gain")
-    return jax.local_devices(backend="cpu")[0]
+    return mine if inner == "device" or mine.platform == "cpu" else jax.local_devices(backend="cpu")[0]
 
 
-def _snapshot(rows, gains, state: State) -> Snapshot:
-    parts = tuple(np.asarray(a) for a in state if a is not None)
+@contextmanager
+def _exactly(home: Any) -> Iterator[None]:
+    """On this device, in float64."""
+    with jax.enable_x64(True), jax.default_device(home):
+        yield
+
+
+def _snapshot(rows, gains, state) -> Snapshot:
+    parts = tuple(np.asarray(a) for a in state)
     return Snapshot(np.concatenate(rows).astype(np.int64), np.concatenate(gains), parts)
-
-
-def _put(array: np.ndarray, mesh: Mesh) -> jax.Array:
-    """Shard along the last axis; each process uploads only what its devices hold."""
-    spec = P(*[None] * (array.ndim - 1), AXIS)
-    return jax.make_array_from_callback(array.shape, NamedSharding(mesh, spec), lambda index: array[index])
-
-
-def _place(problem: Problem, mesh: Mesh):
-    return jax.tree.map(lambda a: _put(a, mesh), (problem.buckets, problem.where))
-
-
-def _alive(problem: Problem, mesh: Mesh, picked: list[np.ndarray]) -> jax.Array:
-    alive = np.zeros(len(problem.where), bool)
-    alive[: len(problem.point)] = True
-    for rows in picked:
-        alive[rows] = False
-    return _put(alive, mesh)

@@ -1,7 +1,14 @@
-"""The two gains as the engine runs them: (init, gain, absorb) over a small replicated state.
+"""The two gains as the engine runs them: the state of the labels, a row's gain in it, and what a pick changes.
 
-A kernel knows rows and labels and nothing of candidates, thresholds or devices. ``gain`` is of one row, for vmap.
-Arrays of L + 1 entries keep a last one for padding.
+A kernel knows labels and rows and nothing of candidates, thresholds or devices. State is float64, and what the picks
+are decided by is computed from it in loops over single numbers (see scalar.py): a label has a handful of neighbours,
+and lists padded to a common width would be mostly padding.
+
+First order. y_l = sum_m P[l, m] phi'(x_m) is added up where it is asked for. (Kept up to date instead, a pick would
+change all y two steps away: as fast for 4 neighbours a label, thirty times slower for 40.) A gain is the float32 sum of
+y rounded to float32, here and in the full pass, so that equal rows are equal everywhere.
+
+Exact. The full pass gives bounds: float32, raised by SLACK. A gain is added up in float64 and rounded once.
 """
 
 from collections.abc import Callable
@@ -10,116 +17,127 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
 
-from mig_jax.engine.problem import Labels, Tensor
-from mig_jax.gain.gain import exact_gain, first_order_gain, label_value, take
+from mig_jax.engine.problem import Labels, Side, Tensor
+from mig_jax.engine.scalar import as_one_function, at, put
 from mig_jax.gain.phi import Phi
 
+SLACK = 2.0**-14  # above what float32 may lose in a sum of rises
 
-class State(NamedTuple):
-    """x the mass at each label; for the first-order gain also slope = phi'(x) and y = P slope; float32 ``[L+1]``."""
 
-    x: Float[Array, " L1"]
+class FirstOrder(NamedTuple):
+    """The mass x and the slopes phi'(x); float64 ``[L+1]``, the last is padding's."""
+
+    x: Tensor
     slope: Tensor
-    y: Tensor
 
 
-class Row(NamedTuple):
-    """One row: labels ``[W]``, part ``[W]`` (exact gain only) and score ``[]``; or many, with a last axis more."""
+class Exact(NamedTuple):
+    """The mass x and phi.height(x); float64 ``[L+1]``, the last is padding's."""
 
-    labels: Tensor
+    x: Tensor
+    height: Tensor
+
+
+class Rows(NamedTuple):
+    """Rows as the loops read them: row r owns ``idx[ptr[r]:ptr[r+1]]``, and its parts (exact gain; else None)."""
+
+    ptr: Tensor
+    idx: Tensor
     part: Tensor
-    score: Tensor
 
 
 class Kernel(NamedTuple):
-    """``eager``: a gain is so cheap that all candidates are kept fresh, rather than only the one in front."""
+    """``start(side)`` is the empty selection's state. ``gain(labels, phi, state, rows, r, score)`` float32.
 
-    init: Callable[[Labels, Phi, int], State]
-    gain: Callable[[Phi, State, Row], Array]
-    absorb: Callable[[Labels, Phi, State, Row], State]
-    eager: bool
-
-
-def gains(kernel: Kernel, phi: Phi, state: State, rows: Row) -> Array:
-    """The gain of every row; labels ``[W, B]`` -> ``[B]``."""
-    axes: Any = Row(1, None if rows.part is None else 1, 0)
-    return jax.vmap(partial(kernel.gain, phi, state), in_axes=(axes,))(rows)
-
-
-def _first_order_init(labels: Labels, phi: Phi, num_labels: int) -> State:
-    x = jnp.zeros(num_labels + 1, jnp.float32)
-    slope = phi.slope(x)
-    y = jnp.zeros(num_labels + 1, jnp.float32)
-    for hop in labels.hops:
-        y = y.at[hop.label].set(jax.vmap(label_value, in_axes=(None, 1, 1))(slope, hop.idx, hop.val))
-    return State(x, slope, y)
-
-
-def _first_order_absorb(labels: Labels, phi: Phi, state: State, row: Row) -> State:
-    """x += s P[l] for every tag, phi' with it; then y wherever a phi' is read that has changed.
-
-    One tag after another, and only those there are: the labels of two tags may meet, the order of additions must not
-    depend on chance, and a padded tag would cost as much as a real one.
+    ``absorb(labels, phi, state, rows, start, stop, score)`` adds the row that owns start..stop, or nothing where
+    start = stop. ``decides``: the full pass computes the very gains (else bounds above them).
     """
-    pad = state.x.shape[0] - 1
-    tags = jnp.sum(row.labels != pad)
 
-    def spread(t, carry):
-        x, slope = carry
-        idx, val = _slice_of_p(labels, row.labels[t], pad)
-        x = x.at[idx].add(row.score * val, mode="promise_in_bounds")
-        return x, slope.at[idx].set(phi.slope(take(x, idx)), mode="promise_in_bounds")
-
-    x, slope = jax.lax.fori_loop(0, tags, spread, (state.x, state.slope))
-
-    def refresh(t, y):
-        for hop in labels.hops:
-            near_W = _near(hop, row.labels[t])
-            row_DxW = [matrix.at[:, near_W].get(mode="promise_in_bounds") for matrix in (hop.idx, hop.val)]
-            value_W = jax.vmap(label_value, in_axes=(None, 1, 1))(slope, *row_DxW)
-            y = y.at[take(hop.label, near_W)].set(value_W, mode="promise_in_bounds")
-        return y
-
-    return State(x, slope, jax.lax.fori_loop(0, tags, refresh, state.y))
+    start: Callable[[Side], Any]
+    gain: Callable[..., Any]
+    absorb: Callable[..., Any]
+    decides: bool
 
 
-def _slice_of_p(labels: Labels, label: Array, pad: int) -> tuple[Array, Array]:
-    start = labels.ptr[label]
-    width = labels.reach.shape[0]
-    inside = labels.reach < labels.ptr[label + 1] - start
-    idx = jax.lax.dynamic_slice_in_dim(labels.idx, start, width)
-    val = jax.lax.dynamic_slice_in_dim(labels.val, start, width)
-    return jnp.where(inside, idx, pad), jnp.where(inside, val, 0.0)
+def _first_order_start(side: Side) -> FirstOrder:
+    x = np.zeros(side.num_labels + 1)
+    return FirstOrder(x, side.phi.slope(x))
 
 
-def _near(hop, label: Array) -> Array:
-    start = hop.ptr[label]
-    near = jax.lax.dynamic_slice_in_dim(hop.near, start, hop.reach.shape[0])
-    return jnp.where(hop.reach < hop.ptr[label + 1] - start, near, hop.label.shape[0] - 1)
+def _y(labels: Labels, slope, label):
+    """y of one label, in float32. Labels without neighbours at all (padding): 0."""
+    total = jax.lax.fori_loop(
+        at(labels.ptr, label),
+        at(labels.ptr, label + 1),
+        lambda e, total: total + at(labels.val, e) * at(slope, at(labels.idx, e)),
+        jnp.zeros((), jnp.float64),
+    )
+    return total.astype(jnp.float32)
 
 
-def _exact_init(labels: Labels, phi: Phi, num_labels: int) -> State:
-    return State(jnp.zeros(num_labels + 1, jnp.float32), None, None)
+@partial(jax.jit, static_argnames=("native",))
+def label_gains(labels: Labels, state: FirstOrder, *, native: bool) -> Any:
+    """y of every label, as rows see it; float32 ``[L+1]``."""
+
+    def run(labels, slope):
+        y = jnp.zeros(slope.shape, jnp.float32)
+        return [jax.lax.fori_loop(0, len(slope), lambda label, y: put(y, label, _y(labels, slope, label)), y)]
+
+    return (as_one_function(run, labels, state.slope) if native else run(labels, state.slope))[0]
 
 
-def _exact_absorb(labels: Labels, phi: Phi, state: State, row: Row) -> State:
-    """x += s part: a row's labels are distinct, and padding adds 0."""
-    return State(state.x.at[row.labels].add(row.score * row.part, mode="promise_in_bounds"), None, None)
+def _first_order_gain(labels: Labels, phi: Phi, state: FirstOrder, rows: Rows, r, score):
+    start = at(rows.ptr, r)
+    return score * jax.lax.fori_loop(
+        start + 1,
+        at(rows.ptr, r + 1),
+        lambda e, total: total + _y(labels, state.slope, at(rows.idx, e)),
+        _y(labels, state.slope, at(rows.idx, start)),
+    )
+
+
+def _first_order_absorb(labels: Labels, phi: Phi, state: FirstOrder, rows: Rows, start, stop, score) -> FirstOrder:
+    """x += s P[l] for every tag, and phi' with it."""
+
+    def tag(t, state):
+        label = at(rows.idx, t)
+        return jax.lax.fori_loop(at(labels.ptr, label), at(labels.ptr, label + 1), edge, state)
+
+    def edge(e, state):
+        k = at(labels.idx, e)
+        x = put(state.x, k, at(state.x, k) + score * at(labels.val, e))
+        return FirstOrder(x, put(state.slope, k, phi.slope(at(x, k))))
+
+    return jax.lax.fori_loop(start, stop, tag, state)
+
+
+def _exact_start(side: Side) -> Exact:
+    x = np.zeros(side.num_labels + 1)
+    return Exact(x, side.phi.height(x))
+
+
+def _exact_gain(labels: None, phi: Phi, state: Exact, rows: Rows, r, score):
+    def term(e, total):
+        k = at(rows.idx, e)
+        return total + phi.rise(at(state.x, k), score * at(rows.part, e), at(state.height, k))
+
+    score = score.astype(jnp.float64)
+    total = jax.lax.fori_loop(at(rows.ptr, r), at(rows.ptr, r + 1), term, jnp.zeros((), jnp.float64))
+    return total.astype(jnp.float32)
+
+
+def _exact_absorb(labels: None, phi: Phi, state: Exact, rows: Rows, start, stop, score) -> Exact:
+    def term(e, state):
+        k = at(rows.idx, e)
+        x = put(state.x, k, at(state.x, k) + score * at(rows.part, e))
+        return Exact(x, put(state.height, k, phi.height(at(x, k))))
+
+    return jax.lax.fori_loop(start, stop, term, state)
 
 
 KERNELS = {
-    "first_order": Kernel(
-        _first_order_init,
-        lambda phi, state, row: first_order_gain(state.y, row.labels, row.score),
-        _first_order_absorb,
-        eager=True,
-    ),
-    "exact": Kernel(
-        _exact_init,
-        lambda phi, state, row: exact_gain(phi, state.x, row.labels, row.part, row.score),
-        _exact_absorb,
-        eager=False,
-    ),
+    "first_order": Kernel(_first_order_start, _first_order_gain, _first_order_absorb, decides=True),
+    "exact": Kernel(_exact_start, _exact_gain, _exact_absorb, decides=False),
 }

@@ -1,32 +1,34 @@
-"""A pool laid out for the engine: rows bucketed by width and cut into shards, label arrays beside them.
+"""A pool laid out for the engine: rows that differ in score alone share a queue, queues are cut into shards.
 
-Only rows with a label and a positive score can ever gain anything: these are the N candidates, in row order. Shard s of
-S holds candidates s n .. (s+1) n - 1. Within a shard rows of similar width share a bucket, padded to the bucket's power
-of two, so that one row with forty tags does not widen a million others.
+Only rows with a label and a positive score can ever gain anything. Of rows with the same labels the gain is the same
+but for the score, so only the best of them that is left can be the next pick: they form one group, a queue ordered by
+(score descending, row ascending), and the engine looks at G groups and never at what waits behind a head. Groups stand
+in the order of their first heads. Shard s of S holds groups s n .. (s+1) n - 1. Within a shard groups of similar width
+share a bucket, padded to the bucket's power of two, so that one row with forty tags does not widen a million others.
 """
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Int64
+import scipy.sparse as sp
+from jaxtyping import Int32
 
 from mig_jax.encode.encoded import Encoded
 from mig_jax.errors import UserError
-from mig_jax.gain.objective import label_rows, propagation_matrix, reached
+from mig_jax.gain.objective import propagation_matrix, reached
 from mig_jax.gain.phi import Phi
 from mig_jax.graph.label_graph import Propagation
 
 NARROWEST = 4
-MOST_HOPS = 500_000_000  # 4 GB of two-hop lists; below it every offset fits int32
 Tensor = Any  # numpy where it is laid out, jax inside the engine: the docstrings give shapes and types
 
 
 class Bucket(NamedTuple):
-    """Rows of one width, shard after shard (``S n_b`` columns): padding has label L, part 0 and score 0.
+    """Groups of one width, shard after shard (``S n_b`` columns): padding has label L, part 0 and score 0.
 
-    ``labels`` int32 ``[W, S n_b]``; ``part`` float32 of that shape for the exact gain, else None; ``score`` float32
-    ``[S n_b]``.
+    ``labels`` int32 ``[W, S n_b]``; for the exact gain also ``part`` float32 of that shape and ``score`` float32
+    ``[S n_b]``, the first head's; else None.
     """
 
     labels: Tensor
@@ -34,51 +36,63 @@ class Bucket(NamedTuple):
     score: Tensor
 
 
-class Hops(NamedTuple):
-    """For every label the labels of one degree class whose y changes with it (two hops), and their rows of P.
+class Groups(NamedTuple):
+    """G groups in CSR. What a group gains by: its labels or, for the exact gain, the labels it reaches and their parts.
 
-    ``ptr`` int32 ``[L+2]`` and ``near`` int32 ``[...]``: positions into the class, label L's list empty; ``width`` the
-    longest list is ``reach.shape[0]``. ``label`` int32 ``[C+1]``: the label at each position (the last is L, padding).
-    ``idx`` int32 and ``val`` float32 ``[D, C+1]``: its row of P, padded.
+    ``ptr`` int64 ``[G+1]``, ``idx`` int32 ``[...]`` ascending, ``part`` float32 ``[...]`` or None. The queue of group g
+    is ``row`` (int32, points) and ``score`` (float32) at ``queue[g] .. queue[g+1] - 1``; ``queue`` int32 ``[G+1]``.
     """
 
-    ptr: Tensor
-    near: Tensor
-    reach: Tensor
-    label: Tensor
-    idx: Tensor
-    val: Tensor
+    ptr: np.ndarray
+    idx: np.ndarray
+    part: np.ndarray | None
+    queue: np.ndarray
+    row: np.ndarray
+    score: np.ndarray
+
+    @property
+    def many(self) -> int:
+        """G."""
+        return len(self.queue) - 1
 
 
 class Labels(NamedTuple):
-    """The label side: P row by row (``ptr`` ``[L+2]``, ``idx``, ``val``, slack at the end), and who must be refreshed.
+    """P by rows: ``ptr`` int32 ``[L+2]``, ``idx`` int32 and ``val`` float64 ``[...]``. Label L is padding, without any.
 
-    ``reach`` is arange(widest row of P). ``hops`` is empty for the exact gain, which needs no y.
+    ``idx`` and ``val`` end in slack up to a power of two: graphs of similar density share a compilation.
     """
 
     ptr: Tensor
     idx: Tensor
     val: Tensor
-    reach: Tensor
-    hops: tuple[Hops, ...]
+
+
+class Side(NamedTuple):
+    """The labels' side of a selection. ``kind`` is "first_order" or "exact", which needs no ``labels``."""
+
+    kind: str
+    phi: Phi
+    labels: Labels | None
+    num_labels: int
 
 
 @dataclass(frozen=True)
 class Problem:
-    """All that the engine needs; host arrays. N candidates, S shards of n rows each, L labels.
+    """All that the engine needs; host arrays.
 
-    ``point`` int64 ``[N]``: the point of each candidate. ``where`` int32 ``[S n]``: a row's column in its shard's
-    buckets laid end to end. ``kind`` is "first_order" or "exact".
+    ``where`` int32 ``[S n]``: a group's column in its shard's buckets laid end to end.
     """
 
-    kind: str
-    phi: Phi
-    labels: Labels
+    side: Side
+    groups: Groups
     buckets: tuple[Bucket, ...]
     where: Int32[np.ndarray, " S_n"]
-    point: Int64[np.ndarray, " N"]
     shards: int
-    num_labels: int
+
+    @property
+    def rows(self) -> int:
+        """How many rows can be picked."""
+        return len(self.groups.row)
 
 
 def make_problem(encoded: Encoded, p: Propagation, phi: Phi, kind: str = "first_order", shards: int = 1) -> Problem:
@@ -86,26 +100,67 @@ def make_problem(encoded: Encoded, p: Propagation, phi: Phi, kind: str = "first_
     count = len(encoded.labels)
     if len(encoded) >= 2**31 or len(p.idx) >= 2**31:
         raise UserError(f"{len(encoded)} rows and {len(p.idx)} edge ends: the engine counts both in 31 bits")
-    point = np.flatnonzero((encoded.label_count > 0) & (encoded.score > 0)).astype(np.int64)
+    groups = make_groups(encoded.label_ptr, encoded.label_idx, encoded.score, count)
     if kind == "exact":
-        reach = reached(label_rows(encoded, point), propagation_matrix(p))
+        rows = sp.csr_array((np.ones(len(groups.idx)), groups.idx, groups.ptr), shape=(len(groups.ptr) - 1, count))
+        reach = reached(rows, propagation_matrix(p))
         reach.sort_indices()
-        ptr, idx, part = reach.indptr.astype(np.int64), reach.indices.astype(np.int32), reach.data.astype(np.float32)
-    else:
-        ptr, idx = _rows(encoded.label_ptr, encoded.label_idx, point)
-        part = None
-    buckets, where = _buckets(ptr, idx, part, encoded.score[point].astype(np.float32), count, shards)
-    return Problem(kind, phi, _labels(p, kind), buckets, where, point, shards, count)
+        groups = groups._replace(
+            ptr=reach.indptr.astype(np.int64), idx=reach.indices.astype(np.int32), part=reach.data.astype(np.float32)
+        )
+    buckets, where = _buckets(groups, count, shards)
+    side = Side(kind, phi, None if kind == "exact" else make_labels(p), count)
+    return Problem(side, groups, buckets, where, shards)
 
 
-def _rows(ptr, idx, rows):
-    """CSR rows ``rows`` of (ptr, idx)."""
-    if len(rows) == len(ptr) - 1:
-        return ptr, idx
-    counts = np.diff(ptr)[rows]
-    out_ptr = np.concatenate([[0], np.cumsum(counts)])
-    source = np.arange(out_ptr[-1]) + np.repeat(ptr[rows] - out_ptr[:-1], counts)
-    return out_ptr, idx[source]
+def make_groups(ptr: np.ndarray, idx: np.ndarray, score: np.ndarray, num_labels: int) -> Groups:
+    """Rows (CSR of labels, any order within a row) to groups of equal label sets."""
+    point = np.flatnonzero((np.diff(ptr) > 0) & (score > 0)).astype(np.int32)
+    ptr, idx = _rows(ptr, idx, point)
+    idx = _sorted_within(ptr, idx, num_labels)
+    score = score[point].astype(np.float32)
+    count, width = len(point), np.diff(ptr)
+    if not count:
+        none = np.zeros(0, np.int32)
+        return Groups(np.zeros(1, np.int64), none, None, np.zeros(1, np.int32), none, np.zeros(0, np.float32))
+    order, new = _by_labels(ptr, idx, width, score, num_labels)
+    first = np.flatnonzero(new)  # where a group starts in `order`
+    by_head = np.argsort(order[first], kind="stable")
+    size = np.diff(np.append(first, count))[by_head]
+    queue = np.concatenate([[0], np.cumsum(size)])
+    rank = order[np.repeat(first[by_head] - queue[:-1], size) + np.arange(count)]
+    heads = rank[queue[:-1]]
+    group_ptr, group_idx = _rows(ptr, idx, heads)
+    return Groups(group_ptr, group_idx, None, queue.astype(np.int32), point[rank], score[rank])
+
+
+def _by_labels(ptr, idx, width, score, num_labels):
+    """Rows ordered so that equal label sets stand together, best first, and where a new set begins."""
+    for seed in range(8):
+        mark = np.random.default_rng([seed, 1504]).integers(0, 2**63, num_labels + 1, dtype=np.uint64)
+        digest = np.add.reduceat(mark[idx], ptr[:-1])  # a sum modulo 2^64 of each label's mark
+        order = np.lexsort((-score, digest))  # stable: then by row
+        same = digest[order][1:] == digest[order][:-1]
+        if _truly_equal(ptr, idx, width, order[1:][same], order[:-1][same]):
+            return order, np.concatenate([[True], ~same])
+    raise AssertionError("eight 64-bit digests of different label sets met")
+
+
+def _truly_equal(ptr, idx, width, a, b) -> bool:
+    """Whether rows a[i] and b[i] have equal labels, for all i: a digest alone would be a bet."""
+    if not np.array_equal(width[a], width[b]):
+        return False
+    return np.array_equal(_rows(ptr, idx, a)[1], _rows(ptr, idx, b)[1])
+
+
+def make_labels(p: Propagation) -> Labels:
+    """P with its slack."""
+    slack = np.zeros(int(power_of_two(len(p.idx))) - len(p.idx))
+    return Labels(
+        np.append(p.ptr, p.ptr[-1]).astype(np.int32),
+        np.concatenate([p.idx, slack]).astype(np.int32),
+        np.concatenate([p.val, slack]),
+    )
 
 
 def power_of_two(value):
@@ -113,10 +168,29 @@ def power_of_two(value):
     return np.int64(1) << np.ceil(np.log2(np.maximum(value, 1))).astype(np.int64)
 
 
-def _buckets(ptr, idx, part, score, num_labels, shards):
-    n_all = len(ptr) - 1
+def _rows(ptr, idx, rows):
+    """CSR rows ``rows`` of (ptr, idx)."""
+    if len(rows) == len(ptr) - 1 and (rows == np.arange(len(rows))).all():
+        return ptr, idx
+    counts = ptr[rows + 1] - ptr[rows]
+    out_ptr = np.concatenate([[0], np.cumsum(counts)])
+    return out_ptr, idx[np.arange(out_ptr[-1]) + np.repeat(ptr[rows] - out_ptr[:-1], counts)]
+
+
+def _sorted_within(ptr, idx, num_labels):
+    """Every row's labels in ascending order: equal sets must add up in equal order."""
+    owner = np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))
+    key = owner * np.int64(num_labels) + idx
+    if (np.diff(key) > 0).all():
+        return idx
+    key.sort()
+    return (key - owner * np.int64(num_labels)).astype(np.int32)
+
+
+def _buckets(groups: Groups, num_labels: int, shards: int):
+    n_all = groups.many
     n = max(1, -(-n_all // shards))
-    width = np.diff(ptr)
+    ptr, width = groups.ptr, np.diff(groups.ptr)
     bucket_of = np.maximum(power_of_two(width), NARROWEST)
     shard_of = np.arange(n_all) // n
     where = np.zeros(shards * n, np.int32)
@@ -133,60 +207,13 @@ def _buckets(ptr, idx, part, score, num_labels, shards):
         entry = np.arange(width[rows].sum()) - np.repeat(np.cumsum(width[rows]) - width[rows], width[rows])
         source = np.repeat(ptr[rows], width[rows]) + entry
         target = np.repeat(column, width[rows])
-        labels[entry, target] = idx[source]
-        parts = None
-        if part is not None:
-            parts = np.zeros(labels.shape, np.float32)
-            parts[entry, target] = part[source]
-        scores = np.zeros(shards * size, np.float32)
-        scores[column] = score[rows]
-        buckets.append(Bucket(labels, parts, scores))
+        labels[entry, target] = groups.idx[source]
+        part = score = None
+        if groups.part is not None:
+            part = np.zeros(labels.shape, np.float32)
+            part[entry, target] = groups.part[source]
+            score = np.zeros(shards * size, np.float32)
+            score[column] = groups.score[groups.queue[rows]]
+        buckets.append(Bucket(labels, part, score))
         offset += size
     return tuple(buckets), where
-
-
-def _labels(p: Propagation, kind: str) -> Labels:
-    count = len(p.ptr) - 1
-    widest = int(power_of_two(np.diff(p.ptr).max(initial=1)))
-    ptr = np.concatenate([p.ptr, p.ptr[-1:]]).astype(np.int32)
-    idx = np.concatenate([p.idx, np.full(widest, count, np.int32)])
-    val = np.concatenate([p.val.astype(np.float32), np.zeros(widest, np.float32)])
-    hops = () if kind == "exact" else _hops(p)
-    return Labels(ptr, idx, val, np.arange(widest, dtype=np.int32), hops)
-
-
-def _hops(p: Propagation) -> tuple[Hops, ...]:
-    """Degree classes keep a hub's long row of P from widening everybody else's."""
-    count = len(p.ptr) - 1
-    degree = np.diff(p.ptr)
-    pattern = propagation_matrix(p)
-    pattern.data = np.ones_like(pattern.data)
-    two_hops = reached(
-        pattern, pattern
-    ).tocsc()  # column m: the labels whose change reaches y_m; the pattern is symmetric
-    classes = np.maximum(power_of_two(degree), 8)
-    hops = []
-    for wide in np.unique(classes):
-        members = np.flatnonzero(classes == wide)
-        near = two_hops[:, members].tocsr()
-        near.sort_indices()
-        longest = int(np.diff(near.indptr).max(initial=1))
-        idx = np.full((int(wide), len(members) + 1), count, np.int32)
-        val = np.zeros((int(wide), len(members) + 1), np.float32)
-        entry = np.arange(degree[members].sum()) - np.repeat(
-            np.cumsum(degree[members]) - degree[members], degree[members]
-        )
-        source = np.repeat(p.ptr[members], degree[members]) + entry
-        target = np.repeat(np.arange(len(members)), degree[members])
-        idx[entry, target], val[entry, target] = p.idx[source], p.val[source]
-        hops.append(
-            Hops(
-                np.concatenate([near.indptr, near.indptr[-1:]]).astype(np.int32),
-                np.concatenate([near.indices, np.zeros(longest, near.indices.dtype)]).astype(np.int32),
-                np.arange(longest, dtype=np.int32),
-                np.concatenate([members, [count]]).astype(np.int32),
-                idx,
-                val,
-            )
-        )
-    return tuple(hops)

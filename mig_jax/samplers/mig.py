@@ -14,10 +14,9 @@ def sample(task: Task, n: int) -> Order:
     problem = make_problem(task.encoded, task.propagation, task.phi, task.gain, mesh.size)
     found = greedy(
         problem,
-        min(n, len(problem.point)),
+        min(n, problem.rows),
         mesh,
         c1=task.c1,
-        c2=task.c2,
         segment=task.segment,
         inner=task.inner,
         progress=task.progress,

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 
 from mig_jax.encode.encoded import Encoded
 from mig_jax.engine import Snapshot
-from mig_jax.engine.greedy import C1, C2, SEGMENT
+from mig_jax.engine.greedy import C1, SEGMENT
 from mig_jax.gain.phi import Phi
 from mig_jax.graph.label_graph import Propagation
 from mig_jax.runtime.progress import Progress, silent
@@ -42,7 +42,6 @@ class Task:
     seed: int = 42
     mesh: Mesh | None = None
     c1: int = C1
-    c2: int = C2
     segment: int = SEGMENT
     inner: str = "auto"
     progress: Progress = field(default=silent)

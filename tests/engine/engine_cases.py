@@ -30,7 +30,6 @@ class Size(NamedTuple):
 
     shards: int
     c1: int
-    c2: int
     segment: int
 
 
@@ -88,7 +87,7 @@ def run(case: Case, n: int, kind: str, size: Size, **more) -> Result:
     """The engine on simulated devices."""
     problem = make_problem(case.encoded, case.graph.propagation(case.alpha), case.phi, kind, size.shards)
     mesh = pool_mesh(jax.devices()[: size.shards])
-    return greedy(problem, n, mesh, c1=size.c1, c2=size.c2, segment=size.segment, **more)
+    return greedy(problem, n, mesh, c1=size.c1, segment=size.segment, **more)
 
 
 def naive(case: Case, kind: str, dtype=np.float64) -> Naive:

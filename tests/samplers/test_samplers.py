@@ -30,7 +30,7 @@ def task(rows: int = 40, count: int = 6, seed: int = 0, phi=None, **changes) -> 
     idx = np.array([label for row in data.labels for label in row], np.int32)
     encoded = Encoded(np.arange(rows), ptr, idx, data.score, names, {})
     ifd = rng.uniform(-0.2, 1.2, rows)
-    settings = {"mesh": pool_mesh(jax.devices()[:1]), "c1": 16, "c2": 4} | changes
+    settings = {"mesh": pool_mesh(jax.devices()[:1]), "c1": 16} | changes
     return data, Task(encoded, graph.propagation(), phi or make_phi(), ifd, **settings)
 
 

@@ -1,0 +1,233 @@
+"""A pool on disk, in blocks of rows that gain alike, of which a pass reads only those that may matter.
+
+A file of blocks, each ``labels`` (uint16 or int32 ``[W, B]``, padded with L), ``score`` (float32 ``[B]``) and ``row``
+(int32 ``[B]``, ascending), and beside it index.npz: where each block begins, its W, its B, and its weight, the largest
+score times number of labels in it. A row's gain is s times a sum of y over its labels, so a block gains at most its
+weight times the largest y, and at most what it gained when it was last read. Rows are sorted into blocks by width and
+by weight as they stream in: light blocks then lie under the cut for good, and are never read.
+"""
+
+import os
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mig_jax.engine.full_pass import first
+from mig_jax.engine.kernels import Rows
+from mig_jax.engine.lazy_heap import NO_ROW, Cut, Queues
+from mig_jax.engine.problem import NARROWEST, power_of_two
+from mig_jax.engine.resident import Candidates
+from mig_jax.errors import UserError
+from mig_jax.gain.gain import labels_sum
+
+BLOCK = 1 << 17  # rows a block
+PER_DOUBLING = 4  # bins of weight for each power of two
+DATA, INDEX = "blocks.bin", "index.npz"
+
+
+class BlockWriter:
+    """Streams rows into blocks; ``with BlockWriter(folder, num_labels) as out: out.add(...)``.
+
+    Memory: at most one block for each width and bin of weight, a few dozen on real pools.
+    """
+
+    def __init__(self, folder: Path, num_labels: int, block: int = BLOCK):
+        self.folder, self.num_labels, self.block = folder, num_labels, block
+        self.dtype = np.dtype(np.uint16 if num_labels < 2**16 else np.int32)
+        self.rows, self.bins, self.index = 0, {}, []
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / (DATA + ".tmp")).open("wb")
+
+    def __enter__(self) -> "BlockWriter":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            for key in sorted(self.bins):
+                self._flush(key, len(self.bins[key][1]))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self._file.close()
+        if kind is not None:
+            return
+        (self.folder / (DATA + ".tmp")).replace(self.folder / DATA)
+        offset, width, size, weight = (
+            (np.array(part) for part in zip(*self.index, strict=True)) if self.index else (np.zeros(0, np.int64),) * 4
+        )
+        np.savez(
+            self.folder / INDEX, offset=offset, width=width, size=size, weight=weight,
+            rows=self.rows, num_labels=self.num_labels,
+        )  # fmt: skip
+
+    def add(self, ptr: np.ndarray, idx: np.ndarray, score: np.ndarray) -> None:
+        """The pool's next rows: CSR of distinct labels, and scores. Rows that can never gain anything only count."""
+        width = np.diff(ptr)
+        first_row, self.rows = self.rows, self.rows + len(width)
+        usable = np.flatnonzero((width > 0) & (score > 0))
+        if not len(usable):
+            return
+        owner = np.repeat(np.arange(len(width)), width)
+        idx = idx[np.lexsort((idx, owner))]  # ascending within a row: equal sets add up in equal order
+        wide = np.maximum(power_of_two(width[usable]), NARROWEST)
+        weight = (score[usable] * width[usable]).astype(np.float32)
+        grade = np.floor(PER_DOUBLING * np.log2(weight)).astype(np.int64)
+        key = np.stack([wide, grade], 1)
+        for w, g in np.unique(key, axis=0):
+            rows = usable[(wide == w) & (grade == g)]
+            labels = np.full((int(w), len(rows)), self.num_labels, self.dtype)
+            entry = np.arange(width[rows].sum()) - np.repeat(np.cumsum(width[rows]) - width[rows], width[rows])
+            source = np.repeat(ptr[rows], width[rows]) + entry
+            labels[entry, np.repeat(np.arange(len(rows)), width[rows])] = idx[source]
+            self._keep((int(w), int(g)), labels, score[rows].astype(np.float32), (first_row + rows).astype(np.int32))
+
+    def _keep(self, key: tuple[int, int], *new: np.ndarray) -> None:
+        there = self.bins.get(key)
+        self.bins[key] = (
+            new if there is None else tuple(np.concatenate(pair, -1) for pair in zip(there, new, strict=True))
+        )
+        while len(self.bins[key][1]) >= self.block:
+            self._flush(key, self.block)
+
+    def _flush(self, key: tuple[int, int], count: int) -> None:
+        labels, score, row = self.bins[key]
+        weight = float((score[:count] * (labels[:, :count] < self.num_labels).sum(0)).max())
+        size = self.block if count == self.block else int(4 ** np.ceil(np.log(max(count, 256)) / np.log(4)))
+        self.index.append((self._file.tell(), key[0], size, weight))
+        pads = (labels[:, :count], self.num_labels), (score[:count], 0), (row[:count], NO_ROW)
+        for part, pad in pads:  # few sizes: each is compiled for
+            wide = [(0, 0)] * (part.ndim - 1) + [(0, size - count)]
+            self._file.write(np.pad(part, wide, constant_values=pad).data)
+        self.bins[key] = (labels[:, count:], score[count:], row[count:])
+
+
+class Blocks:
+    """Where the shortlists of a greedy over blocks come from; the counterpart of Resident.
+
+    Args:
+      folder: what BlockWriter wrote.
+      c1: candidates of a pass.
+      taken: the rows picked before, if any.
+
+    Raises:
+      UserError: the folder holds no blocks, or not all of them.
+    """
+
+    def __init__(self, folder: Path, c1: int, taken: np.ndarray):
+        try:
+            with np.load(folder / INDEX, allow_pickle=False) as stored:
+                self.offset, self.width, self.size = stored["offset"], stored["width"], stored["size"]
+                self.weight = stored["weight"].astype(np.float32)
+                self.rows, self.num_labels = int(stored["rows"]), int(stored["num_labels"])
+            self._file = os.open(folder / DATA, os.O_RDONLY)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{folder}: no blocks of a pool ({error})") from error
+        self.dtype = np.dtype(np.uint16 if self.num_labels < 2**16 else np.int32)
+        self.bytes = self.size * (self.width * self.dtype.itemsize + 8)
+        expected = int((self.offset + self.bytes).max(initial=0))
+        if os.fstat(self._file).st_size != expected:
+            os.close(self._file)
+            raise UserError(f"{folder / DATA}: {expected} bytes expected; written only in part, or changed since")
+        self.c1 = max(1, min(c1, int(self.size.sum())))
+        self.room = int(power_of_two(self.c1 * int(self.width.max(initial=1))))
+        self.bound = np.full(len(self.size), np.inf, np.float32)
+        self.gone = np.sort(taken.astype(np.int32))
+        self.blocks_read = self.bytes_read = 0
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def shortlist(self, y: np.ndarray) -> Candidates:
+        """The first rows, by y (the labels' gains), of the blocks that may hold any of them."""
+        # 1 + 2^-20: the product may round below a gain that it bounds
+        np.minimum(self.bound, self.weight * y.max() * np.float32(1 + 2**-20), out=self.bound)
+        best = _Best(self.c1)
+        y = jax.device_put(y)
+        for block in np.argsort(-self.bound, kind="stable"):
+            if best.full and self.bound[block] < best.gain[-1]:
+                break
+            labels, score, row = self._read(block)
+            keep = min(self.c1, self.size[block])
+            gone = np.searchsorted(row, self.gone)
+            gone = gone[(gone < len(row)) & (row[np.minimum(gone, len(row) - 1)] == self.gone)]
+            score[gone] = 0
+            value, index = _block_top(y, labels, score, keep=int(keep))
+            value, index = np.asarray(value), np.asarray(index)
+            self.bound[block] = value[0]
+            fits = value >= best.gain[-1] if best.full else value > 0
+            best.add(value[fits], row[index[fits]], score[index[fits]], labels[:, index[fits]])
+        return self._candidates(best)
+
+    def taken(self, group: np.ndarray, head: np.ndarray, bound: np.ndarray) -> None:
+        """The listed rows whose queue of one has moved on are gone."""
+        self.gone = np.sort(np.concatenate([self.gone, group[head > np.arange(len(head))]]))
+
+    def _read(self, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        width, size = int(self.width[block]), int(self.size[block])
+        data = bytearray(int(self.bytes[block]))
+        done = 0
+        while done < len(data):
+            count = os.preadv(self._file, [memoryview(data)[done:]], int(self.offset[block]) + done)
+            if not count:
+                raise UserError("the file of blocks has shrunk while it was read")
+            done += count
+        self.blocks_read += 1
+        self.bytes_read += len(data)
+        cut = width * size * self.dtype.itemsize
+        labels = np.frombuffer(data, self.dtype, width * size).reshape(width, size)
+        return labels, np.frombuffer(data, np.float32, size, cut), np.frombuffer(data, np.int32, size, cut + 4 * size)
+
+    def _candidates(self, best: "_Best") -> Candidates:
+        count = len(best.gain)
+        missing = self.c1 - count
+        wide = best.labels.shape[0]
+        counts = (best.labels < self.num_labels).sum(0)
+        ptr = np.zeros(self.c1 + 1, np.int32)
+        np.cumsum(counts, out=ptr[1 : count + 1])
+        ptr[count + 1 :] = ptr[count]
+        idx = np.zeros(self.room, np.int32)
+        idx[: ptr[-1]] = best.labels.T[np.arange(wide) < counts[:, None]]
+        row = np.pad(best.row, (0, missing))
+        score = np.pad(best.score, (0, missing))
+        gain = np.pad(best.gain, (0, missing), constant_values=-1)
+        head = np.arange(self.c1, dtype=np.int32)
+        cut = Cut(np.float32(-1), np.int32(0))
+        if best.full:
+            cut = Cut(best.gain[-1], best.row[-1] + np.int32(1))
+        return Candidates(row, gain, row, head, head + np.int32(1), Rows(ptr, idx, None), cut, Queues(row, score))
+
+
+class _Best:
+    """The first ``count`` rows so far, in (gain descending, row ascending)."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self.gain, self.row, self.score = np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(0, np.float32)
+        self.labels = np.zeros((NARROWEST, 0), np.int32)
+
+    @property
+    def full(self) -> bool:
+        return len(self.gain) >= self.count
+
+    def add(self, gain: np.ndarray, row: np.ndarray, score: np.ndarray, labels: np.ndarray) -> None:
+        wide = max(len(labels), len(self.labels))
+        pad = np.iinfo(np.int32).max
+        both = [
+            np.pad(a.astype(np.int32), ((0, wide - len(a)), (0, 0)), constant_values=pad) for a in (self.labels, labels)
+        ]
+        gain, row = np.concatenate([self.gain, gain]), np.concatenate([self.row, row])
+        order = np.lexsort((row, -gain))[: self.count]
+        self.gain, self.row = gain[order], row[order]
+        self.score = np.concatenate([self.score, score])[order]
+        self.labels = np.concatenate(both, 1)[:, order]
+
+
+@partial(jax.jit, static_argnames=("keep",))
+def _block_top(y: Any, labels: Any, score: Any, *, keep: int) -> tuple[Any, Any]:
+    """The first ``keep`` gains of a block and their columns; -1 where the score is 0."""
+    gain = jax.vmap(labels_sum, in_axes=(None, 1))(y, labels.astype(jnp.int32)) * score
+    return first(jnp.where(score > 0, gain, -1.0), keep)

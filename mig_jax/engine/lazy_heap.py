@@ -1,0 +1,170 @@
+"""Picks among the candidates of a full pass, without looking at any other row (Minoux's lazy greedy, as one loop).
+
+A heap orders the candidates by (gain when last looked at descending, row ascending). One turn of the loop:
+
+    the first candidate was looked at since the last pick?    it is the next pick: take it, its queue moves up
+    look at it (at the new head of its queue) again, and let it sink to its place
+    stop where the first no longer comes before the cut, for then a row outside may be next
+
+Gains only fall, so what was seen earlier bounds what is: a first candidate that is fresh comes before all others.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mig_jax.engine.kernels import KERNELS, Rows
+from mig_jax.engine.problem import Labels, Tensor
+from mig_jax.engine.scalar import as_one_function, at, put
+from mig_jax.gain.phi import Phi
+
+NO_ROW = np.int32(2**31 - 1)
+BELOW_ALL = np.float32(-2)  # the key of no candidate; -1 is that of an empty queue
+
+
+class Queues(NamedTuple):
+    """Points in the order of all queues (``row`` int32 ``[N]``) and their scores (float32)."""
+
+    row: Tensor
+    score: Tensor
+
+
+class Top(NamedTuple):
+    """The first candidate: its key, row, slot and place in the queues, and whether it was looked at in this state."""
+
+    key: Tensor
+    row: Tensor
+    slot: Tensor
+    head: Tensor
+    fresh: Tensor
+
+
+class Heap(NamedTuple):
+    """Candidates in heap order, ``[C+1]`` (the last is below all); by slot ``[C]`` the place of the queue's head, the
+    queue's end, and the number of picks when it was last looked at. ``count``: picks so far. ``looks``: evaluations."""
+
+    key: Tensor
+    row: Tensor
+    slot: Tensor
+    head: Tensor
+    end: Tensor
+    seen: Tensor
+    top: Top
+    count: Tensor
+    looks: Tensor
+
+
+class Picks(NamedTuple):
+    """What one call picked, in order: ``row`` int32 and ``gain`` float32 ``[B]``."""
+
+    row: Tensor
+    gain: Tensor
+
+
+class Cut(NamedTuple):
+    """Rows outside come after a candidate whose gain is above ``gain``, or equals it and whose row is below ``row``."""
+
+    gain: Tensor
+    row: Tensor
+
+
+def make_heap(key: np.ndarray, row: np.ndarray, head: np.ndarray, end: np.ndarray, fresh: bool) -> Heap:
+    """Candidates in any order; ``fresh``: their keys are gains of the present state, not only bounds."""
+    order = np.lexsort((row, -key)).astype(np.int32)  # a sorted list is a heap
+    seen = np.full(len(key), 0 if fresh else -1, np.int32)
+    top = Top(key[order[0]], row[order[0]], order[0], head[order[0]], np.bool_(fresh))
+    key, row = np.append(key[order], BELOW_ALL), np.append(row[order], NO_ROW)
+    return Heap(key, row, np.append(order, np.int32(0)), head, end, seen, top, np.int32(0), np.int32(0))
+
+
+def last_seen(heap: Heap) -> np.ndarray:
+    """The gain last seen of each candidate, by slot; float32 ``[C]``."""
+    seen = np.empty(len(heap.head), np.float32)
+    seen[np.asarray(heap.slot)[:-1]] = np.asarray(heap.key)[:-1]
+    return seen
+
+
+@partial(jax.jit, static_argnames=("kind", "size", "native"))
+def pick(
+    labels: Labels | None,
+    phi: Phi,
+    state: Any,
+    rows: Rows,
+    queues: Queues,
+    heap: Heap,
+    cut: Cut,
+    limit: Any,
+    *,
+    kind: str,
+    size: int,
+    native: bool,
+) -> tuple[Any, Heap, Picks, Any]:
+    """Up to ``limit`` <= ``size`` picks: (state, heap, picks, whether the candidates are exhausted).
+
+    ``native``: compiled for a CPU.
+    """
+    run = partial(_run, kind, size)
+    args = (labels, phi, state, rows, queues, heap, cut, limit)
+    return as_one_function(run, *args) if native else run(*args)
+
+
+def _run(kind, size, labels, phi, state, rows, queues, heap, cut, limit):
+    picks = Picks(jnp.full(size, -1, jnp.int32), jnp.zeros(size, jnp.float32))
+    before = heap.count
+    turn = partial(_turn, KERNELS[kind], labels, phi, rows, queues, before)
+    state, heap, picks = jax.lax.while_loop(
+        lambda c: _passes(c[1].top, cut) & (c[1].count - before < limit), turn, (state, heap, picks)
+    )
+    return state, heap, picks, ~_passes(heap.top, cut)
+
+
+def _passes(top: Top, cut: Cut):
+    return (top.key > 0) & _comes_first(top.key, top.row, cut.gain, cut.row)
+
+
+def _comes_first(key, row, other_key, other_row):
+    return (key > other_key) | ((key == other_key) & (row < other_row))
+
+
+def _turn(kernel, labels, phi, rows, queues, before, carry):
+    state, heap, picks = carry
+    key, row, slot, head, fresh = heap.top
+    start = at(rows.ptr, slot)
+    stop = jnp.where(fresh, at(rows.ptr, slot + 1), start)
+    state = kernel.absorb(labels, phi, state, rows, start, stop, at(queues.score, head))
+    place = heap.count - before
+    picks = Picks(put(picks.row, place, jnp.where(fresh, row, -1)), put(picks.gain, place, key))
+    count = heap.count + fresh.astype(jnp.int32)
+    head = head + fresh.astype(jnp.int32)
+    empty = head >= at(heap.end, slot)
+    next_row = at(queues.row, head)
+    gain = jnp.where(empty, jnp.float32(-1), kernel.gain(labels, phi, state, rows, slot, at(queues.score, head)))
+    heads, seen = put(heap.head, slot, head), put(heap.seen, slot, count)
+    keys, in_row, slots = _sink(heap, gain, next_row, slot)
+    first = at(slots, 0)
+    top = Top(at(keys, 0), at(in_row, 0), first, at(heads, first), at(seen, first) == count)
+    return state, Heap(keys, in_row, slots, heads, heap.end, seen, top, count, heap.looks + 1), picks
+
+
+def _sink(heap: Heap, key, row, slot):
+    """The first place is free: children move up until (key, row) has found its own."""
+    size = heap.key.shape[0] - 1
+
+    def better_child(keys, rows, slots, i):
+        left, right = jnp.minimum(2 * i + 1, size), jnp.minimum(2 * i + 2, size)
+        is_right = _comes_first(at(keys, right), at(rows, right), at(keys, left), at(rows, left))
+        child = jnp.where(is_right, right, left)
+        return at(keys, child), at(rows, child), at(slots, child), child
+
+    def move_up(c):
+        (keys, rows, slots), i, (child_key, child_row, child_slot, child) = c
+        arrays = put(keys, i, child_key), put(rows, i, child_row), put(slots, i, child_slot)
+        return arrays, child, better_child(*arrays, child)
+
+    arrays = heap.key, heap.row, heap.slot
+    start = (arrays, jnp.int32(0), better_child(*arrays, jnp.int32(0)))
+    arrays, i, _ = jax.lax.while_loop(lambda c: _comes_first(c[2][0], c[2][1], key, row), move_up, start)
+    return put(arrays[0], i, key), put(arrays[1], i, row), put(arrays[2], i, slot)
