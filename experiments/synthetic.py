@@ -4,6 +4,7 @@ python -m experiments.synthetic --rows 939000        # the size of Tulu3: prints
 """
 
 import argparse
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -30,19 +31,50 @@ def synthetic_pool(
       integer_scores: scores 1..6, so that gains tie by the thousand.
     """
     rng = np.random.default_rng(seed)
+    rank, reach = _popularity(labels, rng)
+    ptr, label, score = _rows(rows, rank, reach, tags, integer_scores, rng)
+    names = label_names(labels)
+    encoded = Encoded(np.arange(rows), ptr, label, score, names, {})
+    return encoded, _graph(names, degree, max_degree, rng)
+
+
+def synthetic_chunks(
+    rows: int, labels: int, *, tags: float = 4.0, seed: int = 0, chunk: int = 1_000_000
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Rows of the same kind, a chunk at a time: (label_ptr, label_idx, score). For pools larger than memory."""
+    rank, reach = _popularity(labels, np.random.default_rng(seed))
+    for part, start in enumerate(range(0, rows, chunk)):
+        rng = np.random.default_rng([seed, 1, part])
+        yield _rows(min(chunk, rows - start), rank, reach, tags, False, rng)
+
+
+def synthetic_graph(labels: int, degree: float = 4.0, max_degree: int = 21, seed: int = 0) -> LabelGraph:
+    """The label graph alone."""
+    return _graph(label_names(labels), degree, max_degree, np.random.default_rng([seed, 2]))
+
+
+def label_names(labels: int) -> tuple[str, ...]:
+    """Sorted."""
+    return tuple(f"label {i:06d}" for i in range(labels))
+
+
+def _popularity(labels: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Labels from the most frequent down, and the cumulated frequencies."""
     popularity = 1.0 / np.arange(1, labels + 1) ** 0.8
-    rank = rng.permutation(labels)
+    return rng.permutation(labels), np.cumsum(popularity) / popularity.sum()
+
+
+def _rows(rows: int, rank, reach, tags: float, integer_scores: bool, rng: np.random.Generator):
+    labels = len(rank)
     count = np.minimum(1 + rng.poisson(tags - 1, rows), 12)
-    drawn = rank[np.searchsorted(np.cumsum(popularity) / popularity.sum(), rng.random(count.sum())).clip(0, labels - 1)]
+    drawn = rank[np.searchsorted(reach, rng.random(count.sum())).clip(0, labels - 1)]
     owner = np.repeat(np.arange(rows), count)
     key = np.unique(owner * labels + drawn)
     owner, label = key // labels, (key % labels).astype(np.int32)
-    ptr = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=rows))])
+    ptr = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=rows))]).astype(np.int64)
     quality, complexity = rng.normal(4.0, 0.8, rows).clip(1, 6), rng.normal(2.6, 0.8, rows).clip(1, 6)
     score = rng.integers(1, 7, rows).astype(np.float64) if integer_scores else quality * complexity
-    names = tuple(f"label {i:06d}" for i in range(labels))
-    encoded = Encoded(np.arange(rows), ptr.astype(np.int64), label, score, names, {})
-    return encoded, _graph(names, degree, max_degree, rng)
+    return ptr, label, score
 
 
 def _graph(names: tuple[str, ...], degree: float, max_degree: int, rng: np.random.Generator) -> LabelGraph:

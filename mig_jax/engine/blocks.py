@@ -27,6 +27,7 @@ from mig_jax.gain.gain import labels_sum
 
 BLOCK = 1 << 17  # rows a block
 PER_DOUBLING = 4  # bins of weight for each power of two
+BOUND_SLACK = 1 + 2.0**-18  # the product may round below a gain that it bounds
 DATA, INDEX = "blocks.bin", "index.npz"
 
 
@@ -47,20 +48,19 @@ class BlockWriter:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
+        with self._file:
+            if kind is not None:
+                return
             for key in sorted(self.bins):
-                self._flush(key, len(self.bins[key][1]))
+                if len(self.bins[key][1]):
+                    self._flush(key, len(self.bins[key][1]))
             self._file.flush()
             os.fsync(self._file.fileno())
-        self._file.close()
-        if kind is not None:
-            return
         (self.folder / (DATA + ".tmp")).replace(self.folder / DATA)
-        offset, width, size, weight = (
-            (np.array(part) for part in zip(*self.index, strict=True)) if self.index else (np.zeros(0, np.int64),) * 4
-        )
+        parts = np.array(self.index, np.float64).reshape(-1, 4).T
+        offset, width, size = parts[:3].astype(np.int64)
         np.savez(
-            self.folder / INDEX, offset=offset, width=width, size=size, weight=weight,
+            self.folder / INDEX, offset=offset, width=width, size=size, weight=parts[3],
             rows=self.rows, num_labels=self.num_labels,
         )  # fmt: skip
 
@@ -143,11 +143,10 @@ class Blocks:
 
     def shortlist(self, y: np.ndarray) -> Candidates:
         """The first rows, by y (the labels' gains), of the blocks that may hold any of them."""
-        # 1 + 2^-20: the product may round below a gain that it bounds
-        np.minimum(self.bound, self.weight * y.max() * np.float32(1 + 2**-20), out=self.bound)
+        np.minimum(self.bound, self.weight * y.max() * np.float32(BOUND_SLACK), out=self.bound)
         best = _Best(self.c1)
         y = jax.device_put(y)
-        for block in np.argsort(-self.bound, kind="stable"):
+        for block in np.argsort(-self.bound, kind="stable").tolist():
             if best.full and self.bound[block] < best.gain[-1]:
                 break
             labels, score, row = self._read(block)

@@ -92,7 +92,7 @@ def greedy_from_disk(
     phi: Phi,
     n: int,
     *,
-    c1: int = C1,
+    c1: int = 4 * C1,
     segment: int = SEGMENT,
     progress: Progress = silent,
     resume: Snapshot | None = None,

@@ -1,0 +1,146 @@
+"""Pools of tens of millions of rows: in memory, and from disk in less memory than they take.
+
+    python -m experiments.bench_large --rows 10000000,30000000 --picks 50000 --folder /tmp/large --out DIR
+
+For each size, in processes of their own (so that each peak is its own): blocks are written to --folder (unless they are
+there already), the picks are made from them, and made in memory. Prints seconds, what was read, peak memory and
+whether the picks are the same.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def peak_gib() -> float:
+    """This process's own peak of resident memory (ru_maxrss would count its parent's)."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**20
+
+
+def write(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The pool's blocks, streamed."""
+    from experiments.synthetic import synthetic_chunks
+    from mig_jax.engine import BlockWriter
+
+    start, adding = time.perf_counter(), 0.0
+    with BlockWriter(folder, args.labels) as out:
+        for chunk in synthetic_chunks(args.one, args.labels):
+            began = time.perf_counter()
+            out.add(*chunk)
+            adding += time.perf_counter() - began
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return {"seconds": time.perf_counter() - start, "encode_s": adding, "gb": size / 1e9}
+
+
+def disk(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Picks from the blocks: a short run that compiles, then the timed one."""
+    from experiments.synthetic import synthetic_graph
+    from mig_jax.engine import greedy_from_disk
+    from mig_jax.gain import make_phi
+
+    graph, phi = synthetic_graph(args.labels), make_phi()
+    began = time.perf_counter()
+    greedy_from_disk(folder, graph.propagation(), phi, 10, c1=args.c1)
+    warm = time.perf_counter() - began
+    began = time.perf_counter()
+    found = greedy_from_disk(folder, graph.propagation(), phi, args.picks, c1=args.c1)
+    return {"first_s": warm, "seconds": time.perf_counter() - began, "digest": digest(found), **found.counts}
+
+
+def memory(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Picks from the same rows in memory."""
+    from experiments.synthetic import label_names, synthetic_chunks, synthetic_graph
+    from mig_jax.encode import Encoded
+    from mig_jax.engine import greedy, make_problem, pool_mesh
+    from mig_jax.gain import make_phi
+
+    ptr, idx, score = np.zeros(args.one + 1, np.int64), [], np.empty(args.one)
+    row = 0
+    for part_ptr, part_idx, part_score in synthetic_chunks(args.one, args.labels):
+        stop = row + len(part_score)
+        ptr[row + 1 : stop + 1] = part_ptr[1:] + ptr[row]
+        score[row:stop] = part_score
+        idx.append(part_idx)
+        row = stop
+    encoded = Encoded(np.arange(args.one), ptr, np.concatenate(idx), score, label_names(args.labels), {})
+    del idx, ptr, score
+    began = time.perf_counter()
+    problem = make_problem(encoded, synthetic_graph(args.labels).propagation(), make_phi())
+    layout = time.perf_counter() - began
+    greedy(problem, 10, pool_mesh(), c1=args.c1)
+    began = time.perf_counter()
+    found = greedy(problem, args.picks, pool_mesh(), c1=args.c1)
+    return {"layout_s": layout, "seconds": time.perf_counter() - began, "digest": digest(found), **found.counts}
+
+
+def digest(found) -> str:
+    """Of picks and gains, to the last bit."""
+    return hashlib.sha256(found.points.tobytes() + found.gains.tobytes()).hexdigest()[:16]
+
+
+PARTS = {"write": write, "disk": disk, "memory": memory}
+
+
+def apart(part: str, args: argparse.Namespace, rows: int, folder: Path) -> dict[str, Any]:
+    """One part in a process of its own."""
+    command = [sys.executable, "-m", "experiments.bench_large", "--part", part, "--one", str(rows)]
+    command += ["--picks", str(args.picks), "--labels", str(args.labels), "--c1", str(args.c1), "--folder", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{part} of {rows} rows failed:\n{done.stderr[-2000:]}")
+    result = json.loads(done.stdout.splitlines()[-1])
+    shown = {k: f"{v:.2f}" if isinstance(v, float) else v for k, v in result.items()}
+    print(f"  {part:7}" + "  ".join(f"{k}={v}" for k, v in shown.items()), flush=True)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="10000000,30000000", help="sizes, with commas")
+    parser.add_argument("--picks", type=int, default=50_000)
+    parser.add_argument("--labels", type=int, default=4_531)
+    parser.add_argument("--c1", type=int, default=65_536)
+    parser.add_argument("--folder", type=Path, default=Path("runs/large"), help="where the blocks go")
+    parser.add_argument("--skip-memory", action="store_true", help="leave out the run in memory")
+    parser.add_argument("--keep", action="store_true", help="leave the blocks there")
+    parser.add_argument("--out", type=Path, help="a folder for results.json")
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.part:
+        result = PARTS[args.part](args, args.folder)
+        print(json.dumps(result | {"peak_gib": peak_gib()}))
+        return
+    print(f"{os.cpu_count()} cores; {args.picks:,} picks, {args.labels:,} labels", flush=True)
+    results = []
+    for rows in map(int, args.rows.split(",")):
+        folder = args.folder / str(rows)
+        print(f"{rows:,} rows", flush=True)
+        row: dict[str, Any] = {"rows": rows}
+        if not (folder / "index.npz").exists():
+            row["write"] = apart("write", args, rows, folder)
+        row["disk"] = apart("disk", args, rows, folder)
+        if not args.skip_memory:
+            row["memory"] = apart("memory", args, rows, folder)
+            row["same_picks"] = row["disk"]["digest"] == row["memory"]["digest"]
+            print(f"  the same picks: {row['same_picks']}", flush=True)
+        results.append(row)
+        if not args.keep:
+            shutil.rmtree(folder)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "results.json").write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
