@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable
 
 from mig_jax.errors import UserError, fail
+from mig_jax.runtime.stopwatch import begin
 
 USAGE = """\
 mig-jax: select the rows of an instruction-tuning pool that add the most information
 
   mig-jax select [POOL] [key=value ...] [-m]   pool -> selection, report and trace; alone: the bundled pool
-  mig-jax sample SRC --out FILE ...            the same with the flags of yichengchen24/MIG (= xsample sample)
+  mig-jax plan [POOL] [key=value ...]          what that select would take here: seconds, memory, whether it fits
+  mig-jax sample SRC --out FILE ...            select with the flags of yichengchen24/MIG (= xsample sample)
 
   mig-jax COMMAND --help                       all keys of a command; --cfg job: the configuration, not run
   mig-jax --version
@@ -25,6 +27,7 @@ POOL is a file, a folder, a glob or hf:org/name. Examples:
 
 def main(argv: list[str] | None = None) -> None:
     """The ``mig-jax`` command."""
+    begin()
     arguments = sys.argv[1:] if argv is None else argv
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("-h", "--help", "help"):
@@ -33,12 +36,12 @@ def main(argv: list[str] | None = None) -> None:
         from mig_jax import __version__
 
         print(__version__)
-    elif command == "select" and {"-h", "--help"} & set(rest):
-        from mig_jax.help import select_help
+    elif command in ("select", "plan") and {"-h", "--help"} & set(rest):
+        from mig_jax.help import plan_help, select_help
 
-        print(select_help(), end="")
-    elif command == "select":
-        _guarded(lambda: _hydra("select", rest))
+        print((plan_help if command == "plan" else select_help)(), end="")
+    elif command in ("select", "plan"):
+        _guarded(lambda: _hydra(command, rest))
     elif command == "sample":
         from mig_jax.sample import sample
 
@@ -46,7 +49,8 @@ def main(argv: list[str] | None = None) -> None:
     else:
         from mig_jax.config import closest
 
-        fail(f"{command}: no such command; there are select and sample{closest(command, ['select', 'sample'])}")
+        known = ["select", "plan", "sample"]
+        fail(f"{command}: no such command; there are select, plan and sample{closest(command, known)}")
 
 
 xsample = main
@@ -58,6 +62,8 @@ def _hydra(name: str, arguments: list[str]) -> None:
     from mig_jax import commands, sweep
     from mig_jax.overrides import prepare
 
+    if name == "plan" and {"-m", "--multirun"} & set(arguments):
+        raise UserError("mig-jax plan: plans one selection; -m belongs to mig-jax select")
     sys.argv = [f"mig-jax {name}", *prepare(arguments)]
     command, composed = getattr(commands, name), []
 

@@ -62,6 +62,38 @@ def select(raw: DictConfig) -> None:
         fail(disk_error(error))
 
 
+def plan(raw: DictConfig) -> None:
+    """``mig-jax plan``: the configuration of a selection, and what it would take."""
+    import json
+
+    from mig_jax.plan import as_json, plan_keys, run_plan, text
+    from mig_jax.terminal import Terminal
+
+    try:
+        keys = plan_keys(OmegaConf.to_container(raw.plan, resolve=True))  # type: ignore[arg-type]
+        config = select_config(OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "plan"]))
+        out = None if keys.out is None else _json_file(keys.out)
+        with Terminal() as terminal:
+            made = run_plan(config, keys, progress=terminal.progress)
+        if out is not None:
+            out.write_text(json.dumps(as_json(made), indent=1) + "\n", encoding="utf-8")
+        print(text(made), end="")
+    except UserError as error:  # here, before Hydra adds its own lines to it
+        fail(str(error))
+    except OSError as error:
+        fail(disk_error(error))
+
+
+def _json_file(name: str) -> Path:
+    """Where the plan's numbers go; refused before anything is measured."""
+    path = Path(name).expanduser()
+    if path.suffix != ".json":
+        raise UserError(f"plan.out={name}: must end in .json")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise UserError(f"plan.out={name}: {'is a folder' if path.is_dir() else f'there is no folder {path.parent}'}")
+    return path
+
+
 def run_and_tell(
     config: SelectConfig, out: str | None, command: str, sample_file: str | None = None, *, brief: bool = False
 ) -> None:

@@ -11,6 +11,17 @@ bundled pool is used. Every key below can be given as key=value (graph.degree=6,
 one of its options (phi=log).
 -m runs every combination of values with commas (graph.threshold=0.6,0.7); --cfg job prints the configuration.
 """
+PLAN_HEAD = """\
+mig-jax plan [POOL] [key=value ...]
+
+What mig-jax select with the same arguments would take on this machine: seconds by stage, memory, whether it fits. It
+takes every key of mig-jax select (mig-jax select --help), reads the first megabytes of the pool, measures the machine
+once (half a minute; kept in the cache) and writes no run. Of a pool that does not exist yet say what it is like:
+
+  mig-jax plan pool.jsonl.gz n=50000
+  mig-jax plan plan.rows=30_000_000 plan.labels=4531 plan.tags=4 plan.bytes=3200 graph.degree=4 n=50000
+
+"""
 GROUPS = ("pool", "embedder", "phi", "sampler", "experiment")
 SHARED = "base"
 
@@ -24,6 +35,11 @@ def select_help() -> str:
         how = f"+{group}=NAME with -m" if group == "experiment" else f"{group}=NAME"
         parts.append(f"{group} ({how})\n" + "".join(_option(file) for file in _files(conf / group)))
     return "\n".join(parts)
+
+
+def plan_help() -> str:
+    """The keys that plan has of its own."""
+    return PLAN_HEAD + _keys((importlib.resources.files("mig_jax.conf") / "plan.yaml").read_text(encoding="utf-8"))
 
 
 def _files(folder: Traversable) -> list[Traversable]:

@@ -15,7 +15,6 @@ from mig_jax.errors import UserError
 from mig_jax.graph import LabelGraph, label_graph
 from mig_jax.graph.label_graph import check_threshold
 from mig_jax.models.checkpoint import EmbedderSpec
-from mig_jax.models.embed import find_embedder
 from mig_jax.pool import Pool, load_pool
 from mig_jax.runtime.cache import ArrayCache, one_at_a_time
 from mig_jax.runtime.progress import Progress, silent
@@ -100,6 +99,8 @@ def embed_labels(
     labels: Sequence[str], spec: EmbedderSpec, cache: Path | None, progress: Progress = silent
 ) -> tuple[np.ndarray, list[str]]:
     """Unit embeddings of the labels, no prefix, float32 ``[L, d]``; and what names them in the cache."""
+    from mig_jax.models.embed import find_embedder  # Flax: half a second that a stored graph need not wait for
+
     fingerprint, load = find_embedder(spec)
     if not spec.normalize:
         raise UserError("embedder.normalize=false: a label graph needs unit embeddings")

@@ -7,7 +7,7 @@ from mig_jax.config import closest
 from mig_jax.errors import UserError
 
 KEY = re.compile(r"^[+~]*[A-Za-z_][\w./@]*(=|$)")
-PATHS = ("pool.path", "pool.valid_tags", "out", "graph.path", "embedder.path", "cache")
+PATHS = ("pool.path", "pool.valid_tags", "out", "graph.path", "embedder.path", "cache", "plan.out")
 SPECIAL = set("=(){}[]~&:;, '\"\\%!?*#$")
 NO_TEXT = re.compile(
     r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf|nan|true|false", re.I

@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,22 +25,9 @@ from mig_jax.report import page
 from mig_jax.run_facts import facts_of, remarks
 from mig_jax.runtime import processes
 from mig_jax.runtime.progress import Progress, silent
+from mig_jax.runtime.stopwatch import Stopwatch
 from mig_jax.samplers import Task, find_sampler
 from mig_jax.solve import check_budgets, solve
-
-
-class Stopwatch:
-    """Seconds by stage, in the order of the stages."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time what happens inside."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def run_select(
@@ -89,7 +75,8 @@ def run_select(
         if snapshot is not None:
             tell(f"resuming after {len(snapshot.rows):,} picks")
         task = replace(task, resume=snapshot, on_snapshot=checkpoint)
-        solved = solve(sampler, task, config.budgets, config.export.runners_up, watch.stage)
+        with watch.compiling():
+            solved = solve(sampler, task, config.budgets, config.export.runners_up, watch.stage)
 
         def write() -> None:
             if claimed is None:
@@ -196,7 +183,6 @@ def _task(
         seed=config.seed,
         mesh=mesh,
         c1=config.engine.c1,
-        c2=config.engine.c2,
         segment=config.engine.segment,
         inner=config.engine.inner,
         progress=progress,

@@ -8,11 +8,12 @@ import numpy as np
 
 from mig_jax.encode import Encoded
 from mig_jax.export import RunFacts, RunnersUp
+from mig_jax.export.shares import LabelShares
 from mig_jax.graph import LabelGraph
 from mig_jax.pool import Pool
 from mig_jax.samplers import Sampler, Task
 from mig_jax.samplers.order import Order
-from mig_jax.solve import Solved, named_shares
+from mig_jax.solve import Solved
 
 
 def facts_of(
@@ -36,7 +37,7 @@ def facts_of(
         # Gains in float64, by the same formula: what a person reads does not depend on the backend that picked.
         gains = c.first_order if task.gain == "first_order" else c.exact
         order = Order(order.points, np.asarray(gains), order.reason, order.rounds)
-        labels_earned = named_shares(encoded, c.share_ptr, c.share_label, c.share)
+        labels_earned = LabelShares(encoded.labels, c.share_ptr, c.share_label, c.share)
         runners_up = RunnersUp(near, near_gains, near_labels)
     devices = jax.devices()
     return RunFacts(

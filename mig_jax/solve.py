@@ -1,9 +1,8 @@
 """One selection, from arrays to everything that can be said of it: shared by the command line and the Python API."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,13 @@ from jaxtyping import Float64, Int64
 
 from mig_jax.encode import Encoded
 from mig_jax.errors import UserError
+from mig_jax.export.shares import LabelShares, Shares
 from mig_jax.gain import Certificate, Curve, certify, curve
 from mig_jax.gain.certificate import exact_gains
 from mig_jax.gain.objective import first_order_gains, gains_at
 from mig_jax.samplers import Order, Sampler, Task
 
 CURVE_POINTS = 48
-Shares = list[tuple[str, float]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Solved:
     order_curves: dict[int, Curve]
     certificate: dict[int, Certificate]
     random_objective: dict[int, float]
-    runners_up: tuple[Int64[np.ndarray, " r"], Float64[np.ndarray, " r"], list[Shares]]
+    runners_up: tuple[Int64[np.ndarray, " r"], Float64[np.ndarray, " r"], Sequence[Shares]]
 
 
 def check_budgets(budgets: tuple[int, ...], encoded: Encoded, rows: int) -> None:
@@ -94,17 +93,8 @@ def _judge(sampler: Sampler, task: Task, budgets: tuple[int, ...], order: Order,
     )
 
 
-def named_shares(encoded: Encoded, ptr: np.ndarray, label: np.ndarray, share: np.ndarray) -> list[Shares]:
-    """(label, share of the gain) of each pick, the largest first."""
-    out = []
-    for a, b in pairwise(ptr):
-        order = np.argsort(-share[a:b], kind="stable") + a
-        out.append([(encoded.labels[label[i]], float(share[i])) for i in order])
-    return out
-
-
 def _nobody():
-    return np.zeros(0, np.int64), np.zeros(0), []
+    return np.zeros(0, np.int64), np.zeros(0), ()
 
 
 def _runners_up(task: Task, picked: np.ndarray, x: np.ndarray, most: int):
@@ -118,4 +108,4 @@ def _runners_up(task: Task, picked: np.ndarray, x: np.ndarray, most: int):
     gains = np.where(left, of_all(task.encoded, task.propagation, task.phi, x), -1.0)
     best = np.argsort(-gains, kind="stable")[:most]
     gains, ptr, label, share = gains_at(task.encoded, task.propagation, task.phi, x, best, task.gain)
-    return best, gains, named_shares(task.encoded, ptr, label, share)
+    return best, gains, LabelShares(task.encoded.labels, ptr, label, share)

@@ -171,17 +171,32 @@ def _labels(pool: Pool, row: np.ndarray, valid_tags: Collection[str] | None):
     position[row] = np.arange(len(row))
     keep = (position[owner] >= 0) & valid[pool.tag_idx]
     owner, tag = position[owner[keep]], pool.tag_idx[keep]
-    used = np.unique(tag)
+    used = np.flatnonzero(np.bincount(tag, minlength=len(names)))
     order = sorted(used.tolist(), key=lambda i: names[i])
     label_of = np.full(len(names), -1, np.int64)
     label_of[order] = np.arange(len(order))
     label = label_of[tag]
     tag_count = np.bincount(owner, minlength=len(row))
-    _, first = np.unique(owner * max(len(order), 1) + label, return_index=True)
-    first.sort()
+    first = _first(owner, label, len(row), max(len(order), 1))
     owner, label = owner[first], label[first].astype(np.int32)
     ptr = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(row)))]).astype(np.int64)
     return ptr, label, tuple(pool.tag_names[i] for i in order), tag_count
+
+
+def _first(owner: np.ndarray, label: np.ndarray, rows: int, labels: int) -> np.ndarray:
+    """Whether each entry is the first of its owner with this label.
+
+    Few rows repeat a tag, and only theirs are put in order: to sort keys alone takes a tenth of sorting their places.
+    """
+    key = owner * labels + label
+    ordered = np.sort(key)
+    repeats = np.zeros(rows, bool)
+    repeats[ordered[1:][ordered[1:] == ordered[:-1]] // labels] = True
+    at = np.flatnonzero(repeats[owner])
+    first = np.ones(len(key), bool)
+    first[at] = False
+    first[at[np.unique(key[at], return_index=True)[1]]] = True
+    return first
 
 
 def _listed(dropped: dict[str, int]) -> str:

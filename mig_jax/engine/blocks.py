@@ -1,6 +1,6 @@
 """A pool on disk, in blocks of rows that gain alike, of which a pass reads only those that may matter.
 
-A file of blocks, each ``labels`` (uint16 or int32 ``[W, B]``, padded with L), ``score`` (float32 ``[B]``) and ``row``
+A file of blocks, each ``labels`` (uint16 or int32 ``[W, B]``, padded with L), ``score`` (float64 ``[B]``) and ``row``
 (int32 ``[B]``, ascending), and beside it index.npz: where each block begins, its W, its B, and its weight, the largest
 score times number of labels in it. A row's gain is s times a sum of y over its labels, so a block gains at most its
 weight times the largest y, and at most what it gained when it was last read. Rows are sorted into blocks by width and
@@ -19,9 +19,9 @@ import numpy as np
 
 from mig_jax.engine.full_pass import first
 from mig_jax.engine.kernels import Rows
-from mig_jax.engine.lazy_heap import NO_ROW, Cut, Queues
+from mig_jax.engine.lazy_heap import NO_ROW, Queues
 from mig_jax.engine.problem import NARROWEST, power_of_two
-from mig_jax.engine.resident import Candidates
+from mig_jax.engine.resident import ULP, Candidates, raised
 from mig_jax.errors import UserError
 from mig_jax.gain.gain import labels_sum
 
@@ -83,7 +83,7 @@ class BlockWriter:
             entry = np.arange(width[rows].sum()) - np.repeat(np.cumsum(width[rows]) - width[rows], width[rows])
             source = np.repeat(ptr[rows], width[rows]) + entry
             labels[entry, np.repeat(np.arange(len(rows)), width[rows])] = idx[source]
-            self._keep((int(w), int(g)), labels, score[rows].astype(np.float32), (first_row + rows).astype(np.int32))
+            self._keep((int(w), int(g)), labels, score[rows].astype(np.float64), (first_row + rows).astype(np.int32))
 
     def _keep(self, key: tuple[int, int], *new: np.ndarray) -> None:
         there = self.bins.get(key)
@@ -127,7 +127,7 @@ class Blocks:
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{folder}: no blocks of a pool ({error})") from error
         self.dtype = np.dtype(np.uint16 if self.num_labels < 2**16 else np.int32)
-        self.bytes = self.size * (self.width * self.dtype.itemsize + 8)
+        self.bytes = self.size * (self.width * self.dtype.itemsize + 12)
         expected = int((self.offset + self.bytes).max(initial=0))
         if os.fstat(self._file).st_size != expected:
             os.close(self._file)
@@ -143,21 +143,22 @@ class Blocks:
 
     def shortlist(self, y: np.ndarray) -> Candidates:
         """The first rows, by y (the labels' gains), of the blocks that may hold any of them."""
+        y = y.astype(np.float32)
         np.minimum(self.bound, self.weight * y.max() * np.float32(BOUND_SLACK), out=self.bound)
         best = _Best(self.c1)
         y = jax.device_put(y)
         for block in np.argsort(-self.bound, kind="stable").tolist():
-            if best.full and self.bound[block] < best.gain[-1]:
+            if best.full and self.bound[block] <= best.bound[-1]:
                 break
             labels, score, row = self._read(block)
             keep = min(self.c1, self.size[block])
             gone = np.searchsorted(row, self.gone)
             gone = gone[(gone < len(row)) & (row[np.minimum(gone, len(row) - 1)] == self.gone)]
             score[gone] = 0
-            value, index = _block_top(y, labels, score, keep=int(keep))
+            value, index = _block_top(y, labels, score.astype(np.float32), keep=int(keep))
             value, index = np.asarray(value), np.asarray(index)
             self.bound[block] = value[0]
-            fits = value >= best.gain[-1] if best.full else value > 0
+            fits = value > best.bound[-1] if best.full else value >= 0
             best.add(value[fits], row[index[fits]], score[index[fits]], labels[:, index[fits]])
         return self._candidates(best)
 
@@ -178,10 +179,10 @@ class Blocks:
         self.bytes_read += len(data)
         cut = width * size * self.dtype.itemsize
         labels = np.frombuffer(data, self.dtype, width * size).reshape(width, size)
-        return labels, np.frombuffer(data, np.float32, size, cut), np.frombuffer(data, np.int32, size, cut + 4 * size)
+        return labels, np.frombuffer(data, np.float64, size, cut), np.frombuffer(data, np.int32, size, cut + 8 * size)
 
     def _candidates(self, best: "_Best") -> Candidates:
-        count = len(best.gain)
+        count = len(best.bound)
         missing = self.c1 - count
         wide = best.labels.shape[0]
         counts = (best.labels < self.num_labels).sum(0)
@@ -192,35 +193,38 @@ class Blocks:
         idx[: ptr[-1]] = best.labels.T[np.arange(wide) < counts[:, None]]
         row = np.pad(best.row, (0, missing))
         score = np.pad(best.score, (0, missing))
-        gain = np.pad(best.gain, (0, missing), constant_values=-1)
+        slack = 1 + (wide + 4) * ULP
+        bound = np.pad(raised(best.bound, slack), (0, missing), constant_values=-1)
         head = np.arange(self.c1, dtype=np.int32)
-        cut = Cut(np.float32(-1), np.int32(0))
-        if best.full:
-            cut = Cut(best.gain[-1], best.row[-1] + np.int32(1))
-        return Candidates(row, gain, row, head, head + np.int32(1), Rows(ptr, idx, None), cut, Queues(row, score))
+        cut = float(bound[-1]) if best.full else -1.0
+        return Candidates(row, bound, row, head, head + np.int32(1), Rows(ptr, idx, None), cut, Queues(row, score))
+
+    def widen(self) -> None:
+        """From now on the list holds more rows."""
+        self.c1 = min(16 * self.c1, max(1, int(self.size.sum())))
+        self.room = int(power_of_two(self.c1 * int(self.width.max(initial=1))))
 
 
 class _Best:
-    """The first ``count`` rows so far, in (gain descending, row ascending)."""
+    """The ``count`` rows with the largest bounds so far, in falling order."""
 
     def __init__(self, count: int):
         self.count = count
-        self.gain, self.row, self.score = np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(0, np.float32)
+        self.bound, self.row, self.score = np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(0)
         self.labels = np.zeros((NARROWEST, 0), np.int32)
 
     @property
     def full(self) -> bool:
-        return len(self.gain) >= self.count
+        return len(self.bound) >= self.count
 
-    def add(self, gain: np.ndarray, row: np.ndarray, score: np.ndarray, labels: np.ndarray) -> None:
+    def add(self, bound: np.ndarray, row: np.ndarray, score: np.ndarray, labels: np.ndarray) -> None:
         wide = max(len(labels), len(self.labels))
         pad = np.iinfo(np.int32).max
-        both = [
-            np.pad(a.astype(np.int32), ((0, wide - len(a)), (0, 0)), constant_values=pad) for a in (self.labels, labels)
-        ]
-        gain, row = np.concatenate([self.gain, gain]), np.concatenate([self.row, row])
-        order = np.lexsort((row, -gain))[: self.count]
-        self.gain, self.row = gain[order], row[order]
+        both = [a.astype(np.int32) for a in (self.labels, labels)]
+        both = [np.pad(a, ((0, wide - len(a)), (0, 0)), constant_values=pad) for a in both]
+        bound = np.concatenate([self.bound, bound])
+        order = np.argsort(-bound, kind="stable")[: self.count]
+        self.bound, self.row = bound[order], np.concatenate([self.row, row])[order]
         self.score = np.concatenate([self.score, score])[order]
         self.labels = np.concatenate(both, 1)[:, order]
 

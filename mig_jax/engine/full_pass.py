@@ -1,11 +1,11 @@
-"""The gain of every group, sharded, and the first C1 of them all: the shortlist.
+"""A bound on the gain of every group, sharded, and the C1 groups with the largest: the shortlist.
 
-Order rows by (gain descending, row ascending). Each shard finds its own first C1 groups; one all_gather makes the first
-C1 of the whole pool, since shards hold consecutive groups and top_k puts the lower index first among equals. What is
-not on the list comes after the cut, and stays there, because gains only fall.
+Each shard finds its own first C1; one all_gather makes the first C1 of the whole pool, since shards hold consecutive
+groups and top_k puts the lower index first among equals. No group outside the list has a larger bound than the last
+one on it, now or later, because gains only fall.
 
-The first-order gain of all groups is computed anew in every pass. The exact gain is so dear that it is only computed
-for all at the start; after that each group keeps the last gain that was seen of it as its bound.
+The first-order bounds of all groups are computed anew in every pass, in float32. The exact gain is so dear that it is
+only computed for all at the start; after that each group keeps the last gain that was seen of it as its bound.
 """
 
 from functools import partial
@@ -17,8 +17,6 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from mig_jax.engine.kernels import SLACK
-from mig_jax.engine.lazy_heap import NO_ROW
 from mig_jax.engine.problem import Bucket
 from mig_jax.gain.gain import exact_gain, labels_sum, take
 from mig_jax.gain.phi import Phi
@@ -28,32 +26,28 @@ BLOCK = 8192  # rows whose exact gain is in flight at once: the terms of all row
 
 
 class Heads(NamedTuple):
-    """Of every group ``[S n]``: its head's score (0: the queue is empty) and row; exact gain only, the bound."""
+    """Of every group, float32 ``[S n]``: its head's score (0: the queue is empty); exact gain only, its bound."""
 
     score: Any
-    row: Any
     bound: Any
 
 
 class News(NamedTuple):
-    """What the last picks changed: groups ``[C1]`` (padded with -1) and their new score, row and bound."""
+    """What the last picks changed: groups ``[C1]`` (padded with -1) and their new score and bound."""
 
     group: Any
     score: Any
-    row: Any
     bound: Any
 
 
 class Shortlist(NamedTuple):
-    """The first C1 groups and their gains (or bounds), in order; the cut's gain and row (see lazy_heap.Cut)."""
+    """The first C1 groups, int32, and their bounds before slack, float32, in falling order."""
 
     group: Int[Array, " C"]
-    gain: Float[Array, " C"]
-    cut_gain: Float[Array, ""]
-    cut_row: Int[Array, ""]
+    bound: Float[Array, " C"]
 
 
-@partial(jax.jit, static_argnames=("c1", "whole", "mesh"), donate_argnames=("heads",))
+@partial(jax.jit, static_argnames=("c1", "mesh"), donate_argnames=("heads",))
 def full_pass(
     y: Float[Array, " L1"] | None,
     buckets: tuple[Bucket, ...],
@@ -62,17 +56,15 @@ def full_pass(
     news: News,
     *,
     c1: int,
-    whole: bool,
     mesh: Mesh,
 ) -> tuple[Heads, Shortlist]:
     """Take in the news, compute the gains from ``y`` (None: keep the bounds) and find the first ``c1`` groups.
 
-    ``whole``: that is all there are, so that nothing is left outside.
-        ``buckets``, ``where`` and ``heads`` are sharded over the mesh; everything else is replicated.
+    ``buckets``, ``where`` and ``heads`` are sharded over the mesh; everything else is replicated.
     """
     specs = _by_row(buckets), P(AXIS), jax.tree.map(lambda _: P(AXIS), heads)
     sharded = jax.shard_map(
-        partial(_local_pass, c1=c1, whole=whole, shards=mesh.shape[AXIS]),
+        partial(_local_pass, c1=c1, shards=mesh.shape[AXIS]),
         mesh=mesh,
         in_specs=(P(), *specs, P()),
         out_specs=(specs[2], P()),
@@ -85,10 +77,10 @@ def full_pass(
 def first_bounds(
     phi: Phi, x: Float[Array, " L1"], buckets: tuple[Bucket, ...], where: Int[Array, " S_n"], *, mesh: Mesh
 ) -> Float[Array, " S_n"]:
-    """A bound above the exact gain of every group at the mass x."""
+    """The exact gain of every group at the mass x, in float32."""
 
     def local(phi, x, buckets, where):
-        return take(jnp.concatenate([_exact_gains(phi, x, bucket) for bucket in buckets]), where) * (1 + SLACK)
+        return take(jnp.concatenate([_exact_gains(phi, x, bucket) for bucket in buckets]), where)
 
     sharded = jax.shard_map(
         local, mesh=mesh, in_specs=(P(), P(), _by_row(buckets), P(AXIS)), out_specs=P(AXIS), check_vma=False
@@ -100,14 +92,13 @@ def _by_row(buckets: tuple[Bucket, ...]) -> tuple[Bucket, ...]:
     return tuple(jax.tree.map(lambda a: P(*[None] * (a.ndim - 1), AXIS), bucket) for bucket in buckets)
 
 
-def _local_pass(y, buckets, where, heads: Heads, news: News, *, c1, whole, shards):
+def _local_pass(y, buckets, where, heads: Heads, news: News, *, c1, shards):
     n = where.shape[0]
     base = jax.lax.axis_index(AXIS).astype(jnp.int32) * n
     mine = (news.group >= base) & (news.group < base + n)
     place = jnp.where(mine, news.group - base, n)
     heads = Heads(
         heads.score.at[place].set(news.score, mode="drop"),
-        heads.row.at[place].set(news.row, mode="drop"),
         None if y is not None else heads.bound.at[place].set(news.bound, mode="drop"),
     )
     if y is None:
@@ -117,17 +108,13 @@ def _local_pass(y, buckets, where, heads: Heads, news: News, *, c1, whole, shard
         gain = take(jnp.concatenate(sums), where) * heads.score
     gain = jnp.where(heads.score > 0, gain, -1.0)
     local = min(c1, n)
-    value, index = first(gain, local)
+    bound, index = first(gain, local)
     group = base + index.astype(jnp.int32)
     if shards > 1:
-        value, group = (jax.lax.all_gather(a, AXIS, tiled=True) for a in (value, group))
-        value, index = first(value, min(c1, shards * local))
+        bound, group = (jax.lax.all_gather(a, AXIS, tiled=True) for a in (bound, group))
+        bound, index = first(bound, min(c1, shards * local))
         group = take(group, index)
-    if whole:
-        return heads, Shortlist(group, value, jnp.float32(-1), jnp.int32(NO_ROW))
-    outside = (gain == value[-1]) & (base + jnp.arange(n, dtype=jnp.int32) > group[-1])
-    cut_row = jnp.min(jnp.where(outside, heads.row, NO_ROW))
-    return heads, Shortlist(group, value, value[-1], jax.lax.pmin(cut_row, AXIS))
+    return heads, Shortlist(group, bound)
 
 
 def first(values: Float[Array, " N"], count: int) -> tuple[Float[Array, " C"], Int[Array, " C"]]:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float32, Int64
+from jaxtyping import Float64, Int64
 
 from mig_jax.engine.blocks import Blocks
 from mig_jax.engine.full_pass import AXIS
@@ -35,19 +35,19 @@ class Snapshot:
     """All that a run needs to go on: the picks so far and the label state. What a checkpoint stores."""
 
     rows: Int64[np.ndarray, " n"]
-    gains: Float32[np.ndarray, " n"]
+    gains: Float64[np.ndarray, " n"]
     state: tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
 class Result:
-    """``points`` int64 ``[n]`` and ``gains`` float32 ``[n]``, in order. Fewer than asked where no row gains any more.
+    """``points`` int64 ``[n]`` and ``gains`` float64 ``[n]``, in order. Fewer than asked where no row gains any more.
 
     ``counts``: full passes, looks (gains computed by the heap) and calls.
     """
 
     points: Int64[np.ndarray, " n"]
-    gains: Float32[np.ndarray, " n"]
+    gains: Float64[np.ndarray, " n"]
     counts: dict[str, int]
 
 
@@ -71,8 +71,8 @@ def greedy(
       mesh: one axis, "pool"; may span processes, which then all call this with equal arguments.
       c1: candidates of a full pass: speed only.
       inner: where the heap lives: "host" (the CPU), "device" (one of the mesh's), or "auto": the host. Its steps are
-        small and each waits for the one before, which no accelerator likes. The full pass then only adds what the host
-        computed, so the picks of a machine with an accelerator are those of one without, bit for bit.
+        small and each waits for the one before, which no accelerator likes. All that decides is computed there, so the
+        picks of a machine with an accelerator are those of one without, bit for bit.
       resume: go on from here.
       on_snapshot: called after every call of the heap; decides itself what to keep.
     """
@@ -135,10 +135,10 @@ def _select(side: Side, source, n: int, home: Any, segment: int, progress, resum
             labels = jax.device_put(side.labels, home)
     while done < n:
         with _exactly(home):
-            y = np.asarray(label_gains(labels, state, native=native)) if kernel.decides else None
+            y = np.asarray(label_gains(labels, state, native=native)) if side.labels is not None else None
         found = pool.shortlist(y)
         counts["full_passes"] += 1
-        heap = make_heap(found.gain, found.row, found.head, found.end, fresh=kernel.decides)
+        heap = make_heap(found.bound, found.row, found.head, found.end)
         before, exhausted = done, False
         with _exactly(home):
             listed, queues = jax.device_put((found.labels, found.queues), home)
@@ -161,12 +161,12 @@ def _select(side: Side, source, n: int, home: Any, segment: int, progress, resum
         state, heap = jax.tree.map(np.asarray, (state, heap))
         counts["looks"] += int(heap.looks)
         pool.taken(found.group, heap.head, last_seen(heap))
-        if done == before and max(heap.top.key, found.cut.gain) <= 0:
+        if done == before and max(heap.top.key, found.cut) <= 0:
             break
-        if done == before and not heap.looks:
-            pool.widen()  # all candidates are equal, and equal to a row outside that comes before them
+        if done == before:
+            pool.widen()  # so many equals that no bound tells those inside from those outside
     picked = np.concatenate(rows) if rows else np.empty(0, np.int32)
-    gain = np.concatenate(gains) if gains else np.empty(0, np.float32)
+    gain = np.concatenate(gains) if gains else np.empty(0)
     return Result(picked.astype(np.int64), gain, counts)
 
 

@@ -2,13 +2,12 @@
 
 A kernel knows labels and rows and nothing of candidates, thresholds or devices. State is float64, and what the picks
 are decided by is computed from it in loops over single numbers (see scalar.py): a label has a handful of neighbours,
-and lists padded to a common width would be mostly padding.
+and lists padded to a common width would be mostly padding. So a gain is one number, wherever the full pass runs and
+whatever that rounds: equal rows are equal, and what float64 can tell apart is told apart.
 
-First order. y_l = sum_m P[l, m] phi'(x_m) is added up where it is asked for. (Kept up to date instead, a pick would
-change all y two steps away: as fast for 4 neighbours a label, thirty times slower for 40.) A gain is the float32 sum of
-y rounded to float32, here and in the full pass, so that equal rows are equal everywhere.
+First order: y_l = sum_m P[l, m] phi'(x_m) is added up where it is asked for. Kept up to date instead, a pick would
+change all y two steps away: as fast for 4 neighbours a label, five times slower for 40.
 
-Exact. The full pass gives bounds: float32, raised by SLACK. A gain is added up in float64 and rounded once.
 """
 
 from collections.abc import Callable
@@ -22,8 +21,6 @@ import numpy as np
 from mig_jax.engine.problem import Labels, Side, Tensor
 from mig_jax.engine.scalar import as_one_function, at, put
 from mig_jax.gain.phi import Phi
-
-SLACK = 2.0**-14  # above what float32 may lose in a sum of rises
 
 
 class FirstOrder(NamedTuple):
@@ -49,16 +46,15 @@ class Rows(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """``start(side)`` is the empty selection's state. ``gain(labels, phi, state, rows, r, score)`` float32.
+    """``start(side)`` is the empty selection's state. ``gain(labels, phi, state, rows, r, score)`` float64.
 
     ``absorb(labels, phi, state, rows, start, stop, score)`` adds the row that owns start..stop, or nothing where
-    start = stop. ``decides``: the full pass computes the very gains (else bounds above them).
+    start = stop.
     """
 
     start: Callable[[Side], Any]
     gain: Callable[..., Any]
     absorb: Callable[..., Any]
-    decides: bool
 
 
 def _first_order_start(side: Side) -> FirstOrder:
@@ -67,22 +63,21 @@ def _first_order_start(side: Side) -> FirstOrder:
 
 
 def _y(labels: Labels, slope, label):
-    """y of one label, in float32. Labels without neighbours at all (padding): 0."""
-    total = jax.lax.fori_loop(
+    """y of one label; of one without neighbours at all (padding), 0."""
+    return jax.lax.fori_loop(
         at(labels.ptr, label),
         at(labels.ptr, label + 1),
         lambda e, total: total + at(labels.val, e) * at(slope, at(labels.idx, e)),
         jnp.zeros((), jnp.float64),
     )
-    return total.astype(jnp.float32)
 
 
 @partial(jax.jit, static_argnames=("native",))
 def label_gains(labels: Labels, state: FirstOrder, *, native: bool) -> Any:
-    """y of every label, as rows see it; float32 ``[L+1]``."""
+    """y of every label; float64 ``[L+1]``."""
 
     def run(labels, slope):
-        y = jnp.zeros(slope.shape, jnp.float32)
+        y = jnp.zeros_like(slope)
         return [jax.lax.fori_loop(0, len(slope), lambda label, y: put(y, label, _y(labels, slope, label)), y)]
 
     return (as_one_function(run, labels, state.slope) if native else run(labels, state.slope))[0]
@@ -123,9 +118,7 @@ def _exact_gain(labels: None, phi: Phi, state: Exact, rows: Rows, r, score):
         k = at(rows.idx, e)
         return total + phi.rise(at(state.x, k), score * at(rows.part, e), at(state.height, k))
 
-    score = score.astype(jnp.float64)
-    total = jax.lax.fori_loop(at(rows.ptr, r), at(rows.ptr, r + 1), term, jnp.zeros((), jnp.float64))
-    return total.astype(jnp.float32)
+    return jax.lax.fori_loop(at(rows.ptr, r), at(rows.ptr, r + 1), term, jnp.zeros((), jnp.float64))
 
 
 def _exact_absorb(labels: None, phi: Phi, state: Exact, rows: Rows, start, stop, score) -> Exact:
@@ -138,6 +131,6 @@ def _exact_absorb(labels: None, phi: Phi, state: Exact, rows: Rows, start, stop,
 
 
 KERNELS = {
-    "first_order": Kernel(_first_order_start, _first_order_gain, _first_order_absorb, decides=True),
-    "exact": Kernel(_exact_start, _exact_gain, _exact_absorb, decides=False),
+    "first_order": Kernel(_first_order_start, _first_order_gain, _first_order_absorb),
+    "exact": Kernel(_exact_start, _exact_gain, _exact_absorb),
 }

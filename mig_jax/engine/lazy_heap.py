@@ -4,7 +4,7 @@ A heap orders the candidates by (gain when last looked at descending, row ascend
 
     the first candidate was looked at since the last pick?    it is the next pick: take it, its queue moves up
     look at it (at the new head of its queue) again, and let it sink to its place
-    stop where the first no longer comes before the cut, for then a row outside may be next
+    stop where the first gains no more than a row outside may
 
 Gains only fall, so what was seen earlier bounds what is: a first candidate that is fresh comes before all others.
 """
@@ -22,11 +22,11 @@ from mig_jax.engine.scalar import as_one_function, at, put
 from mig_jax.gain.phi import Phi
 
 NO_ROW = np.int32(2**31 - 1)
-BELOW_ALL = np.float32(-2)  # the key of no candidate; -1 is that of an empty queue
+BELOW_ALL = -2.0  # the key of no candidate; -1 is that of an empty queue
 
 
 class Queues(NamedTuple):
-    """Points in the order of all queues (``row`` int32 ``[N]``) and their scores (float32)."""
+    """Points in the order of all queues (``row`` int32 ``[N]``) and their scores (float64)."""
 
     row: Tensor
     score: Tensor
@@ -58,31 +58,24 @@ class Heap(NamedTuple):
 
 
 class Picks(NamedTuple):
-    """What one call picked, in order: ``row`` int32 and ``gain`` float32 ``[B]``."""
+    """What one call picked, in order: ``row`` int32 and ``gain`` float64 ``[B]``."""
 
     row: Tensor
     gain: Tensor
 
 
-class Cut(NamedTuple):
-    """Rows outside come after a candidate whose gain is above ``gain``, or equals it and whose row is below ``row``."""
-
-    gain: Tensor
-    row: Tensor
-
-
-def make_heap(key: np.ndarray, row: np.ndarray, head: np.ndarray, end: np.ndarray, fresh: bool) -> Heap:
-    """Candidates in any order; ``fresh``: their keys are gains of the present state, not only bounds."""
-    order = np.lexsort((row, -key)).astype(np.int32)  # a sorted list is a heap
-    seen = np.full(len(key), 0 if fresh else -1, np.int32)
-    top = Top(key[order[0]], row[order[0]], order[0], head[order[0]], np.bool_(fresh))
-    key, row = np.append(key[order], BELOW_ALL), np.append(row[order], NO_ROW)
-    return Heap(key, row, np.append(order, np.int32(0)), head, end, seen, top, np.int32(0), np.int32(0))
+def make_heap(bound: np.ndarray, row: np.ndarray, head: np.ndarray, end: np.ndarray) -> Heap:
+    """Candidates in any order, and bounds above their gains."""
+    order = np.lexsort((row, -bound)).astype(np.int32)  # a sorted list is a heap
+    key, row = np.append(bound[order], BELOW_ALL), np.append(row[order], NO_ROW)
+    top = Top(key[0], row[0], order[0], head[order[0]], np.bool_(False))
+    never = np.full(len(bound), -1, np.int32)
+    return Heap(key, row, np.append(order, np.int32(0)), head, end, never, top, np.int32(0), np.int32(0))
 
 
 def last_seen(heap: Heap) -> np.ndarray:
-    """The gain last seen of each candidate, by slot; float32 ``[C]``."""
-    seen = np.empty(len(heap.head), np.float32)
+    """The gain last seen of each candidate, by slot; float64 ``[C]``."""
+    seen = np.empty(len(heap.head))
     seen[np.asarray(heap.slot)[:-1]] = np.asarray(heap.key)[:-1]
     return seen
 
@@ -95,7 +88,7 @@ def pick(
     rows: Rows,
     queues: Queues,
     heap: Heap,
-    cut: Cut,
+    cut: Any,
     limit: Any,
     *,
     kind: str,
@@ -104,7 +97,7 @@ def pick(
 ) -> tuple[Any, Heap, Picks, Any]:
     """Up to ``limit`` <= ``size`` picks: (state, heap, picks, whether the candidates are exhausted).
 
-    ``native``: compiled for a CPU.
+    No row outside gains more than ``cut``. ``native``: compiled for a CPU.
     """
     run = partial(_run, kind, size)
     args = (labels, phi, state, rows, queues, heap, cut, limit)
@@ -112,7 +105,7 @@ def pick(
 
 
 def _run(kind, size, labels, phi, state, rows, queues, heap, cut, limit):
-    picks = Picks(jnp.full(size, -1, jnp.int32), jnp.zeros(size, jnp.float32))
+    picks = Picks(jnp.full(size, -1, jnp.int32), jnp.zeros(size, jnp.float64))
     before = heap.count
     turn = partial(_turn, KERNELS[kind], labels, phi, rows, queues, before)
     state, heap, picks = jax.lax.while_loop(
@@ -121,8 +114,8 @@ def _run(kind, size, labels, phi, state, rows, queues, heap, cut, limit):
     return state, heap, picks, ~_passes(heap.top, cut)
 
 
-def _passes(top: Top, cut: Cut):
-    return (top.key > 0) & _comes_first(top.key, top.row, cut.gain, cut.row)
+def _passes(top: Top, cut):
+    return (top.key > 0) & (top.key > cut)
 
 
 def _comes_first(key, row, other_key, other_row):
@@ -141,7 +134,7 @@ def _turn(kernel, labels, phi, rows, queues, before, carry):
     head = head + fresh.astype(jnp.int32)
     empty = head >= at(heap.end, slot)
     next_row = at(queues.row, head)
-    gain = jnp.where(empty, jnp.float32(-1), kernel.gain(labels, phi, state, rows, slot, at(queues.score, head)))
+    gain = jnp.where(empty, -1.0, kernel.gain(labels, phi, state, rows, slot, at(queues.score, head)))
     heads, seen = put(heap.head, slot, head), put(heap.seen, slot, count)
     keys, in_row, slots = _sink(heap, gain, next_row, slot)
     first = at(slots, 0)

@@ -40,7 +40,7 @@ class Groups(NamedTuple):
     """G groups in CSR. What a group gains by: its labels or, for the exact gain, the labels it reaches and their parts.
 
     ``ptr`` int64 ``[G+1]``, ``idx`` int32 ``[...]`` ascending, ``part`` float32 ``[...]`` or None. The queue of group g
-    is ``row`` (int32, points) and ``score`` (float32) at ``queue[g] .. queue[g+1] - 1``; ``queue`` int32 ``[G+1]``.
+    is ``row`` (int32, points) and ``score`` (float64) at ``queue[g] .. queue[g+1] - 1``; ``queue`` int32 ``[G+1]``.
     """
 
     ptr: np.ndarray
@@ -118,11 +118,11 @@ def make_groups(ptr: np.ndarray, idx: np.ndarray, score: np.ndarray, num_labels:
     point = np.flatnonzero((np.diff(ptr) > 0) & (score > 0)).astype(np.int32)
     ptr, idx = _rows(ptr, idx, point)
     idx = _sorted_within(ptr, idx, num_labels)
-    score = score[point].astype(np.float32)
+    score = score[point].astype(np.float64)
     count, width = len(point), np.diff(ptr)
     if not count:
         none = np.zeros(0, np.int32)
-        return Groups(np.zeros(1, np.int64), none, None, np.zeros(1, np.int32), none, np.zeros(0, np.float32))
+        return Groups(np.zeros(1, np.int64), none, None, np.zeros(1, np.int32), none, np.zeros(0))
     order, new = _by_labels(ptr, idx, width, score, num_labels)
     first = np.flatnonzero(new)  # where a group starts in `order`
     by_head = np.argsort(order[first], kind="stable")
@@ -139,8 +139,11 @@ def _by_labels(ptr, idx, width, score, num_labels):
     for seed in range(8):
         mark = np.random.default_rng([seed, 1504]).integers(0, 2**63, num_labels + 1, dtype=np.uint64)
         digest = np.add.reduceat(mark[idx], ptr[:-1])  # a sum modulo 2^64 of each label's mark
-        order = np.lexsort((-score, digest))  # stable: then by row
+        order = np.argsort(digest)
         same = digest[order][1:] == digest[order][:-1]
+        shared = np.append(same, False) | np.append(False, same)  # only these need more than their digest
+        rows = order[shared]
+        order[shared] = rows[np.lexsort((rows, -score[rows], digest[rows]))]
         if _truly_equal(ptr, idx, width, order[1:][same], order[:-1][same]):
             return order, np.concatenate([[True], ~same])
     raise AssertionError("eight 64-bit digests of different label sets met")

@@ -8,27 +8,37 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mig_jax.engine.full_pass import AXIS, Heads, News, first_bounds, full_pass
-from mig_jax.engine.kernels import KERNELS, Rows
-from mig_jax.engine.lazy_heap import Cut, Queues
+from mig_jax.engine.kernels import Rows
+from mig_jax.engine.lazy_heap import Queues
 from mig_jax.engine.problem import Problem, power_of_two
+
+SLACK = 2.0**-14  # above what float32 may lose in a sum of rises
+LEAST = 1e-37
+ULP = 2.0**-24  # what a float32 operation may lose
 
 
 class Candidates(NamedTuple):
     """A shortlist with all that the heap needs of it, host arrays.
 
-    ``group`` int32 ``[C]``, ``gain`` float32 ``[C]`` (-1: nothing left); ``row`` the rows of their heads, ``head``
-    their places in the queues and ``end`` the ends of these; ``labels`` what each gains by; ``queues``
-    holds theirs.
+    ``group`` int32 ``[C]``, ``bound`` float64 ``[C]`` (-1: nothing left); ``row`` the rows of their heads, ``head``
+    their places in the queues and ``end`` the ends of these; ``labels`` what each gains by. No group outside gains more
+    than ``cut``. ``queues``: theirs, or everybody's.
     """
 
     group: np.ndarray
-    gain: np.ndarray
+    bound: np.ndarray
     row: np.ndarray
     head: np.ndarray
     end: np.ndarray
     labels: Rows
-    cut: Cut
+    cut: float
     queues: Queues
+
+
+def raised(bound: np.ndarray, slack: float) -> np.ndarray:
+    """Float32 bounds raised above what they bound; float64. A float32 may also have run out of small numbers."""
+    bound = bound.astype(np.float64)
+    return np.where(bound < 0, bound, bound * slack + LEAST)
 
 
 class Resident:
@@ -43,20 +53,21 @@ class Resident:
 
     def __init__(self, problem: Problem, mesh: Mesh, c1: int, taken: np.ndarray, state: Any, home: Any):
         self.problem, self.mesh = problem, mesh
-        self.decides = KERNELS[problem.side.kind].decides
         self.most = problem.groups.many
-        self.queues = jax.device_put(Queues(problem.groups.row, problem.groups.score), home)
+        with jax.enable_x64(True):
+            self.queues = jax.device_put(Queues(problem.groups.row, problem.groups.score), home)
         self.head = self._heads(taken)
         self.buckets, self.where = jax.tree.map(self._put, (problem.buckets, problem.where))
         self._shape(c1)
+        score = np.pad(self._score(np.arange(self.most)), (0, len(problem.where) - self.most))
         bound = None
-        if not self.decides:
-            bound = first_bounds(
-                problem.side.phi, np.asarray(state.x).astype(np.float32), self.buckets, self.where, mesh=mesh
-            )
-        score, row = self._of_heads(np.arange(self.most))
-        missing = (0, len(problem.where) - self.most)
-        self.heads = Heads(self._put(np.pad(score, missing)), self._put(np.pad(row, missing)), bound)
+        if problem.side.kind == "exact":
+            x = np.asarray(state.x).astype(np.float32)
+            bound = first_bounds(problem.side.phi, x, self.buckets, self.where, mesh=mesh) * np.float32(1 + SLACK)
+        self.heads = Heads(self._put(score), bound)
+        # y, the score and each addition of a first-order bound are rounded to float32; bounds that are kept are above.
+        widest = max(bucket.labels.shape[0] for bucket in problem.buckets)
+        self.slack = 1 + (widest + 4) * ULP if bound is None else 1.0
 
     def _heads(self, taken: np.ndarray) -> np.ndarray:
         """Where each queue stands once ``taken`` have left: always from its front."""
@@ -76,37 +87,35 @@ class Resident:
     def no_news(self) -> None:
         """As if nothing had been picked since the last pass."""
         nothing = np.zeros(self.c1, np.float32)
-        self.news = News(np.full(self.c1, -1, np.int32), nothing, nothing.astype(np.int32), nothing)
+        self.news = News(np.full(self.c1, -1, np.int32), nothing, nothing)
 
     def widen(self) -> None:
         """From now on the list holds every group."""
         self._shape(self.most)
 
     def shortlist(self, y: np.ndarray | None) -> Candidates:
-        """The first groups, by y (the labels' gains) or, without it, by their bounds."""
-        self.heads, found = full_pass(
-            y, self.buckets, self.where, self.heads, self.news, c1=self.c1, whole=self.c1 == self.most, mesh=self.mesh
-        )
-        group, gain, cut_gain, cut_row = (np.asarray(a.addressable_data(0)) for a in found)
+        """The groups with the largest bounds, by y (the labels' gains) or, without it, by what was last seen."""
+        y = None if y is None else y.astype(np.float32)
+        self.heads, found = full_pass(y, self.buckets, self.where, self.heads, self.news, c1=self.c1, mesh=self.mesh)
+        group, bound = (np.asarray(a.addressable_data(0)) for a in found)
+        bound = raised(bound, self.slack)
         self.no_news()
-        _, row = self._of_heads(group)
-        end = self.problem.groups.queue[group + 1]
-        return Candidates(
-            group, gain, row, self.head[group], end, self._labels(group), Cut(cut_gain, cut_row), self.queues
-        )
+        head, queue = self.head[group], self.problem.groups.queue
+        row = self.problem.groups.row[np.minimum(head, self.problem.rows - 1)]
+        cut = -1.0 if self.c1 == self.most else float(bound[-1])
+        return Candidates(group, bound, row, head, queue[group + 1], self._labels(group), cut, self.queues)
 
-    def taken(self, group: np.ndarray, head: np.ndarray, bound: np.ndarray) -> None:
+    def taken(self, group: np.ndarray, head: np.ndarray, gain: np.ndarray) -> None:
         """The heads of the listed groups have moved there, and this was last seen of them."""
         self.head[group] = head
-        self.news = News(group, *self._of_heads(group), bound)
+        above = np.where(gain > 0, gain * (1 + 4 * ULP), gain).astype(np.float32)
+        self.news = News(group, self._score(group), above)
 
-    def _of_heads(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Score (0 where the queue is empty) and row."""
-        groups = self.problem.groups
-        head = self.head[group]
-        there = np.minimum(head, len(groups.row) - 1)
-        score = np.where(head < groups.queue[group + 1], groups.score[there], np.float32(0))
-        return score.astype(np.float32), groups.row[there]
+    def _score(self, group: np.ndarray) -> np.ndarray:
+        """Of the heads; 0 where the queue is empty."""
+        groups, head = self.problem.groups, self.head[group]
+        score = groups.score[np.minimum(head, self.problem.rows - 1)]
+        return np.where(head < groups.queue[group + 1], score, 0.0).astype(np.float32)
 
     def _labels(self, group: np.ndarray) -> Rows:
         """The listed groups' labels, side by side: the heap looks at them again and again."""

@@ -9,7 +9,7 @@ from jaxtyping import Float64, Int64
 from mig_jax.encode.encoded import Encoded
 from mig_jax.export.jsonable import clean_text
 from mig_jax.export.pool_view import PoolView, source_name
-from mig_jax.export.trace import Shares, biggest
+from mig_jax.export.shares import Shares, biggest
 
 POOL_STATS = "pool_stats.json"
 TOP_LABELS = 200

@@ -18,7 +18,8 @@ from mig_jax.export.manifest import MANIFEST, REPORT, SCHEMA, file_facts, ordere
 from mig_jax.export.pool_stats import POOL_STATS, covered_labels, pool_stats
 from mig_jax.export.pool_view import PoolView
 from mig_jax.export.rows import one_line, selection_names, write_lines, write_prefixes
-from mig_jax.export.trace import Shares, write_runners_up, write_trace
+from mig_jax.export.shares import Shares
+from mig_jax.export.trace import write_runners_up, write_trace
 from mig_jax.samplers.order import Order
 
 TRACE = "trace.parquet"
@@ -138,12 +139,13 @@ def write_run(folder: Path, facts: RunFacts, page: Callable[[Path], str]) -> dic
     Raises:
       UserError: a row cannot be written in ``export_layout``.
     """
-    started = time.perf_counter()
+    timings, stage = dict(facts.timings), _lap()
     encoded, points = facts.encoded, facts.selection.points
     rows = encoded.row[points]
     near = facts.runners_up
     layout = facts.export_layout or _pool_layout(facts.pool)
     selections = _write_selections(folder, facts)
+    timings["rows"] = stage()
     if facts.rejects is not None:
         write_lines(folder / REJECTS, map(one_line, facts.rejects))
         if facts.reject_reasons:
@@ -193,16 +195,29 @@ def write_run(folder: Path, facts: RunFacts, page: Callable[[Path], str]) -> dic
             "config": facts.config,
             "versions": versions(),
             "devices": facts.devices,
-            "timings": {**facts.timings, "export": time.perf_counter() - started},
+            "timings": timings,
             "layout": layout,
             "notes": notes,
             "files": {path.name: file_facts(path) for path in sorted(folder.iterdir())},
             "sample_file": _sample_facts(facts),
         }
     )
+    timings["export"] = stage()
     write_json(folder / MANIFEST, manifest)
     (folder / REPORT).write_text(page(folder), encoding="utf-8", newline="\n")
     return manifest
+
+
+def _lap() -> Callable[[], float]:
+    """A clock: the seconds since it was last asked."""
+    last = time.perf_counter()
+
+    def lap() -> float:
+        nonlocal last
+        before, last = last, time.perf_counter()
+        return last - before
+
+    return lap
 
 
 def _write_selections(folder: Path, facts: RunFacts) -> dict[str, str]:

@@ -19,7 +19,6 @@ runners_up.parquet has row, id, gain (at the end of the run), score, labels. The
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,11 +26,10 @@ import pyarrow.parquet as pq
 from jaxtyping import Float64, Int64
 
 from mig_jax.export.jsonable import clean_text
-from mig_jax.export.pool_view import PoolView, source_name
+from mig_jax.export.pool_view import PoolView
+from mig_jax.export.shares import LabelShares, Shares
 
-MOST_LABELS = 8
 ROW_GROUP = 1 << 16
-Shares = Sequence[tuple[str, float]]
 
 LABELS = pa.list_(pa.struct([pa.field("label", pa.string()), pa.field("share", pa.float64())]))
 TRACE = pa.schema(
@@ -60,23 +58,25 @@ def write_trace(
     labels_earned: Sequence[Shares],
 ) -> None:
     """Write trace.parquet; ``labels_earned`` may be empty where a sampler earns nothing by labels."""
+    labels = _labels(labels_earned, len(rows))
     with _writer(path, TRACE) as writer:
         for start in range(0, len(rows), ROW_GROUP):
             part = slice(start, start + ROW_GROUP)
             chosen = rows[part]
             tokens = pool.tokens[chosen].astype(np.int64)
-            columns: dict[str, Any] = {
-                "rank": np.arange(start + 1, start + 1 + len(chosen), dtype=np.int64),
-                "row": chosen,
-                "id": _ids(pool, chosen),
-                "gain": gains[part],
-                "objective": objective[part],
-                "score": scores[part],
-                "tokens": pa.array(tokens, mask=tokens < 0),
-                "source": [source_name(pool, int(row)) for row in chosen],
-                "labels": _labels(labels_earned[part], len(chosen)),
-            }
-            writer.write_table(pa.table(columns, schema=TRACE))
+            names = [*map(clean_text, pool.source_names), None]  # -1: none
+            columns = [
+                _numbers(np.arange(start + 1, start + 1 + len(chosen), dtype=np.int64)),
+                _numbers(chosen),
+                _strings(_ids(pool, chosen)),
+                _numbers(gains[part]),
+                _numbers(objective[part]),
+                _numbers(scores[part]),
+                _numbers(tokens, tokens >= 0),
+                _strings([names[at] for at in pool.source_idx[chosen].tolist()]),
+                labels[part],
+            ]
+            writer.write_table(pa.Table.from_arrays(columns, schema=TRACE))
 
 
 def write_runners_up(
@@ -89,21 +89,14 @@ def write_runners_up(
 ) -> None:
     """Write runners_up.parquet, in the order given (gain descending)."""
     with _writer(path, RUNNERS_UP) as writer:
-        columns = {
-            "row": rows,
-            "id": _ids(pool, rows),
-            "gain": gains,
-            "score": scores,
-            "labels": _labels(labels, len(rows)),
-        }
-        writer.write_table(pa.table(columns, schema=RUNNERS_UP))
-
-
-def biggest(shares: Shares) -> list[tuple[str, float]]:
-    """The at most 8 biggest shares, biggest first, names in order among equals."""
-    return sorted(((clean_text(label), float(share)) for label, share in shares), key=lambda s: (-s[1], s[0]))[
-        :MOST_LABELS
-    ]
+        columns = [
+            _numbers(rows),
+            _strings(_ids(pool, rows)),
+            _numbers(gains),
+            _numbers(scores),
+            _labels(labels, len(rows)),
+        ]
+        writer.write_table(pa.Table.from_arrays(columns, schema=RUNNERS_UP))
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
@@ -115,7 +108,35 @@ def _ids(pool: PoolView, rows: Int64[np.ndarray, " n"]) -> list[str | None]:
     return [None if found is None else clean_text(found) for found in ids]
 
 
-def _labels(shares: Sequence[Shares], count: int) -> list[list[dict[str, Any]]]:
-    if len(shares) == 0:
-        return [[] for _ in range(count)]
-    return [[{"label": label, "share": share} for label, share in biggest(row)] for row in shares]
+# Arrow's own pa.array(...) asks whether a value is pandas', and imports pandas for it: a second or three.
+
+
+def _numbers(values: np.ndarray, valid: np.ndarray | None = None) -> pa.Array:
+    """int64 or float64."""
+    kind = pa.int64() if values.dtype.kind == "i" else pa.float64()
+    values = np.ascontiguousarray(values, np.int64 if values.dtype.kind == "i" else np.float64)
+    return pa.Array.from_buffers(kind, len(values), [_bitmap(valid), pa.py_buffer(values)])
+
+
+def _strings(values: Sequence[str | None]) -> pa.StringArray:
+    texts = [b"" if value is None else value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, texts)], dtype=np.int64).astype(np.int32)
+    valid = np.array([value is not None for value in values], bool)
+    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(texts)), _bitmap(valid))
+
+
+def _bitmap(valid: np.ndarray | None) -> pa.Buffer | None:
+    """Arrow's mark of what is there; None where all is."""
+    if valid is None or valid.all():
+        return None
+    return pa.py_buffer(np.packbits(valid, bitorder="little"))
+
+
+def _labels(shares: Sequence[Shares], count: int) -> pa.ListArray:
+    """The biggest shares of each row; empty lists where there are none at all."""
+    found = LabelShares.of(shares if len(shares) else [()] * count).biggest()
+    number = pa.Array.from_buffers(pa.int32(), len(found.label), [None, pa.py_buffer(found.label.astype(np.int32))])
+    names = pa.DictionaryArray.from_arrays(number, _strings(found.names)).dictionary_decode()
+    ends = pa.Array.from_buffers(pa.int32(), count + 1, [None, pa.py_buffer(found.ptr.astype(np.int32))])
+    pairs = pa.StructArray.from_arrays([names, _numbers(found.share)], fields=[*LABELS.value_type])
+    return pa.ListArray.from_arrays(ends, pairs, type=LABELS)

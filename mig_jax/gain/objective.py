@@ -2,10 +2,12 @@
 
 A pick at rank r adds the mass d at each label k that it reaches: an event (k, r, d). Sorted by (k, r), the mass before
 an event is a running sum within its label, so the whole curve is a few passes over all events, not a loop over picks.
+Each label's sum starts at 0, so that where no mass came yet there is none, not the rounding of a difference.
 Samplers that know no labels are judged by the same curve.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
@@ -65,16 +67,12 @@ def curve(
     matrix = propagation_matrix(p)
     v = label_rows(encoded, points)
     score = encoded.score[points]
-    reach = reached(v, matrix).tocoo()
-    rank, label, part = reach.row.astype(np.int64), reach.col.astype(np.int64), reach.data
-    order = np.lexsort((rank, label))
-    rank, label, part = rank[order], label[order], part[order]
-    mass = part * score[rank]
-    running = np.cumsum(mass)
-    first = np.flatnonzero(np.r_[True, label[1:] != label[:-1]]) if len(label) else np.empty(0, np.int64)
-    base = np.repeat((running - mass)[first], np.diff(np.r_[first, len(label)]))
-    before = np.maximum(running - mass - base, 0.0)
-    before[first] = 0.0
+    reach = reached(v, matrix).tocsc()  # by label, the picks of each in order
+    rank, label = reach.indices.astype(np.int64), np.repeat(np.arange(count), np.diff(reach.indptr))
+    mass = reach.data * score[rank]
+    before = np.zeros(len(mass))
+    for a, b in pairwise(np.asarray(reach.indptr).tolist()):
+        np.cumsum(mass[a : b - 1], out=before[a + 1 : b])
     rise, slope = phi.rise(before, mass), phi.slope(before)
     exact = _sums(rank, rise, n)
     first_order = _sums(rank, slope * mass, n)
@@ -85,7 +83,7 @@ def curve(
         return Curve(
             np.cumsum(exact), first_order, exact, x, np.zeros(n + 1, np.int64), nothing.astype(np.int64), nothing
         )
-    weight = sp.csr_array((_mean_slope(slope, rise, mass, gain), (rank, label)), shape=(n, count))
+    weight = sp.csc_array((_mean_slope(slope, rise, mass, gain), reach.indices, reach.indptr), shape=(n, count)).tocsr()
     share_ptr, share_label, share = _tag_shares(matrix, v, score, weight)
     return Curve(np.cumsum(exact), first_order, exact, x, share_ptr, share_label, share)
 
@@ -99,6 +97,7 @@ def gains_at(
     mass = reach.data * np.repeat(score, np.diff(reach.indptr))
     rise, slope = phi.rise(x[reach.indices], mass), phi.slope(x[reach.indices])
     reach.data = _mean_slope(slope, rise, mass, gain)
+    reach.sort_indices()
     ptr, label, share = _tag_shares(matrix, v, score, reach)
     owner = np.repeat(np.arange(len(points)), np.diff(ptr))
     return _sums(owner, share, len(points)), ptr, label, share
@@ -126,13 +125,19 @@ def _mean_slope(slope, rise, mass, gain: str):
 
 
 def _tag_shares(matrix, v, score, weight):
-    """Tag l of pick r earns s sum_k P[l, k] weight[r, k]: CSR (ptr, label, share) in the order of the rows' tags."""
-    tags = np.diff(v.indptr)
-    rank = np.repeat(np.arange(len(score)), tags)
+    """Tag l of pick r earns s sum_k P[l, k] weight[r, k]: CSR (ptr, label, share) in the order of the rows' tags.
+
+    ``weight`` has an entry wherever a row's labels reach, its indices sorted.
+    """
+    tags, count = np.diff(v.indptr), len(score)
+    rank = np.repeat(np.arange(count), tags)
     label = v.indices.astype(np.int64)
     share = np.zeros(len(label))
+    place = np.repeat(np.arange(count) * matrix.shape[0], np.diff(weight.indptr)) + weight.indices
     for lo in range(0, len(label), BLOCK):
-        hi = lo + BLOCK
-        share[lo:hi] = matrix[label[lo:hi]].multiply(weight[rank[lo:hi]]).sum(axis=1)
+        near = matrix[label[lo : lo + BLOCK]]
+        tag = np.repeat(np.arange(near.shape[0]), np.diff(near.indptr))
+        at = np.searchsorted(place, rank[lo + tag] * matrix.shape[0] + near.indices)
+        share[lo : lo + BLOCK] = np.bincount(tag, near.data * weight.data[at], near.shape[0])
     ptr = np.concatenate([[0], np.cumsum(tags)]).astype(np.int64)
     return ptr, label, share * score[rank]

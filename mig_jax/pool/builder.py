@@ -7,6 +7,7 @@ from itertools import accumulate, chain
 from typing import Any
 from zlib import crc32
 
+import msgspec
 import numpy as np
 
 from mig_jax.errors import UserError
@@ -21,6 +22,13 @@ _MALFORMED, _NOT_AN_OBJECT, _NO_DIALOG = (
     REASONS.index(reason) for reason in ("malformed", "not an object", "no dialog")
 )
 _LISTS = ("tag", "quality", "complexity")
+_TYPES = {
+    "file": "i", "line": "q", "offset": "q", "length": "q", "crc": "I", "status": "B", "turns": "i", "chars": "q",
+    "tag": "i", "tag count": "i", "tag state": "B",
+    "quality": "d", "quality count": "i", "quality state": "B",
+    "complexity": "d", "complexity count": "i", "complexity state": "B",
+    "ifd": "d", "tokens": "q", "source": "i", "id length": "i",
+}  # fmt: skip
 _ONLY_LISTS = {list}
 
 
@@ -44,22 +52,15 @@ class Builder:
         self.skip = skip
         self._fields = fields
         # Typed arrays: eight bytes a value, where a list of Python ints takes five times that.
-        self._file, self._line, self._offset, self._length = array("i"), array("q"), array("q"), array("q")
-        self._crc, self._status = array("I"), array("B")
-        self._counts = {name: array("i") for name in _LISTS}
-        self._states = {name: array("B") for name in _LISTS}
-        self._values = {"tag": array("i"), "quality": array("d"), "complexity": array("d")}
-        self._ifd, self._tokens = array("d"), array("q")
-        self._columns = {name: array("d") for name in fields.columns}
-        self._column_states = {name: array("B") for name in fields.columns}
+        self._arrays = {name: array(code) for name, code in _TYPES.items()}
+        self._arrays |= {f"column {name}": array("d") for name in fields.columns}
+        self._arrays |= {f"state of {name}": array("B") for name in fields.columns}
         self._tag_names, self._source_names = _Names(), _Names()
-        self._source = array("i")
-        self._id_blob, self._id_length = bytearray(), array("i")
-        self._turns, self._chars = array("i"), array("q")
+        self._id_blob = bytearray()
         self._rejects: list[Reject] = []
 
     def __len__(self) -> int:
-        return len(self._file)
+        return len(self._arrays["file"])
 
     def add(self, block: Block, file: int, path: str, decoder: RowDecoder) -> None:
         """Appends every record of the block.
@@ -74,32 +75,59 @@ class Builder:
         # Column by column: a loop over rows that appends to twenty arrays costs five times as much as decoding them.
         columns = list(zip(*rows, strict=True))
         turns, chars = decoder.measure(columns)
-        self._turns.extend(turns)
-        self._chars.extend(chars)
+        arrays = self._arrays
+        arrays["turns"].extend(turns)
+        arrays["chars"].extend(chars)
         self._statuses(block, path, decoder, codes, turns)
         slots = {name: [columns[i] for i in at] for name, at in decoder.slots.items()}
         self._tags(*slots["tags"])
         self._numbers("quality", *slots["quality"])
         self._numbers("complexity", *slots["complexity"])
-        self._ifd.extend(_singles(*slots["ifd"]))
+        arrays["ifd"].extend(_singles(*slots["ifd"]))
         self._ids(_first_of(slots["id"]))
-        self._tokens.extend(_token_counts(_first_of(slots["tokens"])))
+        arrays["tokens"].extend(_token_counts(_first_of(slots["tokens"])))
         self._sources(*slots["source"])
         for name in self._fields.columns:
             (found,) = slots[f"column {name}"]
             values = _singles(found)
-            self._columns[name].extend(values)
-            self._column_states[name].extend(
+            arrays[f"column {name}"].extend(values)
+            arrays[f"state of {name}"].extend(
                 [
                     ABSENT if f is None else BAD_VALUE if math.isnan(v) else PRESENT
                     for f, v in zip(found, values, strict=True)
                 ]
             )
-        self._file.extend(array("i", (file,)) * len(rows))
-        self._line.extend(block.lines)
-        self._offset.extend(block.offsets)
-        self._length.extend(map(len, block.records))
-        self._crc.extend(map(crc32, block.records))
+        arrays["file"].extend(array("i", (file,)) * len(rows))
+        arrays["line"].extend(block.lines)
+        arrays["offset"].extend(block.offsets)
+        arrays["length"].extend(map(len, block.records))
+        arrays["crc"].extend(map(crc32, block.records))
+
+    def part(self, lines: int) -> "Part":
+        """What was appended, for another builder; ``lines``: how many were read for it."""
+        rejects = [(r.row, r.line, r.reason, r.detail, r.head) for r in self._rejects]
+        arrays = {name: values.tobytes() for name, values in self._arrays.items()}
+        return Part(lines, arrays, [*self._tag_names], [*self._source_names], bytes(self._id_blob), rejects)
+
+    def join(self, part: "Part", file: int, path: str, line: int) -> None:
+        """Appends another builder's rows, of one file; ``line``: how many lines lie before them."""
+        rows, names = len(self), self._tag_names
+        tag_of = np.array([names[name] for name in part.tags], np.int32)
+        source_of = np.array([*(self._source_names[name] for name in part.sources), -1], np.int32)  # -1 stays -1
+        for name, raw in part.arrays.items():
+            values = np.frombuffer(raw, self._arrays[name].typecode)
+            if name == "tag" and len(values):
+                values = tag_of[values]
+            elif name == "source":
+                values = source_of[values]
+            elif name == "file":
+                values = np.full(len(values), file, np.int32)
+            elif name == "line":
+                values = values + line
+            self._arrays[name].frombytes(values.tobytes())
+        self._id_blob += part.ids
+        for row, at, reason, detail, head in part.rejects[: REJECTS_LISTED - len(self._rejects)]:
+            self._rejects.append(Reject(rows + row, path, line + at, reason, detail, head))
 
     def _decode(
         self, block: Block, path: str, decoder: RowDecoder
@@ -143,69 +171,74 @@ class Builder:
                     raise UserError(f"{where}: {reason}: {detail} (pool.on_error=skip counts such rows and goes on)")
                 if len(self._rejects) < REJECTS_LISTED:
                     detail = detail or why_no_dialog(parse(raw), decoder.layout)
-                    row = len(self._file) + i
+                    row = len(self) + i
                     self._rejects.append(Reject(row, path, block.lines[i], reason, detail, raw[:HEAD_BYTES]))
-        self._status.frombytes(status)
+        self._arrays["status"].frombytes(status)
 
     def _lists(self, name: str, found: Sequence[Any]) -> Sequence[list[Any]]:
         """Appends states and lengths of a column of lists (or None, or BAD); gives the lists."""
         if set(map(type, found)) == _ONLY_LISTS:
-            self._states[name].frombytes(bytes(len(found)))
+            self._arrays[f"{name} state"].frombytes(bytes(len(found)))
         else:
-            self._states[name].extend([ABSENT if f is None else BAD_VALUE if f is BAD else PRESENT for f in found])
+            self._arrays[f"{name} state"].extend(
+                [ABSENT if f is None else BAD_VALUE if f is BAD else PRESENT for f in found]
+            )
             found = [f if type(f) is list else [] for f in found]
-        self._counts[name].extend(map(len, found))
+        self._arrays[f"{name} count"].extend(map(len, found))
         return found
 
     def _tags(self, found: Sequence[Any]) -> None:
         lists = self._lists("tag", found)
-        self._values["tag"].extend(map(self._tag_names.__getitem__, chain.from_iterable(lists)))
+        self._arrays["tag"].extend(map(self._tag_names.__getitem__, chain.from_iterable(lists)))
 
     def _numbers(self, name: str, found: Sequence[Any]) -> None:
         lists = self._lists(name, [[f] if type(f) is float else f for f in found])
-        self._values[name].extend(chain.from_iterable(lists))
+        self._arrays[name].extend(chain.from_iterable(lists))
 
     def _ids(self, found: Sequence[Any]) -> None:
         texts = ["" if f is None else str(f) for f in found]
         blob = "".join(texts).encode()
         self._id_blob += blob
         # Where every character is one byte, the lengths are the same.
-        self._id_length.extend(map(len, texts) if blob.isascii() else [len(text.encode()) for text in texts])
+        self._arrays["id length"].extend(map(len, texts) if blob.isascii() else [len(text.encode()) for text in texts])
 
     def _sources(self, found: Sequence[Any]) -> None:
         names = [(f[0] if f else None) if type(f) is list else f for f in found]
-        self._source.extend([self._source_names[name] if type(name) is str else -1 for name in names])
+        self._arrays["source"].extend([self._source_names[name] if type(name) is str else -1 for name in names])
 
     def finish(self, sources: Sequence[SourceInfo], fields: dict[str, str]) -> Pool:
         """The pool of all that was appended."""
-        lists = {f"{name}_ptr": _pointers(self._counts[name]) for name in _LISTS}
-        lists |= {f"{name}_state": _frozen(self._states[name], np.uint8) for name in _LISTS}
+        arrays = {name: _frozen(values, values.typecode) for name, values in self._arrays.items()}
+        lists = {f"{name}_ptr": _pointers(self._arrays[f"{name} count"]) for name in _LISTS}
+        lists |= {f"{name}_state": arrays[f"{name} state"] for name in _LISTS}
+        same = ("file", "line", "offset", "length", "crc", "status", "quality", "complexity", "ifd", "tokens", "turns")
         return Pool(
             sources=tuple(sources),
-            file=_frozen(self._file, np.int32),
-            line=_frozen(self._line, np.int64),
-            offset=_frozen(self._offset, np.int64),
-            length=_frozen(self._length, np.int64),
-            crc=_frozen(self._crc, np.uint32),
-            status=_frozen(self._status, np.uint8),
             tag_names=tuple(self._tag_names),
-            tag_idx=_frozen(self._values["tag"], np.int32),
-            quality=_frozen(self._values["quality"], np.float64),
-            complexity=_frozen(self._values["complexity"], np.float64),
-            ifd=_frozen(self._ifd, np.float64),
-            columns={name: _frozen(values, np.float64) for name, values in self._columns.items()},
-            columns_state={name: _frozen(states, np.uint8) for name, states in self._column_states.items()},
-            tokens=_frozen(self._tokens, np.int64),
+            tag_idx=arrays["tag"],
+            columns={name: arrays[f"column {name}"] for name in self._fields.columns},
+            columns_state={name: arrays[f"state of {name}"] for name in self._fields.columns},
             source_names=tuple(self._source_names),
-            source_idx=_frozen(self._source, np.int32),
-            id_ptr=_pointers(self._id_length),
+            source_idx=arrays["source"],
+            id_ptr=_pointers(self._arrays["id length"]),
             id_blob=_frozen(self._id_blob, np.uint8),
-            turns=_frozen(self._turns, np.int32),
-            chars=_frozen(self._chars, np.int64),
+            chars=arrays["chars"],
             rejects=tuple(self._rejects),
             fields=fields,
+            **{name: arrays[name] for name in same},
             **lists,
         )
+
+
+class Part(msgspec.Struct, array_like=True, gc=False):
+    """A builder's rows on their way from one process to another: lines and rejects count from the part's start."""
+
+    lines: int
+    arrays: dict[str, bytes]
+    tags: list[str]
+    sources: list[str]
+    ids: bytes
+    rejects: list[tuple[int, int, str, str, bytes]]
 
 
 def _singles(found: Sequence[Any]) -> Sequence[float]:

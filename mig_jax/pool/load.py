@@ -11,11 +11,13 @@ from mig_jax.pool.cache import Cache, content_key
 from mig_jax.pool.decode import Malformed, RowDecoder, parse
 from mig_jax.pool.fields import Fields, resolve_fields
 from mig_jax.pool.layouts import LAYOUTS, Layout, adapt, check_layout, recognise
-from mig_jax.pool.records import Block, array_blocks, line_blocks, starts_array
+from mig_jax.pool.parallel import Parsers, workers_for
+from mig_jax.pool.records import Block, array_blocks, line_blocks, starts_array, whole_lines
 from mig_jax.pool.sources import Source, resolve
 from mig_jax.pool.stream import BLOCK_BYTES, FileReader, Stamp, stat_file
 from mig_jax.pool.table import REASONS, Pool, SourceInfo
 from mig_jax.pool.tabular import hf_blocks, hf_sha256, load_hf, parquet_blocks
+from mig_jax.pool.worker import Setup, Task, parse_run
 from mig_jax.runtime.progress import Progress, silent
 
 
@@ -29,6 +31,7 @@ def load_pool(
     cache_dir: str | Path | None = None,
     progress: Progress = silent,
     block_bytes: int = BLOCK_BYTES,
+    workers: int | None = None,
 ) -> Pool:
     """Reads a pool, streaming: the text is never held, only the columns of ``Pool``.
 
@@ -43,6 +46,8 @@ def load_pool(
       cache_dir: where pools are kept by content; None keeps none.
       progress: told the bytes done and in all, stages "hash pool" and "read pool".
       block_bytes: how much of a file is read at once; the result does not depend on it.
+      workers: processes that parse .jsonl files beside this one, 0 for none; None: one a core where the pool is large.
+        The result does not depend on it.
 
     Raises:
       UserError: see above; also an empty pool, one without a usable record, and a file that changes meanwhile.
@@ -68,7 +73,12 @@ def load_pool(
     builder = Builder(where, skip=on_error == "skip")
     done = _Bytes(progress, "read pool", sum(sizes))
     decoders: dict[Layout, RowDecoder] = {}
-    infos = [_read(builder, i, source, layout, where, decoders, done, block_bytes) for i, source in enumerate(sources)]
+    lines = sum(size for source, size in zip(sources, sizes, strict=True) if source.format == "jsonl")
+    with Parsers(workers_for(lines) if workers is None else workers, Setup(where, on_error == "skip")) as parsers:
+        infos = [
+            _read(builder, i, source, layout, where, decoders, done, block_bytes, parsers)
+            for i, source in enumerate(sources)
+        ]
     pool = builder.finish(infos, overrides)
     _check_usable(pool)
     if cache is not None:
@@ -111,11 +121,19 @@ def _read(
     decoders: dict[Layout, RowDecoder],
     done: _Bytes,
     block_bytes: int,
+    parsers: Parsers,
 ) -> SourceInfo:
     """Appends one source's records to the builder."""
     stamps: list[Stamp] = []
     before = len(builder)
     chosen = None if layout == "auto" else adapt(LAYOUTS[layout], fields)
+    if parsers.count and source.format == "jsonl":
+        use = chosen or _peek_layout(source, fields, block_bytes)
+        if use is not None:
+            decoder = decoders.setdefault(use, RowDecoder(use, fields))
+            stamp = _read_lines(builder, file, source, decoder, done, parsers)
+            name = use.name if len(builder) > before else ""
+            return SourceInfo(source.path, *stamp, len(builder) - before, name, "jsonl", source.compression)
     opened, blocks = _open(source, done, block_bytes, stamps)
     for block in blocks:
         if source.format == "json" and opened == "jsonl" and len(builder) == before and not builder.skip:
@@ -130,6 +148,42 @@ def _read(
     (stamp,) = stamps
     name = chosen.name if chosen else ""
     return SourceInfo(source.path, *stamp, len(builder) - before, name, opened, source.compression)
+
+
+def _peek_layout(source: Source, fields: Fields, block_bytes: int) -> Layout | None:
+    """The layout that the first block shows, if it does."""
+    first = next(line_blocks(iter(FileReader(source, block_bytes))), None)
+    return None if first is None else _first_layout(first, fields, source.path)
+
+
+def _read_lines(
+    builder: Builder, file: int, source: Source, decoder: RowDecoder, done: _Bytes, parsers: Parsers
+) -> Stamp:
+    """Appends the records of a .jsonl file, parsed by other processes."""
+    reader = FileReader(source, on_bytes=done)
+    line = 0
+    for task, part in parsers.parse(_tasks(reader, source, decoder.layout)):
+        if part is None:
+            line += parse_run(builder, task, decoder, file, line)
+        else:
+            builder.join(part, file, source.path, line)
+            line += part.lines
+    assert reader.stamp is not None
+    now = stat_file(source.path)
+    if (now.st_size, now.st_mtime_ns) != (reader.stamp.size_bytes, reader.stamp.mtime_ns):
+        raise UserError(f"{source.path}: changed while it was read; run again when it is written")
+    return reader.stamp
+
+
+def _tasks(reader: FileReader, source: Source, layout: Layout) -> Iterator[Task]:
+    if not source.compression:
+        for start, end in reader.spans():
+            yield Task(source.path, layout, start, end)
+        return
+    start = 0
+    for text in whole_lines(iter(reader)):
+        yield Task(source.path, layout, start, start + len(text), text)
+        start += len(text)
 
 
 def _open(source: Source, done: _Bytes, block_bytes: int, stamps: list[Stamp]) -> tuple[str, Iterator[Block]]:

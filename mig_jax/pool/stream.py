@@ -16,6 +16,8 @@ from mig_jax.pool.sources import Source
 
 # Small enough for a block, its lines and their strings to stay in a core's cache: a sixth faster than 1 MB.
 BLOCK_BYTES = 1 << 18
+HASHED_BYTES = 1 << 20
+SPAN_BYTES = 1 << 22  # what a reading process is given at once: long beside the asking, short beside the whole
 # A compressed block can grow a thousandfold, and the decompressors give all of it at once.
 COMPRESSED_BYTES = 1 << 17
 MAGIC = {"gz": b"\x1f\x8b", "zst": b"\x28\xb5\x2f\xfd"}
@@ -54,21 +56,26 @@ class FileReader:
         raw = self._raw()
         return _decompress(raw, self._source) if self._source.compression else raw
 
-    def _raw(self) -> Iterator[bytes]:
+    def _raw(self, buffer: bytearray | None = None) -> Iterator[Any]:
+        """The blocks as bytes; or, into the same buffer again and again, how many bytes of it are the next."""
         path, sha256, size = self._source.path, hashlib.sha256(), 0
         try:
             with Path(path).open("rb", buffering=0) as file:
                 before = os.fstat(file.fileno())
-                while block := file.read(self._block_bytes):
-                    if not size:
-                        _check_head(
-                            block if len(block) >= 4 else block + os.pread(file.fileno(), 4, len(block)), self._source
-                        )
+                _check_head(os.pread(file.fileno(), 4, 0), self._source)
+                while True:
+                    if buffer is None:
+                        block = given = file.read(self._block_bytes)
+                    else:
+                        given = file.readinto(buffer)
+                        block = memoryview(buffer)[:given]
+                    if not given:
+                        break
                     size += len(block)
                     sha256.update(block)
                     if self._on_bytes:
                         self._on_bytes(len(block))
-                    yield block
+                    yield given
             after = Path(path).stat()
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -80,10 +87,22 @@ class FileReader:
 
     def drain(self) -> Stamp:
         """Reads all of it for the stamp alone, without decompressing."""
-        for _ in self._raw():
+        for _ in self._raw(bytearray(HASHED_BYTES)):
             pass
         assert self.stamp is not None
         return self.stamp
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """(start, end) of runs of whole lines of a plain file; nothing is kept of what lies there but the hash."""
+        start = at = 0
+        buffer = bytearray(SPAN_BYTES)
+        for count in self._raw(buffer):
+            if cut := buffer.rfind(b"\n", 0, count) + 1:
+                yield start, at + cut
+                start = at + cut
+            at += count
+        if start < at:
+            yield start, at
 
 
 def identity(status: os.stat_result) -> tuple[int, int, int, int]:

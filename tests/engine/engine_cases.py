@@ -129,4 +129,4 @@ def _assert_equals_in_row_order(case: Case, found: Result) -> None:
 
 def assert_same_bits(a: Result, b: Result) -> None:
     np.testing.assert_array_equal(a.points, b.points)
-    np.testing.assert_array_equal(a.gains.view(np.int32), b.gains.view(np.int32))
+    np.testing.assert_array_equal(a.gains.view(np.int64), b.gains.view(np.int64))

@@ -44,7 +44,7 @@ def test_exact_gains_fall_along_the_picks_and_sum_to_the_objective():
 
 
 def test_it_ends_where_nothing_gains_any_more():
-    drawn = case(((0,),) * 40, np.full(40, 10.0), np.eye(1, dtype=np.float32), make_phi("exp"), 1.0)
+    drawn = case(((0,),) * 40, np.full(40, 100.0), np.eye(1, dtype=np.float32), make_phi("exp"), 1.0)
     found = run(drawn, 40, "exact", Size(2, 8, 1_024))
     assert 8 <= len(found.points) <= 12
     assert (found.gains > 0).all()

@@ -2,13 +2,14 @@
 
 import gzip
 import json
+from itertools import product
 
 import pytest
 import zstandard
 
 from mig_jax.errors import UserError
 from mig_jax.pool import REASONS, load_pool
-from mig_jax.pool.records import array_blocks, line_blocks
+from mig_jax.pool.records import _is_utf8, array_blocks, line_blocks
 
 GOOD = b'{"messages": [{"role": "user", "content": "x"}]}'
 
@@ -32,6 +33,16 @@ def test_lines_whatever_the_block_size():
         assert not any(block.bad for block in line_blocks(cut(LINES, size)))
     for record, _, offset in want:
         assert LINES[offset:].startswith(record)
+
+
+def test_utf8_is_what_python_says_it_is():
+    """Every sequence of up to three bytes at the borders of UTF-8's ranges, and of four that begin as one of four."""
+    edges = [0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC1, 0xC2, 0xDF, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0xF5, 0xFF]
+    tried = [bytes(some) for length in (1, 2, 3) for some in product(edges, repeat=length)]
+    tried += [bytes([first, *rest]) for first in (0xF0, 0xF4, 0xF5) for rest in product(edges, repeat=3)]
+    for text in tried:
+        want = "\ufffd" not in text.decode(errors="replace")
+        assert _is_utf8(text) == _is_utf8(b"a" * 61 + text + b"z" * 61) == want, text
 
 
 ARRAY = rb"""  [ {"a": "]}\"[{,\\"}, {"b": [1, {"c": "\\\\"}]} , 3,"x,]" ,
