@@ -1,9 +1,9 @@
 """The same picks, bit for bit, on any devices and processes and after kill -9, on a pool of Tulu3's size.
 
-    python -m experiments.check_determinism --rows 939000 --picks 10000
+    python -m experiments.check_determinism --picks 5000
 
-Every line is a run in processes of its own, with lists of 64 and 16 candidates so that hundreds of full passes occur;
-the digest is of the picks and their gains.
+Every line is a run in processes of its own, with lists of 64 candidates so that hundreds of full passes occur; the
+digest is of the picks and their gains, the number that of the full passes.
 """
 
 import argparse
@@ -15,18 +15,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 FLAG = "--xla_force_host_platform_device_count"
 
 
 def work(args: argparse.Namespace) -> None:
-    """One process of a run: select, keep a checkpoint after every inner pass, print the digest."""
+    """One process of a run: select, keep a checkpoint after every call of the heap, print the digest."""
     import numpy as np
 
     from experiments.synthetic import synthetic_pool
-    from mig_jax.engine import greedy, make_problem, pool_mesh
+    from mig_jax.engine import Snapshot, greedy, make_problem, pool_mesh
     from mig_jax.engine.checkpoint import Checkpoint
     from mig_jax.gain import make_phi
     from mig_jax.runtime import processes
@@ -38,15 +37,21 @@ def work(args: argparse.Namespace) -> None:
     problem = make_problem(encoded, graph.propagation(), make_phi(), args.gain, mesh.size)
     checkpoint = Checkpoint(Path(args.folder), 0.0) if args.folder else None
     resume = checkpoint.load() if checkpoint else None
-    print(f"started {0 if resume is None else len(resume.rows)}", flush=True)
-    found = greedy(problem, args.picks, mesh, c1=args.c1, c2=args.c2, resume=resume, on_snapshot=checkpoint)
+
+    def keep(snapshot: Snapshot) -> None:
+        if checkpoint:
+            checkpoint(snapshot)
+            print(f"kept {len(snapshot.rows)}", flush=True)
+
+    print(f"kept {0 if resume is None else len(resume.rows)}", flush=True)
+    found = greedy(problem, args.picks, mesh, c1=args.c1, resume=resume, on_snapshot=keep)
     digest = hashlib.sha256(found.points.tobytes() + np.ascontiguousarray(found.gains).tobytes()).hexdigest()
     print(f"digest {digest[:16]} {found.counts['full_passes']}", flush=True)
 
 
 def start(args: argparse.Namespace, devices: int, *more: str) -> subprocess.Popen:
     """A worker with so many simulated devices."""
-    settings = [f"--{name}={getattr(args, name)}" for name in ("rows", "labels", "picks", "c1", "c2", "gain")]
+    settings = [f"--{name}={getattr(args, name)}" for name in ("rows", "labels", "picks", "c1", "gain")]
     command = [sys.executable, "-m", "experiments.check_determinism", "--worker", *settings, *more]
     environment = os.environ | {"XLA_FLAGS": f"{FLAG}={devices}"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -59,20 +64,26 @@ def digest_of(process: subprocess.Popen) -> str:
 
 
 def killed(args: argparse.Namespace, kills: int, seed: int) -> str:
-    """The digest of a run that was killed so many times after it had begun to pick."""
+    """The digest of a run that was killed so many times, each some picks further on."""
     rng = random.Random(seed)
+    resumed = []
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(kills):
+        for at in sorted(rng.randrange(args.picks) for _ in range(kills)):
             process = start(args, 1, f"--folder={folder}")
-            assert process.stdout is not None
-            process.stdout.readline()
-            time.sleep(rng.uniform(1.0, 4.0))
+            resumed.append(kept(process))
+            while kept(process) < at:
+                pass
             process.send_signal(signal.SIGKILL)
             process.wait()
         process = start(args, 1, f"--folder={folder}")
-        assert process.stdout is not None
-        resumed = process.stdout.readline().split()[-1]
-        return f"{digest_of(process)} (after {kills} kills; the last resumed at pick {resumed})"
+        resumed.append(kept(process))
+        return f"{digest_of(process)} (after {kills} kills; it began at picks {', '.join(map(str, resumed))})"
+
+
+def kept(process: subprocess.Popen) -> int:
+    """How many picks the next checkpoint has of which it tells."""
+    assert process.stdout is not None
+    return int(process.stdout.readline().removeprefix("kept "))
 
 
 def main() -> None:
@@ -81,7 +92,6 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=4_531)
     parser.add_argument("--picks", type=int, default=10_000)
     parser.add_argument("--c1", type=int, default=64)
-    parser.add_argument("--c2", type=int, default=16)
     parser.add_argument("--gain", default="first_order")
     parser.add_argument("--kills", type=int, default=4)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)

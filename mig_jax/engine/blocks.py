@@ -21,13 +21,13 @@ from mig_jax.engine.full_pass import first
 from mig_jax.engine.kernels import Rows
 from mig_jax.engine.lazy_heap import NO_ROW, Queues
 from mig_jax.engine.problem import NARROWEST, power_of_two
-from mig_jax.engine.resident import ULP, Candidates, raised
+from mig_jax.engine.resident import Candidates, raised, slacks
 from mig_jax.errors import UserError
 from mig_jax.gain.gain import labels_sum
 
 BLOCK = 1 << 17  # rows a block
 PER_DOUBLING = 4  # bins of weight for each power of two
-BOUND_SLACK = 1 + 2.0**-18  # the product may round below a gain that it bounds
+BOUND_SLACK = 1.001  # the product may round below a gain that it bounds
 DATA, INDEX = "blocks.bin", "index.npz"
 
 
@@ -193,15 +193,15 @@ class Blocks:
         idx[: ptr[-1]] = best.labels.T[np.arange(wide) < counts[:, None]]
         row = np.pad(best.row, (0, missing))
         score = np.pad(best.score, (0, missing))
-        slack = 1 + (wide + 4) * ULP
-        bound = np.pad(raised(best.bound, slack), (0, missing), constant_values=-1)
+        slack, least = slacks(wide, float(score.max()))
+        bound = np.pad(raised(best.bound, slack, least), (0, missing), constant_values=-1)
         head = np.arange(self.c1, dtype=np.int32)
         cut = float(bound[-1]) if best.full else -1.0
         return Candidates(row, bound, row, head, head + np.int32(1), Rows(ptr, idx, None), cut, Queues(row, score))
 
     def widen(self) -> None:
-        """From now on the list holds more rows."""
-        self.c1 = min(16 * self.c1, max(1, int(self.size.sum())))
+        """From now on the list holds four times as many rows."""
+        self.c1 = min(4 * self.c1, max(1, int(self.size.sum())))
         self.room = int(power_of_two(self.c1 * int(self.width.max(initial=1))))
 
 

@@ -141,7 +141,7 @@ def _select(side: Side, source, n: int, home: Any, segment: int, progress, resum
         heap = make_heap(found.bound, found.row, found.head, found.end)
         before, exhausted = done, False
         with _exactly(home):
-            listed, queues = jax.device_put((found.labels, found.queues), home)
+            listed, queues, state, heap = jax.device_put((found.labels, found.queues, state, heap), home)
             while done < n and not exhausted:
                 limit = np.int32(min(n - done, segment))
                 state, heap, picks, exhausted = pick(

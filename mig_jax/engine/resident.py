@@ -13,7 +13,6 @@ from mig_jax.engine.lazy_heap import Queues
 from mig_jax.engine.problem import Problem, power_of_two
 
 SLACK = 2.0**-14  # above what float32 may lose in a sum of rises
-LEAST = 1e-37
 ULP = 2.0**-24  # what a float32 operation may lose
 
 
@@ -35,10 +34,18 @@ class Candidates(NamedTuple):
     queues: Queues
 
 
-def raised(bound: np.ndarray, slack: float) -> np.ndarray:
-    """Float32 bounds raised above what they bound; float64. A float32 may also have run out of small numbers."""
+def raised(bound: np.ndarray, slack: float, least: float) -> np.ndarray:
+    """Float32 bounds raised above what they bound, in float64; -1 stays."""
     bound = bound.astype(np.float64)
-    return np.where(bound < 0, bound, bound * slack + LEAST)
+    return np.where(bound < 0, bound, bound * slack + least)
+
+
+def slacks(widest: int, score: float) -> tuple[float, float]:
+    """What a first-order bound of ``widest`` labels may lack: a factor, and what is lost where float32 ends.
+
+    y, the score, each addition and the product are rounded to float32; below 2^-126 that is to 0.
+    """
+    return 1 + (widest + 4) * ULP, (widest + 4) * 2.0**-126 * max(score, 1.0)
 
 
 class Resident:
@@ -65,9 +72,10 @@ class Resident:
             x = np.asarray(state.x).astype(np.float32)
             bound = first_bounds(problem.side.phi, x, self.buckets, self.where, mesh=mesh) * np.float32(1 + SLACK)
         self.heads = Heads(self._put(score), bound)
-        # y, the score and each addition of a first-order bound are rounded to float32; bounds that are kept are above.
         widest = max(bucket.labels.shape[0] for bucket in problem.buckets)
-        self.slack = 1 + (widest + 4) * ULP if bound is None else 1.0
+        self.slack, self.least = slacks(widest, float(problem.groups.score.max()))
+        if bound is not None:
+            self.slack = 1.0  # kept bounds are raised when they are kept
 
     def _heads(self, taken: np.ndarray) -> np.ndarray:
         """Where each queue stands once ``taken`` have left: always from its front."""
@@ -90,15 +98,15 @@ class Resident:
         self.news = News(np.full(self.c1, -1, np.int32), nothing, nothing)
 
     def widen(self) -> None:
-        """From now on the list holds every group."""
-        self._shape(self.most)
+        """From now on the list holds four times as many groups."""
+        self._shape(4 * self.c1)
 
     def shortlist(self, y: np.ndarray | None) -> Candidates:
         """The groups with the largest bounds, by y (the labels' gains) or, without it, by what was last seen."""
         y = None if y is None else y.astype(np.float32)
         self.heads, found = full_pass(y, self.buckets, self.where, self.heads, self.news, c1=self.c1, mesh=self.mesh)
         group, bound = (np.asarray(a.addressable_data(0)) for a in found)
-        bound = raised(bound, self.slack)
+        bound = raised(bound, self.slack, self.least)
         self.no_news()
         head, queue = self.head[group], self.problem.groups.queue
         row = self.problem.groups.row[np.minimum(head, self.problem.rows - 1)]

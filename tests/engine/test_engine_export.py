@@ -16,12 +16,11 @@ import numpy as np
 import pytest
 from engine_cases import SHAPES, fill
 from flax import nnx
+from test_engine_structure import call_of
 
 import mig_jax
-from mig_jax.engine import make_problem, pool_mesh
-from mig_jax.engine.full_pass import BLOCK, full_pass
-from mig_jax.engine.greedy import _alive, _place
-from mig_jax.engine.inner_pass import inner_pass
+from mig_jax.engine import Problem, make_problem
+from mig_jax.engine.blocks import _block_top
 from mig_jax.engine.kernels import KERNELS
 from mig_jax.gain import make_phi
 from mig_jax.graph.cosine import _tile
@@ -31,8 +30,8 @@ from mig_jax.models.families import ENCODERS
 ROOT = Path(mig_jax.__file__).parent
 PLATFORMS = ("cuda", "tpu")
 SHARDS = 8
-C1, C2, SEGMENT = 64, 16, 8
 JITS = {"jit", "pjit", "pmap"}  # jax.jit, nnx.jit and what else compiles
+HOST = "engine/scalar.py:call"  # one native function: only a CPU's backend knows such, and only it is ever given one
 
 
 class Entry(NamedTuple):
@@ -46,36 +45,37 @@ PHIS = {"power": make_phi(), "exp": make_phi("exp"), "log": make_phi("log")}
 
 
 @cache
-def parts(kind: str, shards: int, blocks: bool = False):
-    """A problem of two buckets or more, its mesh and its first state; ``blocks``: rows for more than one block."""
-    shape = SHAPES["web"]
-    if blocks:
-        shape = shape._replace(tags=(1, 2, 9, 3) * (BLOCK // 2), zero=())
-    drawn = fill(shape, 0, "real", make_phi(), 1.0, same_labels=True)
+def problem_of(kind: str, shards: int, phi: str, repeats: int = 100) -> Problem:
+    """Of two buckets or more, with more groups than a list holds."""
+    shape = SHAPES["web"]._replace(tags=(1, 2, 9, 3) * repeats, zero=())
+    drawn = fill(shape, 0, "real", PHIS[phi], 1.0, same_labels=True)
     problem = make_problem(drawn.encoded, drawn.graph.propagation(), drawn.phi, kind, shards)
     assert len(problem.buckets) > 1
-    mesh = pool_mesh(jax.devices()[:shards])
-    state = jax.eval_shape(lambda labels: KERNELS[kind].init(labels, problem.phi, problem.num_labels), problem.labels)
-    return problem, mesh, jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), state)
+    return problem
 
 
-def of_init(kind: str):
-    problem, _, _ = parts(kind, 1)
-    return jax.jit(KERNELS[kind].init, static_argnums=2), (problem.labels, problem.phi, problem.num_labels), {}
+def of_pass(name: str, kind: str, shards: int = 1, phi: str = "power"):
+    return call_of("resident", name, problem_of(kind, shards, phi))
 
 
-def of_full_pass(kind: str, shards: int = 1, blocks: bool = False, phi: str = "power"):
-    problem, mesh, state = parts(kind, shards, blocks)
-    args = (PHIS[phi], state, *_place(problem, mesh), _alive(problem, mesh, []), np.full(C1, -1, np.int32))
-    return full_pass, args, {"kind": kind, "c1": C1, "mesh": mesh}
+def of_first_bounds_in_blocks():
+    """Traced here, where a block is small; a shape of its own, for the trace is kept."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mig_jax.engine.full_pass.BLOCK", 30)
+        jitted, args, options = call_of("resident", "first_bounds", problem_of("exact", 1, "power", repeats=70))
+        jitted.trace(*args, **options)
+    return jitted, args, options
 
 
-def of_inner_pass(kind: str, phi: str):
-    problem, _, state = parts(kind, 1)
-    _, args, options = of_full_pass(kind, phi=phi)
-    _, found = jax.eval_shape(lambda *a: full_pass(*a, **options), *args)
-    options = {"kind": kind, "c2": C2, "size": SEGMENT}
-    return inner_pass, (problem.labels, PHIS[phi], state, found, jnp.int32(5)), options
+def of_heap(name: str, kind: str, phi: str = "power", native: bool = False):
+    """As where ``engine.inner`` is device."""
+    jitted, args, options = call_of("greedy", name, problem_of(kind, 1, phi))
+    return jitted, args, options | {"native": native}
+
+
+def of_block_top():
+    labels = np.zeros((4, 256), np.uint16)
+    return _block_top, (np.zeros(31, np.float32), labels, np.zeros(256, np.float32)), {"keep": 64}
 
 
 def of_embed_batch(pooling: str, normalize: bool):
@@ -99,29 +99,46 @@ ENTRIES = {
     "tile": Entry("graph/cosine.py:_tile", of_tile),
     "embed mean": Entry("models/embed.py:_embed_batch", lambda: of_embed_batch("mean", True)),
     "embed cls": Entry("models/embed.py:_embed_batch", lambda: of_embed_batch("cls", False)),
-    "exact full pass in blocks": Entry("engine/full_pass.py:full_pass", lambda: of_full_pass("exact", blocks=True)),
+    "label gains": Entry("engine/kernels.py:label_gains", lambda: of_heap("label_gains", "first_order")),
+    "bounds in blocks": Entry("engine/full_pass.py:first_bounds", of_first_bounds_in_blocks),
+    "bounds, 8 devices": Entry("engine/full_pass.py:first_bounds", lambda: of_pass("first_bounds", "exact", SHARDS)),
+    "top of a block": Entry("engine/blocks.py:_block_top", of_block_top),
 }
 for _kind in KERNELS:
-    ENTRIES[f"{_kind} init"] = Entry("engine/greedy.py:kernel.init", lambda k=_kind: of_init(k))
-    _where = "engine/full_pass.py:full_pass"
-    ENTRIES[f"{_kind} full pass, 8 devices"] = Entry(_where, lambda k=_kind: of_full_pass(k, SHARDS))
+    _full = "engine/full_pass.py:full_pass"
+    ENTRIES[f"{_kind} full pass"] = Entry(_full, lambda k=_kind: of_pass("full_pass", k))
+    ENTRIES[f"{_kind} full pass, 8 devices"] = Entry(_full, lambda k=_kind: of_pass("full_pass", k, SHARDS))
     for _phi in PHIS:
-        ENTRIES[f"{_kind} full pass, {_phi}"] = Entry(_where, lambda k=_kind, p=_phi: of_full_pass(k, phi=p))
-        _inner = "engine/inner_pass.py:inner_pass"
-        ENTRIES[f"{_kind} inner pass, {_phi}"] = Entry(_inner, lambda k=_kind, p=_phi: of_inner_pass(k, p))
+        _pick = "engine/lazy_heap.py:pick"
+        ENTRIES[f"{_kind} pick, {_phi}"] = Entry(_pick, lambda k=_kind, p=_phi: of_heap("pick", k, p))
+for _phi in PHIS:
+    _bounds = "engine/full_pass.py:first_bounds"
+    ENTRIES[f"bounds, {_phi}"] = Entry(_bounds, lambda p=_phi: of_pass("first_bounds", "exact", phi=p))
 
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_it_lowers_for_cuda_and_tpu(name: str):
     function, args, options = ENTRIES[name].make()
-    exported = jax.export.export(function, platforms=PLATFORMS)(*args, **options)
+    in_float64 = "native" in options
+    with jax.enable_x64(in_float64):
+        exported = jax.export.export(function, platforms=PLATFORMS)(*args, **options)
     assert exported.platforms == PLATFORMS
     assert exported.nr_devices == (SHARDS if "8 devices" in name else 1)
     text = exported.mlir_module()
     assert "stablehlo" in text
-    assert ("stablehlo.all_gather" in text) == ("8 devices" in name)
-    if "pass" in name:
-        assert "chlo.top_k" in text
+    assert ("stablehlo.all_gather" in text) == ("full pass, 8 devices" in name)
+    assert ("chlo.top_k" in text) == ("full pass" in name or "top of" in name)
+    assert ("stablehlo.while" in text) == (in_float64 or "in blocks" in name)
+    assert ("xf64>" in text) == in_float64
+    assert "xla_cpu_small_call" not in text
+
+
+@pytest.mark.parametrize("kind", KERNELS)
+def test_the_native_form_lowers_for_a_cpu(kind):
+    function, args, options = of_heap("pick", kind, native=True)
+    with jax.enable_x64(True):
+        text = jax.export.export(function, platforms=["cpu"])(*args, **options).mlir_module()
+    assert 'xla_cpu_small_call = "true"' in text
 
 
 def jit_uses(source: str) -> Iterator[str]:
@@ -157,7 +174,7 @@ def test_the_list_holds_every_entry_of_the_package():
         for path in ROOT.rglob("*.py")
         for use in jit_uses(path.read_text(encoding="utf-8"))
     }
-    assert found == {entry.where for entry in ENTRIES.values()}
+    assert found == {entry.where for entry in ENTRIES.values()} | {HOST}
 
 
 def test_the_search_finds_every_form_of_jit():

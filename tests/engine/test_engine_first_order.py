@@ -93,6 +93,14 @@ def test_it_ends_where_nothing_gains_any_more():
     assert (found.gains > 0).all()
 
 
+def test_gains_too_small_for_float32_are_still_told_apart():
+    """Gains of 2.6e-37 and 2.5e-37: their bounds lose bits, or become 0."""
+    drawn = fill(SHAPES["web"], 533792608, "real", make_phi("exp", alpha=1.0), 1.2692317118143823, same_labels=False)
+    whole = run(drawn, drawn.candidates, "first_order", PLAIN)
+    assert whole.gains.min() < 1e-40
+    assert_same_bits(whole, run(drawn, drawn.candidates, "first_order", Size(4, 9, 7)))
+
+
 def test_rows_keep_their_picks_when_they_are_shuffled():
     """With no two gains alike, the order of the file does not matter."""
     drawn = fill(SHAPES["web"], 3, "real", make_phi(), 1.0, same_labels=False)

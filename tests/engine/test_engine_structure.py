@@ -1,156 +1,198 @@
-"""What the compiled engine is made of: it lowers for every backend, finds candidates by TopK, and compiles once."""
+"""What the compiled engine is made of: the full pass finds its list by TopK, and the heap is one native function."""
 
 import ast
+import dataclasses
+import importlib
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from engine_cases import FLOAT32, SHAPES, Size, assert_same_bits, fill, naive, run
 
 import mig_jax
-from mig_jax.engine import make_problem, pool_mesh
-from mig_jax.engine.full_pass import BLOCK, full_pass
-from mig_jax.engine.greedy import _alive, _place
-from mig_jax.engine.inner_pass import inner_pass
-from mig_jax.engine.kernels import KERNELS, State
+from experiments.synthetic import synthetic_pool
+from mig_jax.engine import greedy, make_problem, pool_mesh
+from mig_jax.engine.kernels import KERNELS, FirstOrder
+from mig_jax.engine.scalar import at, put
 from mig_jax.gain import make_phi
-from mig_jax.gain.gain import label_value
 
-ROWS, C1, C2, SEGMENT = 6_016, 640, 48, 16
 ROOT = Path(mig_jax.__file__).parent
+ROWS, LABELS, C1, SEGMENT = 6_000, 300, 100, 90
+SMALL = 64  # an array of no more numbers may be copied
+PHIS = {"power": make_phi(), "exp": make_phi("exp"), "log": make_phi("log")}
+LOOPS = {"parameter", "get-tuple-element", "tuple", "call", "while", "bitcast"}  # hand arrays on and make none
 
 
-def arguments(kind: str, shards: int, phi=None):
-    """(of full_pass, of inner_pass) on a pool with two buckets."""
-    shape = SHAPES["web"]._replace(tags=(1, 2, 9, 3) * (ROWS // 4), zero=())
-    drawn = fill(shape, 0, "real", phi or make_phi(), 1.0, same_labels=True)
-    problem = make_problem(drawn.encoded, drawn.graph.propagation(), drawn.phi, kind, shards)
-    mesh = pool_mesh(jax.devices()[:shards])
-    state = jax.jit(KERNELS[kind].init, static_argnums=2)(problem.labels, problem.phi, problem.num_labels)
-    buckets, where = _place(problem, mesh)
-    plain = jax.tree.map(np.asarray, state)
-    full = (problem.phi, plain, buckets, where, _alive(problem, mesh, []), np.full(C1, -1, np.int32))
-    static = {"kind": kind, "c1": C1, "mesh": mesh}
-    return problem, state, (full, static)
+class Line(NamedTuple):
+    """An instruction: the arrays that it makes, as (type, size), what it is, the computations it calls, and text."""
+
+    makes: list[tuple[str, int]]
+    what: str
+    calls: list[str]
+    text: str
 
 
-def inner_arguments(problem, state, found):
-    return (problem.labels, problem.phi, state, found, jnp.int32(5)), {"kind": problem.kind, "c2": C2, "size": SEGMENT}
+class Stopped(Exception):
+    pass
 
 
-@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def call_of(where: str, name: str, problem, **more):
+    """(the engine's jitted function, its arguments, its options) as ``greedy`` calls it the first time."""
+    found = []
+    module = importlib.import_module(f"mig_jax.engine.{where}")  # the package's own `greedy` is the function
+    jitted = getattr(module, name)
+
+    def spy(*args, **options):
+        found[:] = args, options
+        raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, name, spy)
+        with pytest.raises(Stopped):
+            greedy(problem, 20, pool_mesh(jax.devices()[: problem.shards]), c1=C1, segment=SEGMENT, **more)
+    return jitted, *found
+
+
+def text_of(where: str, name: str, problem) -> str:
+    """The compiled text."""
+    jitted, args, options = call_of(where, name, problem)
+    with jax.enable_x64(where == "greedy"):
+        return jitted.lower(*args, **options).compile().as_text()
+
+
+def computations(text: str) -> tuple[str, dict[str, list[Line]]]:
+    """(the entry's name, the lines of every computation)."""
+    entry, lines, found = "", [], {}
+    for line in text.splitlines():
+        if head := re.match(r"(ENTRY )?%([\w.\-]+) \(.*\{$", line):
+            lines = found.setdefault(head[2], [])
+            entry = head[2] if head[1] else entry
+        elif made := re.match(r"\s+(?:ROOT )?%[\w.\-]+ = (\(.*?\)|\S+) ([\w\-]+)\(", line):
+            arrays = [(t, int(np.prod([int(n) for n in s.split(",") if n]))) for t, s in ARRAY.findall(made[1])]
+            lines.append(Line(arrays, made[2], CALLED.findall(line), line.strip()))
+    return entry, found
+
+
+ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+CALLED = re.compile(r"\b(?:calls|to_apply|body|condition)=%([\w.\-]+)")
+
+
+def reached_from(start: list[str], found: dict[str, list[Line]]) -> set[str]:
+    """Those computations and all that they call."""
+    seen, left = set(), list(start)
+    while left:
+        name = left.pop()
+        if name not in seen:
+            seen.add(name)
+            left += [called for line in found[name] for called in line.calls]
+    return seen
+
+
+def whole_arrays(text: str) -> list[str]:
+    """What a loop's turn does to a whole array: anything but handing it on or writing one number of it."""
+    _, found = computations(text)
+    fused = {called for lines in found.values() for line in lines if line.what == "fusion" for called in line.calls}
+    loops = [called for lines in found.values() for line in lines if line.what == "while" for called in line.calls]
+    assert loops
+    bad = []
+    for name in reached_from(loops, found) - fused:
+        for line in found[name]:
+            what = found[line.calls[0]][-1].what if line.what == "fusion" else line.what  # the last line is the root
+            if any(size > SMALL for _, size in line.makes) and what not in {*LOOPS, "dynamic-update-slice"}:
+                bad.append(line.text[:200])
+    return bad
+
+
+def problem_of(kind: str, shards: int, phi="power"):
+    encoded, graph = synthetic_pool(ROWS, LABELS)
+    problem = make_problem(encoded, graph.propagation(), PHIS[phi], kind, shards)
+    assert problem.groups.many > 50 * C1
+    assert len(problem.buckets) > 1
+    return problem
+
+
 @pytest.mark.parametrize("shards", [1, 8])
 @pytest.mark.parametrize("kind", KERNELS)
-def test_every_entry_lowers_for_every_backend(kind, shards, platform):
-    problem, state, (full, static) = arguments(kind, shards)
-    lowered = full_pass.trace(*full, **static).lower(lowering_platforms=(platform,))
-    assert "chlo.top_k" in lowered.as_text() or "top_k" in lowered.as_text().lower()
-    if shards == 1:
-        found = jax.eval_shape(lambda *a: full_pass(*a, **static), *full)[1]
-        args, more = inner_arguments(problem, state, found)
-        assert inner_pass.trace(*args, **more).lower(lowering_platforms=(platform,)).as_text()
-
-
-def sorted_sizes(text: str) -> set[int]:
-    """Lengths of the arrays that a compiled program sorts."""
-    return {
-        int(size)
-        for line in text.splitlines()
-        if re.search(r"\bsort\(", line)
-        for size in re.findall(r"\[(\d+)", line.split("sort(")[0])
-    }
-
-
-@pytest.mark.parametrize("shards", [1, 8])
-@pytest.mark.parametrize("kind", KERNELS)
-def test_the_full_pass_finds_its_candidates_by_top_k(kind, shards):
-    """Sorting all N gains takes nine times the time; the C1 candidates are sorted by row, which is meant to be."""
-    _, _, (full, static) = arguments(kind, shards)
-    text = full_pass.lower(*full, **static).compile().as_text()
+def test_the_full_pass_finds_its_list_by_top_k(kind, shards):
+    """Sorting all gains takes nine times the time."""
+    text = text_of("resident", "full_pass", problem_of(kind, shards))
     assert re.search(r'custom_call_target="TopK"|topk\(', text), "no TopK"
-    assert max(sorted_sizes(text), default=0) <= C1 < ROWS // shards
-    gathers = [line for line in text.splitlines() if re.search(r"\ball-(gather|reduce)(-start)?\(", line)]
-    assert not any("all-reduce" in line for line in gathers), "a sum over devices would depend on their number"
-    assert bool(gathers) == (shards > 1)
+    _, found = computations(text)
+    lines = [line for computation in found.values() for line in computation]
+    assert not [line.text for line in lines if line.what == "sort"]
+    told = {what for what in COLLECTIVES if any(line.what.startswith(what) for line in lines)}
+    assert told == ({"all-gather"} if shards > 1 else set()), "a sum over devices would depend on their number"
 
 
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "collective-", "all-to-all")
+
+
+@pytest.mark.parametrize("phi", PHIS)
 @pytest.mark.parametrize("kind", KERNELS)
-def test_the_inner_pass_neither_sorts_the_candidates_nor_communicates(kind):
-    problem, state, (full, static) = arguments(kind, 1)
-    found = full_pass(*full, **static)[1]
-    args, more = inner_arguments(problem, state, found)
-    text = inner_pass.lower(*args, **more).compile().as_text()
-    assert re.search(r'custom_call_target="TopK"|topk\(', text), "no TopK"
-    assert max(sorted_sizes(text), default=0) <= C2 < C1
-    assert not re.search(r"\ball-(gather|reduce)|collective-permute|all-to-all", text)
+def test_the_heap_is_one_native_function_that_copies_no_array(kind, phi):
+    problem = problem_of(kind, 1, phi)
+    text = text_of("greedy", "pick", problem)
+    entry, found = computations(text)
+    native = [line for line in found[entry] if line.what == "call"]
+    assert len(native) == 1
+    assert 'xla_cpu_small_call="true"' in native[0].text
+    assert not [line.text for line in found[entry] if line.what in ("while", "conditional")]
+    assert [line.what for line in found[native[0].calls[0]]].count("while") == 1
+    assert not whole_arrays(text)
+    lines = [line for computation in found.values() for line in computation]
+    assert not [line.text for line in lines if line.what in ("sort", "conditional", "custom-call", "scatter")]
+    assert not [line.text for line in lines if line.what.startswith(COLLECTIVES)]
+    of_queues = [line for line in lines if problem.rows in [size for _, size in line.makes]]
+    assert of_queues
+    assert not [line.text for line in of_queues if line.what not in LOOPS], "the queues are as long as the pool"
 
 
-def test_exact_gains_in_overlapping_blocks_are_those_of_one_block(monkeypatch):
-    """A pool of 1.2 blocks, all in one bucket: the last block overlaps the first."""
-    rows = int(1.2 * BLOCK)
-    shape = SHAPES["full"]._replace(tags=(1, 2, 3) * (rows // 3), zero=())
-    drawn = fill(shape, 0, "real", make_phi(), 1.0, same_labels=True)
-    problem = make_problem(drawn.encoded, drawn.graph.propagation(), drawn.phi, "exact")
-    assert [bucket.labels.shape[1] > BLOCK for bucket in problem.buckets] == [True]
-    blocks = run(drawn, 60, "exact", Size(1, C1, C2, SEGMENT))
-    monkeypatch.setattr("mig_jax.engine.full_pass.BLOCK", rows)
-    jax.clear_caches()
-    whole = run(drawn, 60, "exact", Size(1, C1, C2, SEGMENT))
-    jax.clear_caches()
-    assert_same_bits(blocks, whole)
-    best = naive(drawn, "exact").gains()
-    assert blocks.points[0] in np.flatnonzero(best > best.max() * (1 - FLOAT32))
+def test_the_labels_gains_are_one_native_function():
+    text = text_of("greedy", "label_gains", problem_of("first_order", 1))
+    entry, found = computations(text)
+    assert [line.what for line in found[entry]].count("call") == 1
+    assert 'xla_cpu_small_call="true"' in text
+    assert not [line.text for line in found[entry] if line.what == "while"]
+    assert not whole_arrays(text)
 
 
-@pytest.mark.parametrize("kind", KERNELS)
-def test_other_numbers_on_equal_shapes_do_not_compile_again(kind):
-    size = Size(2, 11, 5, 6)
+def read_then_used(labels, phi, state, rows, start, stop, score):
+    """The slope before the write is used after it."""
 
-    def once(seed, n, exponent, alpha, style):
-        phi = make_phi(exponent=exponent)
-        return run(fill(SHAPES["full"], seed, style, phi, alpha, same_labels=True), n, kind, size)
+    def tag(t, state):
+        label = at(rows.idx, t)
+        before = at(state.slope, label)
+        slope = put(state.slope, label, phi.slope(at(state.x, label)))
+        after = at(slope, at(rows.idx, stop))
+        return FirstOrder(put(state.x, label, before + after), slope)
 
-    once(0, 9, 0.8, 1.0, "real")
-    traces = full_pass._cache_size(), inner_pass._cache_size()
-    once(1, 14, 0.8, 1.0, "ties")
-    once(2, 20, 0.3, 0.4, "wide")
-    assert (full_pass._cache_size(), inner_pass._cache_size()) == traces
+    return jax.lax.fori_loop(start, stop, tag, state)
 
 
-@pytest.mark.parametrize("name", ["web", "full"])
-def test_the_state_that_picks_leave_is_the_one_computed_anew(name):
-    """After every segment slope = phi'(x) and y = P slope in every entry, to the last bit: nothing is left stale, and
-    the update of a few labels computes what the start computes for all."""
-    drawn = fill(SHAPES[name], 12, "real", make_phi(), 1.0, same_labels=False)
-    labels = make_problem(drawn.encoded, drawn.graph.propagation(), drawn.phi).labels
+def a_branch(labels, phi, state, rows, start, stop, score):
+    """A cond around the arrays."""
 
-    @jax.jit
-    def anew(phi, x):
-        slope = phi.slope(x)
-        y = jnp.zeros_like(x)
-        for hop in labels.hops:
-            value = jax.vmap(label_value, in_axes=(None, 1, 1))(slope, jnp.asarray(hop.idx), jnp.asarray(hop.val))
-            y = y.at[hop.label].set(value)
-        return slope, y
+    def write(state):
+        label = at(rows.idx, start)
+        return FirstOrder(put(state.x, label, at(state.x, label) + score), state.slope)
 
-    snapshots = []
-    run(drawn, 20, "first_order", Size(1, 64, 16, 2), on_snapshot=snapshots.append)
-    assert len(snapshots) >= 10
-    for snapshot in snapshots:
-        x, slope, y = State(*snapshot.state)
-        expected = anew(drawn.phi, x)
-        np.testing.assert_array_equal(slope[:-1], np.asarray(expected[0])[:-1])
-        np.testing.assert_array_equal(y[:-1], np.asarray(expected[1])[:-1])
-        assert y[-1] == 0, "padding must gain nothing"
-        picked = [
-            drawn.data.labels[d] for d in np.flatnonzero(drawn.encoded.label_count * drawn.encoded.score)[snapshot.rows]
-        ]
-        score = drawn.data.score[np.flatnonzero(drawn.encoded.label_count * drawn.encoded.score)[snapshot.rows]]
-        mass = sum(s * drawn.data.matrix(1.0)[list(row)].sum(axis=0) for row, s in zip(picked, score, strict=True))
-        np.testing.assert_allclose(x[:-1], mass, rtol=1e-5, atol=1e-6)
+    return jax.lax.cond(stop > start, write, lambda state: state, state)
+
+
+def all_labels(labels, phi, state, rows, start, stop, score):
+    """Every slope anew."""
+    return FirstOrder(state.x, phi.slope(state.x) + score)
+
+
+@pytest.mark.parametrize("absorb", [read_then_used, a_branch, all_labels])
+def test_what_the_rules_forbid_is_seen(absorb, monkeypatch):
+    monkeypatch.setitem(KERNELS, absorb.__name__, KERNELS["first_order"]._replace(absorb=absorb))
+    problem = problem_of("first_order", 1)
+    problem = dataclasses.replace(problem, side=problem.side._replace(kind=absorb.__name__))
+    text = text_of("greedy", "pick", problem)
+    assert whole_arrays(text)
 
 
 ORDER = ("pool", "encode", "graph", "gain", "engine", "samplers", "export", "report")
