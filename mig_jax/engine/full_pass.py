@@ -4,8 +4,9 @@ Each shard finds its own first C1; one all_gather makes the first C1 of the whol
 groups and top_k puts the lower index first among equals. No group outside the list has a larger bound than the last
 one on it, now or later, because gains only fall.
 
-The first-order bounds of all groups are computed anew in every pass, in float32. The exact gain is so dear that it is
-only computed for all at the start; after that each group keeps the last gain that was seen of it as its bound.
+The first-order gain of all groups is computed in every pass, in float32. It is above the exact gain too, phi being
+concave; that one is so dear that it is only computed for all at the start; after that each group keeps the last gain
+that was seen of it, and the lower of the two is its bound.
 """
 
 from functools import partial
@@ -49,7 +50,7 @@ class Shortlist(NamedTuple):
 
 @partial(jax.jit, static_argnames=("c1", "mesh"), donate_argnames=("heads",))
 def full_pass(
-    y: Float[Array, " L1"] | None,
+    y: Float[Array, " L1"],
     buckets: tuple[Bucket, ...],
     where: Int[Array, " S_n"],
     heads: Heads,
@@ -58,7 +59,7 @@ def full_pass(
     c1: int,
     mesh: Mesh,
 ) -> tuple[Heads, Shortlist]:
-    """Take in the news, compute the gains from ``y`` (None: keep the bounds) and find the first ``c1`` groups.
+    """Take in the news, compute the bounds from ``y`` and find the first ``c1`` groups.
 
     ``buckets``, ``where`` and ``heads`` are sharded over the mesh; everything else is replicated.
     """
@@ -99,13 +100,12 @@ def _local_pass(y, buckets, where, heads: Heads, news: News, *, c1, shards):
     place = jnp.where(mine, news.group - base, n)
     heads = Heads(
         heads.score.at[place].set(news.score, mode="drop"),
-        None if y is not None else heads.bound.at[place].set(news.bound, mode="drop"),
+        None if heads.bound is None else heads.bound.at[place].set(news.bound, mode="drop"),
     )
-    if y is None:
-        gain = heads.bound
-    else:
-        sums = [jax.vmap(labels_sum, in_axes=(None, 1))(y, bucket.labels) for bucket in buckets]
-        gain = take(jnp.concatenate(sums), where) * heads.score
+    sums = [jax.vmap(labels_sum, in_axes=(None, 1))(y, bucket.labels) for bucket in buckets]
+    gain = take(jnp.concatenate(sums), where) * heads.score
+    if heads.bound is not None:
+        gain = jnp.minimum(gain, heads.bound)
     gain = jnp.where(heads.score > 0, gain, -1.0)
     local = min(c1, n)
     bound, index = first(gain, local)

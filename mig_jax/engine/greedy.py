@@ -135,7 +135,7 @@ def _select(side: Side, source, n: int, home: Any, segment: int, progress, resum
             labels = jax.device_put(side.labels, home)
     while done < n:
         with _exactly(home):
-            y = np.asarray(label_gains(labels, state, native=native)) if side.labels is not None else None
+            y = np.asarray(label_gains(labels, side.phi.slope(np.asarray(state.x)), native=native))
         found = pool.shortlist(y)
         counts["full_passes"] += 1
         heap = make_heap(found.bound, found.row, found.head, found.end)

@@ -73,14 +73,14 @@ def _y(labels: Labels, slope, label):
 
 
 @partial(jax.jit, static_argnames=("native",))
-def label_gains(labels: Labels, state: FirstOrder, *, native: bool) -> Any:
+def label_gains(labels: Labels, slope: Tensor, *, native: bool) -> Any:
     """y of every label; float64 ``[L+1]``."""
 
     def run(labels, slope):
         y = jnp.zeros_like(slope)
         return [jax.lax.fori_loop(0, len(slope), lambda label, y: put(y, label, _y(labels, slope, label)), y)]
 
-    return (as_one_function(run, labels, state.slope) if native else run(labels, state.slope))[0]
+    return (as_one_function(run, labels, slope) if native else run(labels, slope))[0]
 
 
 def _first_order_gain(labels: Labels, phi: Phi, state: FirstOrder, rows: Rows, r, score):
@@ -113,7 +113,7 @@ def _exact_start(side: Side) -> Exact:
     return Exact(x, side.phi.height(x))
 
 
-def _exact_gain(labels: None, phi: Phi, state: Exact, rows: Rows, r, score):
+def _exact_gain(labels: Labels, phi: Phi, state: Exact, rows: Rows, r, score):
     def term(e, total):
         k = at(rows.idx, e)
         return total + phi.rise(at(state.x, k), score * at(rows.part, e), at(state.height, k))
@@ -121,7 +121,7 @@ def _exact_gain(labels: None, phi: Phi, state: Exact, rows: Rows, r, score):
     return jax.lax.fori_loop(at(rows.ptr, r), at(rows.ptr, r + 1), term, jnp.zeros((), jnp.float64))
 
 
-def _exact_absorb(labels: None, phi: Phi, state: Exact, rows: Rows, start, stop, score) -> Exact:
+def _exact_absorb(labels: Labels, phi: Phi, state: Exact, rows: Rows, start, stop, score) -> Exact:
     def term(e, state):
         k = at(rows.idx, e)
         x = put(state.x, k, at(state.x, k) + score * at(rows.part, e))

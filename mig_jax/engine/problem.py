@@ -27,8 +27,8 @@ Tensor = Any  # numpy where it is laid out, jax inside the engine: the docstring
 class Bucket(NamedTuple):
     """Groups of one width, shard after shard (``S n_b`` columns): padding has label L, part 0 and score 0.
 
-    ``labels`` int32 ``[W, S n_b]``; for the exact gain also ``part`` float32 of that shape and ``score`` float32
-    ``[S n_b]``, the first head's; else None.
+    ``labels`` int32 ``[W, S n_b]``; where they are those that a group reaches also ``part`` float32 of that shape and
+    ``score`` float32 ``[S n_b]``, the first head's; else None.
     """
 
     labels: Tensor
@@ -39,7 +39,7 @@ class Bucket(NamedTuple):
 class Groups(NamedTuple):
     """G groups in CSR. What a group gains by: its labels or, for the exact gain, the labels it reaches and their parts.
 
-    ``ptr`` int64 ``[G+1]``, ``idx`` int32 ``[...]`` ascending, ``part`` float32 ``[...]`` or None. The queue of group g
+    ``ptr`` int64 ``[G+1]``, ``idx`` int32 ``[...]`` ascending, ``part`` float64 ``[...]`` or None. The queue of group g
     is ``row`` (int32, points) and ``score`` (float64) at ``queue[g] .. queue[g+1] - 1``; ``queue`` int32 ``[G+1]``.
     """
 
@@ -68,11 +68,11 @@ class Labels(NamedTuple):
 
 
 class Side(NamedTuple):
-    """The labels' side of a selection. ``kind`` is "first_order" or "exact", which needs no ``labels``."""
+    """The labels' side of a selection. ``kind`` is "first_order" or "exact"."""
 
     kind: str
     phi: Phi
-    labels: Labels | None
+    labels: Labels
     num_labels: int
 
 
@@ -80,13 +80,15 @@ class Side(NamedTuple):
 class Problem:
     """All that the engine needs; host arrays.
 
-    ``where`` int32 ``[S n]``: a group's column in its shard's buckets laid end to end.
+    ``where`` int32 ``[S n]``: a group's column in its shard's buckets laid end to end. ``reach``, for the exact gain:
+    buckets of the labels that groups reach, with their parts, and where groups are in these.
     """
 
     side: Side
     groups: Groups
     buckets: tuple[Bucket, ...]
     where: Int32[np.ndarray, " S_n"]
+    reach: tuple[tuple[Bucket, ...], Int32[np.ndarray, " S_n"]] | None
     shards: int
 
     @property
@@ -101,16 +103,16 @@ def make_problem(encoded: Encoded, p: Propagation, phi: Phi, kind: str = "first_
     if len(encoded) >= 2**31 or len(p.idx) >= 2**31:
         raise UserError(f"{len(encoded)} rows and {len(p.idx)} edge ends: the engine counts both in 31 bits")
     groups = make_groups(encoded.label_ptr, encoded.label_idx, encoded.score, count)
+    buckets, where = _buckets(groups, count, shards)
+    reach = None
     if kind == "exact":
         rows = sp.csr_array((np.ones(len(groups.idx)), groups.idx, groups.ptr), shape=(len(groups.ptr) - 1, count))
-        reach = reached(rows, propagation_matrix(p))
-        reach.sort_indices()
-        groups = groups._replace(
-            ptr=reach.indptr.astype(np.int64), idx=reach.indices.astype(np.int32), part=reach.data.astype(np.float32)
-        )
-    buckets, where = _buckets(groups, count, shards)
-    side = Side(kind, phi, None if kind == "exact" else make_labels(p), count)
-    return Problem(side, groups, buckets, where, shards)
+        near = reached(rows, propagation_matrix(p))
+        near.sort_indices()
+        groups = groups._replace(ptr=near.indptr.astype(np.int64), idx=near.indices.astype(np.int32), part=near.data)
+        reach = _buckets(groups, count, shards)
+    side = Side(kind, phi, make_labels(p), count)
+    return Problem(side, groups, buckets, where, reach, shards)
 
 
 def make_groups(ptr: np.ndarray, idx: np.ndarray, score: np.ndarray, num_labels: int) -> Groups:

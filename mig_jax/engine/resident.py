@@ -68,14 +68,12 @@ class Resident:
         self._shape(c1)
         score = np.pad(self._score(np.arange(self.most)), (0, len(problem.where) - self.most))
         bound = None
-        if problem.side.kind == "exact":
-            x = np.asarray(state.x).astype(np.float32)
-            bound = first_bounds(problem.side.phi, x, self.buckets, self.where, mesh=mesh) * np.float32(1 + SLACK)
+        if problem.reach is not None:
+            x, reach = np.asarray(state.x).astype(np.float32), jax.tree.map(self._put, problem.reach)
+            bound = first_bounds(problem.side.phi, x, *reach, mesh=mesh) * np.float32(1 + SLACK)
         self.heads = Heads(self._put(score), bound)
         widest = max(bucket.labels.shape[0] for bucket in problem.buckets)
         self.slack, self.least = slacks(widest, float(problem.groups.score.max()))
-        if bound is not None:
-            self.slack = 1.0  # kept bounds are raised when they are kept
 
     def _heads(self, taken: np.ndarray) -> np.ndarray:
         """Where each queue stands once ``taken`` have left: always from its front."""
@@ -101,10 +99,11 @@ class Resident:
         """From now on the list holds four times as many groups."""
         self._shape(4 * self.c1)
 
-    def shortlist(self, y: np.ndarray | None) -> Candidates:
-        """The groups with the largest bounds, by y (the labels' gains) or, without it, by what was last seen."""
-        y = None if y is None else y.astype(np.float32)
-        self.heads, found = full_pass(y, self.buckets, self.where, self.heads, self.news, c1=self.c1, mesh=self.mesh)
+    def shortlist(self, y: np.ndarray) -> Candidates:
+        """The groups with the largest bounds, by y (the labels' gains) and what was last seen."""
+        self.heads, found = full_pass(
+            y.astype(np.float32), self.buckets, self.where, self.heads, self.news, c1=self.c1, mesh=self.mesh
+        )
         group, bound = (np.asarray(a.addressable_data(0)) for a in found)
         bound = raised(bound, self.slack, self.least)
         self.no_news()
@@ -136,7 +135,7 @@ class Resident:
         near[: local[-1]] = idx[source]
         if part is None:
             return Rows(local, near, None)
-        share = np.zeros(self.room, np.float32)
+        share = np.zeros(self.room)
         share[: local[-1]] = part[source]
         return Rows(local, near, share)
 

@@ -5,11 +5,12 @@ With e_d = s_d sum_{l in L_d} P[l, :] and x the mass at each label (the sum of e
     first order   G(d) = phi'(x) . e_d = s_d sum_{l in L_d} y_l,   y = P phi'(x)      (MIG, eq. 5; the reference's gain)
     exact         G(d) = sum_k phi(x_k + e_dk) - phi(x_k)                              (what E(D) really rises by)
 
-Both only fall as x grows. In floating point the first-order gain does too: sums of terms that fall, times s_d >= 0,
-every step monotone in IEEE arithmetic. So does the exact gain up to rounding (see phi.py).
+Both only fall as x grows, and the second is never above the first, phi being concave. In floating point the first-order
+gain only falls too: sums of terms that fall, times s_d >= 0, every step monotone in IEEE arithmetic. So does the exact
+gain up to rounding (see phi.py).
 
-The first-order terms are added one after another, which a pass over millions of rows and a loop over one row's labels
-do alike, bit for bit: the engine's exactness rests on that.
+The engine decides by these sums in float64, one row at a time (engine/kernels.py). What is here is for many rows at
+once, in float32, for bounds.
 """
 
 import jax

@@ -37,7 +37,8 @@ def bounds(problem: Problem, x: np.ndarray) -> np.ndarray:
     """Of every group, at the mass x."""
     mesh = pool_mesh(jax.devices()[: problem.shards])
     mass = np.append(x, 0).astype(np.float32)
-    found = first_bounds(problem.side.phi, mass, problem.buckets, problem.where, mesh=mesh)
+    assert problem.reach is not None
+    found = first_bounds(problem.side.phi, mass, *problem.reach, mesh=mesh)
     return np.asarray(found)[: problem.groups.many]
 
 
@@ -68,7 +69,7 @@ def test_no_candidate_gains_more_than_its_bound_and_no_other_row_more_than_the_c
         x = np.append(oracle.x, 0)
         state = Exact(x, x) if kind == "exact" else FirstOrder(x, drawn.phi.slope(x))
         with jax.enable_x64(True):
-            y = None if kind == "exact" else np.asarray(label_gains(problem.side.labels, state, native=True))
+            y = np.asarray(label_gains(problem.side.labels, drawn.phi.slope(x), native=True))
         resident = Resident(problem, mesh, 64, np.zeros(0, np.int32), state, jax.devices()[0])
         found = resident.shortlist(y)
         assert (np.diff(found.bound) <= 0).all()
@@ -84,15 +85,15 @@ def test_overlapping_blocks_are_one_block(shards, monkeypatch):
     are added is XLA's choice, which differs with the size; a bound has room for that."""
     drawn, problem = pool("power", shards)
     x = np.random.default_rng(0).uniform(0, 100, drawn.data.w.shape[0])
-    most = max(bucket.labels.shape[1] for bucket in problem.buckets) // shards
+    most = max(bucket.labels.shape[1] for bucket in problem.reach[0]) // shards
     whole = bounds(problem, x)
     for block in (most, most - 1, most // 2 + 1, most // 2, most // 3, 7):
         monkeypatch.setattr("mig_jax.engine.full_pass.BLOCK", block)
         jax.clear_caches()
         np.testing.assert_allclose(bounds(problem, x), whole, rtol=2**-22, err_msg=f"{block} of {most}")
         mesh, mass = pool_mesh(jax.devices()[:shards]), np.zeros(len(x) + 1, np.float32)
-        text = first_bounds.lower(problem.side.phi, mass, problem.buckets, problem.where, mesh=mesh).as_text()
-        in_blocks = sum(bucket.labels.shape[1] // shards > block for bucket in problem.buckets)
+        text = first_bounds.lower(problem.side.phi, mass, *problem.reach, mesh=mesh).as_text()
+        in_blocks = sum(bucket.labels.shape[1] // shards > block for bucket in problem.reach[0])
         assert text.count("stablehlo.while") == in_blocks
     monkeypatch.undo()
     jax.clear_caches()

@@ -19,7 +19,7 @@ from mig_jax.gain import make_phi
 KINDS = ["first_order", "exact"]
 ONCE = {
     "first_order": {"jit(pick)": 1, "jit(full_pass)": 1, "jit(label_gains)": 1},
-    "exact": {"jit(pick)": 1, "jit(full_pass)": 1, "jit(first_bounds)": 1},
+    "exact": {"jit(pick)": 1, "jit(full_pass)": 1, "jit(first_bounds)": 1, "jit(label_gains)": 1},
 }
 
 
