@@ -41,9 +41,10 @@ $(VENV)/.dev: $(VENV)/.core requirements/dev.txt
 	$(INSTALL) --require-hashes -r requirements/dev.txt
 	touch $@
 
-lock: $(VENV)/.uv  ## resolve the three hashed locks again, without a registry's address in them
+lock: $(VENV)/.uv  ## resolve the hashed locks again, without a registry's address in them
 	cd requirements && ../$(BIN)/uv pip compile -q -U --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header ../pyproject.toml -o core.txt
 	cd requirements && ../$(BIN)/uv pip compile -q -U --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev ../pyproject.toml -c core.txt -o dev.txt
+	cd requirements && ../$(BIN)/uv pip compile -q -U --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra bench ../pyproject.toml -c dev.txt -o bench.txt
 	cd requirements && ../$(BIN)/uv pip compile -q -U --no-deps --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header weights.in -o weights.txt
 
 clean:

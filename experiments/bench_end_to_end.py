@@ -1,6 +1,6 @@
 """The whole command on a pool of Tulu3's size: 3 GB of jsonl in, 50,000 rows out, and where each second goes.
 
-    python -m experiments.bench_end_to_end --work /tmp/end_to_end --out runs/end_to_end
+    python -m experiments.bench_end_to_end --work DIR --out runs/end_to_end
 
 Makes the pool (real conversations recombined, tags and scores drawn), unless it is there, and runs ``mig-jax select``
 as a user does: with nothing cached, not even Python's bytecode, and again into another folder. Prints a table of the

@@ -1,6 +1,6 @@
 """Pools of tens of millions of rows: in memory, and from disk in less memory than they take.
 
-    python -m experiments.bench_large --rows 10000000,30000000 --picks 50000 --folder /tmp/large --out DIR
+    python -m experiments.bench_large --rows 10000000,30000000 --picks 50000 --folder DIR --out DIR
 
 For each size, in processes of their own (so that each peak is its own): blocks are written to --folder (unless they are
 there already), the picks are made from them, and made in memory. Prints seconds, what was read, peak memory and

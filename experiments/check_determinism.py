@@ -32,7 +32,7 @@ def work(args: argparse.Namespace) -> None:
 
     if args.coordinator:
         processes.start(args.coordinator, 2, args.process)
-    encoded, graph = synthetic_pool(args.rows, args.labels)
+    encoded, graph = synthetic_pool(args.rows, args.labels, integer_scores=args.scores == "integer")
     mesh = pool_mesh()
     problem = make_problem(encoded, graph.propagation(), make_phi(), args.gain, mesh.size)
     checkpoint = Checkpoint(Path(args.folder), 0.0) if args.folder else None
@@ -51,7 +51,7 @@ def work(args: argparse.Namespace) -> None:
 
 def start(args: argparse.Namespace, devices: int, *more: str) -> subprocess.Popen:
     """A worker with so many simulated devices."""
-    settings = [f"--{name}={getattr(args, name)}" for name in ("rows", "labels", "picks", "c1", "gain")]
+    settings = [f"--{name}={getattr(args, name)}" for name in ("rows", "labels", "picks", "c1", "gain", "scores")]
     command = [sys.executable, "-m", "experiments.check_determinism", "--worker", *settings, *more]
     environment = os.environ | {"XLA_FLAGS": f"{FLAG}={devices}"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--picks", type=int, default=10_000)
     parser.add_argument("--c1", type=int, default=64)
     parser.add_argument("--gain", default="first_order")
+    parser.add_argument("--scores", default="real", choices=["real", "integer"], help="integer: gains tie in masses")
     parser.add_argument("--kills", type=int, default=4)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)

@@ -108,11 +108,11 @@ def check_command(line: str) -> None:
     """It is accepted by what reads it; a UserError or one of Hydra's otherwise."""
     _, command, *arguments = shlex.split(line, comments=True)
     if "--help" in arguments:
-        assert command in ("select", "sample")
+        assert command in ("select", "plan", "sample")
     elif command == "sample":
         composed(sample.overrides(sample.parser().parse_args(arguments)))
     else:
-        assert command == "select"
+        assert command in ("select", "plan")  # plan takes the keys of select
         for job in expanded([word for word in prepare(arguments) if not word.startswith("-")]):
             composed(job)
 

@@ -157,7 +157,7 @@ def test_array_cache_that_cannot_be_written(tmp_path: Path) -> None:
 def test_checkpoint(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     state = (rng.random(5, np.float32), rng.random(5), np.arange(3, dtype=np.int32))
-    snapshot = Snapshot(np.array([3, 1, 2]), np.array([3, 2, 1], np.float32), state)
+    snapshot = Snapshot(np.array([3, 1, 2]), np.array([3.0, 2.0, 1.0]), state)
     for back in (from_bytes(to_bytes(snapshot)),):
         assert back is not None and len(back.state) == 3
         for a, b in zip((snapshot.rows, snapshot.gains, *state), (back.rows, back.gains, *back.state), strict=True):

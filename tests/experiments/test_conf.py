@@ -15,7 +15,7 @@ from mig_jax.config import SelectConfig, select_config
 from mig_jax.sweep import Sweep
 
 CONF = Path(str(importlib.resources.files("mig_jax.conf")))
-PARTS = {"select.yaml", "base.yaml"}
+PARTS = {"select.yaml", "plan.yaml", "base.yaml"}
 OPTIONS = sorted(file.relative_to(CONF).with_suffix("").parts for file in CONF.glob("*/*.yaml"))
 EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
 
