@@ -127,7 +127,8 @@ def main() -> None:
         folder = args.folder / str(rows)
         print(f"{rows:,} rows", flush=True)
         row: dict[str, Any] = {"rows": rows}
-        if not (folder / "index.npz").exists():
+        found = (folder / "index.npz").exists()
+        if not found:
             row["write"] = apart("write", args, rows, folder)
         row["disk"] = apart("disk", args, rows, folder)
         if not args.skip_memory:
@@ -135,7 +136,7 @@ def main() -> None:
             row["same_picks"] = row["disk"]["digest"] == row["memory"]["digest"]
             print(f"  the same picks: {row['same_picks']}", flush=True)
         results.append(row)
-        if not args.keep:
+        if not (args.keep or found):
             shutil.rmtree(folder)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)

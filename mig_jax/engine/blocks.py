@@ -8,6 +8,7 @@ by weight as they stream in: light blocks then lie under the cut for good, and a
 """
 
 import os
+import zipfile
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +20,8 @@ import numpy as np
 
 from mig_jax.engine.full_pass import first
 from mig_jax.engine.kernels import Rows
-from mig_jax.engine.lazy_heap import NO_ROW, Queues
-from mig_jax.engine.problem import NARROWEST, power_of_two
+from mig_jax.engine.lazy_heap import NO_ROW, Heap, Queues
+from mig_jax.engine.problem import NARROWEST, make_groups, power_of_two
 from mig_jax.engine.resident import Candidates, raised, slacks
 from mig_jax.errors import UserError
 from mig_jax.gain.gain import labels_sum
@@ -40,8 +41,9 @@ class BlockWriter:
     def __init__(self, folder: Path, num_labels: int, block: int = BLOCK):
         self.folder, self.num_labels, self.block = folder, num_labels, block
         self.dtype = np.dtype(np.uint16 if num_labels < 2**16 else np.int32)
-        self.rows, self.bins, self.index = 0, {}, []
+        self.rows, self.bins, self.index, self.score = 0, {}, [], 0.0
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / INDEX).unlink(missing_ok=True)  # blocks are there when their index is
         self._file = (folder / (DATA + ".tmp")).open("wb")
 
     def __enter__(self) -> "BlockWriter":
@@ -59,18 +61,26 @@ class BlockWriter:
         (self.folder / (DATA + ".tmp")).replace(self.folder / DATA)
         parts = np.array(self.index, np.float64).reshape(-1, 4).T
         offset, width, size = parts[:3].astype(np.int64)
-        np.savez(
-            self.folder / INDEX, offset=offset, width=width, size=size, weight=parts[3],
-            rows=self.rows, num_labels=self.num_labels,
-        )  # fmt: skip
+        temporary = self.folder / (INDEX + ".tmp")
+        with temporary.open("wb") as file:
+            np.savez(
+                file, offset=offset, width=width, size=size, weight=parts[3],
+                rows=self.rows, num_labels=self.num_labels, score=self.score,
+            )  # fmt: skip
+        temporary.replace(self.folder / INDEX)
 
     def add(self, ptr: np.ndarray, idx: np.ndarray, score: np.ndarray) -> None:
         """The pool's next rows: CSR of distinct labels, and scores. Rows that can never gain anything only count."""
         width = np.diff(ptr)
         first_row, self.rows = self.rows, self.rows + len(width)
+        if self.rows >= 2**31:
+            raise UserError(f"{self.rows} rows: the engine counts them in 31 bits")
+        if len(idx) and int(idx.max()) >= self.num_labels:
+            raise ValueError(f"label {idx.max()} of {self.num_labels}")
         usable = np.flatnonzero((width > 0) & (score > 0))
         if not len(usable):
             return
+        self.score = max(self.score, float(score[usable].max()))
         owner = np.repeat(np.arange(len(width)), width)
         idx = idx[np.lexsort((idx, owner))]  # ascending within a row: equal sets add up in equal order
         wide = np.maximum(power_of_two(width[usable]), NARROWEST)
@@ -123,8 +133,9 @@ class Blocks:
                 self.offset, self.width, self.size = stored["offset"], stored["width"], stored["size"]
                 self.weight = stored["weight"].astype(np.float32)
                 self.rows, self.num_labels = int(stored["rows"]), int(stored["num_labels"])
+                self.score = float(stored["score"])
             self._file = os.open(folder / DATA, os.O_RDONLY)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{folder}: no blocks of a pool ({error})") from error
         self.dtype = np.dtype(np.uint16 if self.num_labels < 2**16 else np.int32)
         self.bytes = self.size * (self.width * self.dtype.itemsize + 12)
@@ -132,8 +143,7 @@ class Blocks:
         if os.fstat(self._file).st_size != expected:
             os.close(self._file)
             raise UserError(f"{folder / DATA}: {expected} bytes expected; written only in part, or changed since")
-        self.c1 = max(1, min(c1, int(self.size.sum())))
-        self.room = int(power_of_two(self.c1 * int(self.width.max(initial=1))))
+        self._shape(c1)
         self.bound = np.full(len(self.size), np.inf, np.float32)
         self.gone = np.sort(taken.astype(np.int32))
         self.blocks_read = self.bytes_read = 0
@@ -162,9 +172,11 @@ class Blocks:
             best.add(value[fits], row[index[fits]], score[index[fits]], labels[:, index[fits]])
         return self._candidates(best)
 
-    def taken(self, group: np.ndarray, head: np.ndarray, bound: np.ndarray) -> None:
-        """The listed rows whose queue of one has moved on are gone."""
-        self.gone = np.sort(np.concatenate([self.gone, group[head > np.arange(len(head))]]))
+    def taken(self, found: Candidates, heap: Heap) -> None:
+        """The rows before the heads of the listed queues are gone."""
+        moved = np.flatnonzero(heap.head > found.head)
+        rows = [found.queues.row[found.head[i] : heap.head[i]] for i in moved]
+        self.gone = np.sort(np.concatenate([self.gone, *rows]))
 
     def _read(self, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         width, size = int(self.width[block]), int(self.size[block])
@@ -182,26 +194,38 @@ class Blocks:
         return labels, np.frombuffer(data, np.float64, size, cut), np.frombuffer(data, np.int32, size, cut + 8 * size)
 
     def _candidates(self, best: "_Best") -> Candidates:
-        count = len(best.bound)
-        missing = self.c1 - count
-        wide = best.labels.shape[0]
-        counts = (best.labels < self.num_labels).sum(0)
-        ptr = np.zeros(self.c1 + 1, np.int32)
-        np.cumsum(counts, out=ptr[1 : count + 1])
-        ptr[count + 1 :] = ptr[count]
-        idx = np.zeros(self.room, np.int32)
-        idx[: ptr[-1]] = best.labels.T[np.arange(wide) < counts[:, None]]
-        row = np.pad(best.row, (0, missing))
-        score = np.pad(best.score, (0, missing))
-        slack, least = slacks(wide, float(score.max()))
-        bound = np.pad(raised(best.bound, slack, least), (0, missing), constant_values=-1)
-        head = np.arange(self.c1, dtype=np.int32)
-        cut = float(bound[-1]) if best.full else -1.0
-        return Candidates(row, bound, row, head, head + np.int32(1), Rows(ptr, idx, None), cut, Queues(row, score))
+        """The rows found, those of equal labels in one queue, as in memory; a queue's bound is its rows' largest."""
+        by_row = np.argsort(best.row)
+        labels, row, bound = best.labels.T[by_row], best.row[by_row], best.bound[by_row]
+        real = labels < self.num_labels
+        ptr = np.append(0, np.cumsum(real.sum(1)))
+        groups = make_groups(ptr, labels[real], best.score[by_row], self.num_labels)
+        slack, least = slacks(int(self.width.max(initial=1)), self.score)  # those of blocks that were skipped, too
+        cut = float(raised(best.bound[-1:], slack, least)[0]) if best.full and not self.whole else -1.0
+        most = np.maximum.reduceat(bound[groups.row], groups.queue[:-1]) if groups.many else bound
+        missing = self.c1 - groups.many
+        end = np.pad(groups.queue[1:], (0, missing))
+        head = np.pad(groups.queue[:-1], (0, missing))
+        room = np.zeros(self.room, np.int32)
+        room[: len(groups.idx)] = groups.idx
+        ptr = np.pad(groups.ptr, (0, missing), mode="edge").astype(np.int32)
+        queues = Queues(*(np.pad(a, (0, self.c1 - len(row))) for a in (row[groups.row], groups.score)))
+        return Candidates(
+            np.arange(self.c1), np.pad(raised(most, slack, least), (0, missing), constant_values=-1),
+            queues.row[head], head, end, Rows(ptr, room, None), cut, queues,
+        )  # fmt: skip
+
+    @property
+    def whole(self) -> bool:
+        """Whether the list holds all there are."""
+        return self.c1 >= int(self.size.sum())
 
     def widen(self) -> None:
         """From now on the list holds four times as many rows."""
-        self.c1 = min(4 * self.c1, max(1, int(self.size.sum())))
+        self._shape(4 * self.c1)
+
+    def _shape(self, c1: int) -> None:
+        self.c1 = max(1, min(c1, int(self.size.sum())))
         self.room = int(power_of_two(self.c1 * int(self.width.max(initial=1))))
 
 

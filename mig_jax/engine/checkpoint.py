@@ -12,6 +12,7 @@ import numpy as np
 from mig_jax.engine.greedy import Snapshot
 
 NAME = "greedy.npz"
+FORMAT = 2  # of the state; a snapshot of another is no snapshot
 
 
 def to_bytes(snapshot: Snapshot | None) -> bytes:
@@ -20,7 +21,7 @@ def to_bytes(snapshot: Snapshot | None) -> bytes:
         return b""
     buffer = io.BytesIO()
     state: dict[str, Any] = {f"state_{i}": part for i, part in enumerate(snapshot.state)}
-    np.savez(buffer, rows=snapshot.rows, gains=snapshot.gains, **state)
+    np.savez(buffer, format=FORMAT, rows=snapshot.rows, gains=snapshot.gains, **state)
     return buffer.getvalue()
 
 
@@ -28,7 +29,9 @@ def from_bytes(data: bytes) -> Snapshot | None:
     """None for nothing, or for what is no snapshot."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            state = tuple(stored[f"state_{i}"] for i in range(len(stored.files) - 2))
+            if int(stored["format"]) != FORMAT:
+                return None
+            state = tuple(stored[f"state_{i}"] for i in range(len(stored.files) - 3))
             return Snapshot(stored["rows"], stored["gains"], state)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -18,7 +18,7 @@ from jaxtyping import Float64, Int64
 from mig_jax.engine.blocks import Blocks
 from mig_jax.engine.full_pass import AXIS
 from mig_jax.engine.kernels import KERNELS, label_gains
-from mig_jax.engine.lazy_heap import last_seen, make_heap, pick
+from mig_jax.engine.lazy_heap import make_heap, pick
 from mig_jax.engine.problem import Problem, Side, make_labels
 from mig_jax.engine.resident import Resident
 from mig_jax.errors import UserError
@@ -110,7 +110,7 @@ def greedy_from_disk(
             raise UserError(f"{folder}: blocks of {pools[0].num_labels} labels, a graph of {len(p.ptr) - 1}")
         return pools[0]
 
-    home = jax.local_devices(backend="cpu")[0]
+    home = _cpu()
     side = Side("first_order", phi, make_labels(p), len(p.ptr) - 1)
     try:
         found = _select(side, source, n, home, segment, progress, resume, on_snapshot)
@@ -142,28 +142,31 @@ def _select(side: Side, source, n: int, home: Any, segment: int, progress, resum
         before, exhausted = done, False
         with _exactly(home):
             listed, queues, state, heap = jax.device_put((found.labels, found.queues, state, heap), home)
-            while done < n and not exhausted:
-                limit = np.int32(min(n - done, segment))
+        while done < n and not exhausted:
+            limit = np.int32(min(n - done, segment))
+            with _exactly(home):
                 state, heap, picks, exhausted = pick(
                     labels, side.phi, state, listed, queues, heap, found.cut, limit,
                     kind=side.kind, size=segment, native=native,
                 )  # fmt: skip
-                counts["calls"] += 1
-                row = np.asarray(picks.row)
-                count = int((row >= 0).sum())
-                if count:
-                    rows.append(row[:count])
-                    gains.append(np.asarray(picks.gain)[:count])
-                    done += count
-                    progress("select", done, n)
-                    if on_snapshot is not None:
-                        on_snapshot(_snapshot(rows, gains, state))
+            counts["calls"] += 1
+            row = np.asarray(picks.row)
+            count = int((row >= 0).sum())
+            if count:
+                rows.append(row[:count])
+                gains.append(np.asarray(picks.gain)[:count])
+                done += count
+                progress("select", done, n)
+                if on_snapshot is not None:
+                    on_snapshot(_snapshot(rows, gains, state))
         state, heap = jax.tree.map(np.asarray, (state, heap))
         counts["looks"] += int(heap.looks)
-        pool.taken(found.group, heap.head, last_seen(heap))
-        if done == before and max(heap.top.key, found.cut) <= 0:
-            break
+        pool.taken(found, heap)
         if done == before:
+            if max(heap.top.key, found.cut) <= 0:
+                break
+            if pool.whole:
+                raise RuntimeError(f"a row gains {heap.top.key}, and none was picked")
             pool.widen()  # so many equals that no bound tells those inside from those outside
     picked = np.concatenate(rows) if rows else np.empty(0, np.int32)
     gain = np.concatenate(gains) if gains else np.empty(0)
@@ -179,7 +182,16 @@ def pool_mesh(devices: Sequence[Any] | None = None) -> Mesh:
 def _home(mesh: Mesh, inner: str) -> Any:
     """The device of this process that holds the heap: every process repeats the picks, none waits for another."""
     mine = next(d for d in mesh.devices.flat if d.process_index == jax.process_index())
-    return mine if inner == "device" or mine.platform == "cpu" else jax.local_devices(backend="cpu")[0]
+    return mine if inner == "device" or mine.platform == "cpu" else _cpu()
+
+
+def _cpu() -> Any:
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        raise UserError(
+            f"JAX_PLATFORMS={jax.config.read('jax_platforms')}: picks are made on the CPU; add ,cpu"
+        ) from error
 
 
 @contextmanager

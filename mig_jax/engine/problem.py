@@ -2,9 +2,10 @@
 
 Only rows with a label and a positive score can ever gain anything. Of rows with the same labels the gain is the same
 but for the score, so only the best of them that is left can be the next pick: they form one group, a queue ordered by
-(score descending, row ascending), and the engine looks at G groups and never at what waits behind a head. Groups stand
-in the order of their first heads. Shard s of S holds groups s n .. (s+1) n - 1. Within a shard groups of similar width
-share a bucket, padded to the bucket's power of two, so that one row with forty tags does not widen a million others.
+(score descending, row ascending), and the engine looks at G groups and never at what waits behind a head. (Of two whose
+gains round to one number, the higher score goes first.) Groups stand in the order of their first heads. Shard s of S
+holds groups s n .. (s+1) n - 1. Within a shard groups of similar width share a bucket, padded to the bucket's power of
+two, so that one row with forty tags does not widen a million others.
 """
 
 from dataclasses import dataclass

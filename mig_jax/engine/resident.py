@@ -9,10 +9,11 @@ from jax.sharding import PartitionSpec as P
 
 from mig_jax.engine.full_pass import AXIS, Heads, News, first_bounds, full_pass
 from mig_jax.engine.kernels import Rows
-from mig_jax.engine.lazy_heap import Queues
+from mig_jax.engine.lazy_heap import Heap, Queues, last_seen
 from mig_jax.engine.problem import Problem, power_of_two
+from mig_jax.errors import UserError
 
-SLACK = 2.0**-14  # above what float32 may lose in a sum of rises
+SLACK = 2.0**-14  # above what float32 may lose in a rise
 ULP = 2.0**-24  # what a float32 operation may lose
 
 
@@ -70,7 +71,8 @@ class Resident:
         bound = None
         if problem.reach is not None:
             x, reach = np.asarray(state.x).astype(np.float32), jax.tree.map(self._put, problem.reach)
-            bound = first_bounds(problem.side.phi, x, *reach, mesh=mesh) * np.float32(1 + SLACK)
+            wide = max(bucket.labels.shape[0] for bucket in problem.reach[0])
+            bound = first_bounds(problem.side.phi, x, *reach, mesh=mesh) * np.float32(1 + SLACK + 2 * wide * ULP)
         self.heads = Heads(self._put(score), bound)
         widest = max(bucket.labels.shape[0] for bucket in problem.buckets)
         self.slack, self.least = slacks(widest, float(problem.groups.score.max()))
@@ -87,7 +89,9 @@ class Resident:
         self.c1 = max(1, min(c1, self.most))
         width = np.diff(self.problem.groups.ptr)
         widest = np.partition(width, self.most - self.c1)[self.most - self.c1 :]
-        self.room = int(power_of_two(widest.sum()))
+        self.room = int(power_of_two(widest.sum(dtype=np.int64)))
+        if self.room >= 2**31:
+            raise UserError(f"{self.c1} candidates with {self.room} labels in all: the engine counts them in 31 bits")
         self.no_news()
 
     def no_news(self) -> None:
@@ -109,14 +113,21 @@ class Resident:
         self.no_news()
         head, queue = self.head[group], self.problem.groups.queue
         row = self.problem.groups.row[np.minimum(head, self.problem.rows - 1)]
-        cut = -1.0 if self.c1 == self.most else float(bound[-1])
+        cut = -1.0 if self.whole else float(bound[-1])
         return Candidates(group, bound, row, head, queue[group + 1], self._labels(group), cut, self.queues)
 
-    def taken(self, group: np.ndarray, head: np.ndarray, gain: np.ndarray) -> None:
-        """The heads of the listed groups have moved there, and this was last seen of them."""
-        self.head[group] = head
+    @property
+    def whole(self) -> bool:
+        """Whether the list holds all there are."""
+        return self.c1 == self.most
+
+    def taken(self, found: Candidates, heap: Heap) -> None:
+        """The heads of the listed groups have moved; those looked at have a new bound."""
+        self.head[found.group] = heap.head
+        looked = heap.seen >= 0
+        gain = last_seen(heap)
         above = np.where(gain > 0, gain * (1 + 4 * ULP), gain).astype(np.float32)
-        self.news = News(group, self._score(group), above)
+        self.news = News(np.where(looked, found.group, -1).astype(np.int32), self._score(found.group), above)
 
     def _score(self, group: np.ndarray) -> np.ndarray:
         """Of the heads; 0 where the queue is empty."""

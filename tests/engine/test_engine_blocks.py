@@ -128,3 +128,43 @@ def test_a_writer_that_fails_leaves_no_blocks(tmp_path):
         _ = 1 / 0
     assert not (tmp_path / INDEX).exists()
     assert not (tmp_path / DATA).exists()
+
+
+@pytest.mark.parametrize("count", [255, 256, 300])
+def test_equal_rows_that_fill_their_blocks_exactly(tmp_path, count):
+    """All gains are as large as the list's last bound: with the whole pool listed there is nothing it could cut off."""
+    drawn = case(((0,),) * count, np.ones(count), np.eye(2, dtype=np.float32), make_phi(), 1.0)
+    found = from_disk(drawn, write(drawn, tmp_path, chunk=1_000, block=256), count)
+    np.testing.assert_array_equal(found.points, np.arange(count))
+
+
+def test_of_scores_one_bit_apart_the_higher_goes_first_wherever_the_pool_is(tmp_path):
+    """Times y they may round to one gain."""
+    low = np.array([3.3, 2.9, 1.7, 5.1])
+    score = np.stack([low, np.nextafter(low, 9)], 1).ravel()
+    drawn = case(((0,),) * 8, score, np.eye(2, dtype=np.float32), make_phi(), 1.0)
+    found = from_disk(drawn, write(drawn, tmp_path), 8)
+    assert_same_bits(in_memory(drawn, 8), found)
+    np.testing.assert_array_equal(found.points, np.argsort(-score))
+
+
+@pytest.mark.parametrize("c1", [1, 2, 3, 100])
+def test_a_wide_row_in_a_block_that_is_skipped_still_counts(tmp_path, c1):
+    """Its bound is a float32 sum of 512 terms, and lacks more than those of the rows on the list."""
+    rng = np.random.default_rng(0)
+    w = np.eye(600, dtype=np.float32)
+    for seed in range(6):
+        wide = tuple(range(512))
+        others = tuple((512 + i,) for i in range(8))
+        y = 1.0  # of phi = log, c = 1, at x = 0
+        score = np.r_[1.0, 512 * y * (1 + rng.uniform(-40, 40, 8) * 2.0**-24)]
+        drawn = case((wide, *others), score, w, make_phi("log"), 1.0)
+        folder = write(drawn, tmp_path / f"{seed}", block=1)
+        assert_same_bits(in_memory(drawn, 9), from_disk(drawn, folder, 9, c1=c1))
+
+
+def test_who_is_called_back_computes_in_float32(tmp_path):
+    drawn = fill(SHAPES["full"], 0, "real", make_phi(), 1.0, same_labels=True)
+    kinds = []
+    from_disk(drawn, write(drawn, tmp_path), 5, on_snapshot=lambda _: kinds.append(jax.numpy.ones(2).dtype))
+    assert kinds == [np.float32]
