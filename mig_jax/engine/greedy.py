@@ -19,7 +19,7 @@ from mig_jax.engine.blocks import Blocks
 from mig_jax.engine.full_pass import AXIS
 from mig_jax.engine.kernels import KERNELS, label_gains
 from mig_jax.engine.lazy_heap import make_heap, pick
-from mig_jax.engine.problem import Problem, Side, make_labels
+from mig_jax.engine.problem import Problem, Side, make_labels, power_of_two
 from mig_jax.engine.resident import Resident
 from mig_jax.errors import UserError
 from mig_jax.gain.phi import Phi
@@ -27,6 +27,7 @@ from mig_jax.graph.label_graph import Propagation
 from mig_jax.runtime.progress import Progress, silent
 
 C1 = 16_384
+LEAST = 2_048  # a list of all of a small pool would take longer to make than to look through
 SEGMENT = 1_024  # picks a call at most: how often the host hears of progress
 
 
@@ -69,7 +70,7 @@ def greedy(
       problem: laid out for as many shards as the mesh has devices.
       n: picks, at most the number of candidates; picking ends early when every gain left is 0.
       mesh: one axis, "pool"; may span processes, which then all call this with equal arguments.
-      c1: candidates of a full pass: speed only.
+      c1: candidates of a full pass, at most, and at most an eighth of a large pool: speed only.
       inner: where the heap lives: "host" (the CPU), "device" (one of the mesh's), or "auto": the host. Its steps are
         small and each waits for the one before, which no accelerator likes. All that decides is computed there, so the
         picks of a machine with an accelerator are those of one without, bit for bit.
@@ -80,8 +81,10 @@ def greedy(
         raise ValueError(f"problem for {problem.shards} shards on a mesh of {mesh.shape[AXIS]} devices")
     home = _home(mesh, inner)
 
+    eighth = int(power_of_two(problem.groups.many // 8))
+
     def source(taken: np.ndarray, state: Any) -> Resident:
-        return Resident(problem, mesh, c1, taken, state, home)
+        return Resident(problem, mesh, min(c1, max(LEAST, eighth)), taken, state, home)
 
     return _select(problem.side, source, min(n, problem.rows), home, segment, progress, resume, on_snapshot)
 
