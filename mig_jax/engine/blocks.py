@@ -32,6 +32,11 @@ BOUND_SLACK = 1.001  # the product may round below a gain that it bounds
 DATA, INDEX = "blocks.bin", "index.npz"
 
 
+def label_type(num_labels: int) -> np.dtype:
+    """Of labels 0 .. L on disk."""
+    return np.dtype(np.uint16 if num_labels < 2**16 else np.int32)
+
+
 class BlockWriter:
     """Streams rows into blocks; ``with BlockWriter(folder, num_labels) as out: out.add(...)``.
 
@@ -40,7 +45,7 @@ class BlockWriter:
 
     def __init__(self, folder: Path, num_labels: int, block: int = BLOCK):
         self.folder, self.num_labels, self.block = folder, num_labels, block
-        self.dtype = np.dtype(np.uint16 if num_labels < 2**16 else np.int32)
+        self.dtype = label_type(num_labels)
         self.rows, self.bins, self.index, self.score = 0, {}, [], 0.0
         folder.mkdir(parents=True, exist_ok=True)
         (folder / INDEX).unlink(missing_ok=True)  # blocks are there when their index is
@@ -81,8 +86,6 @@ class BlockWriter:
         if not len(usable):
             return
         self.score = max(self.score, float(score[usable].max()))
-        owner = np.repeat(np.arange(len(width)), width)
-        idx = idx[np.lexsort((idx, owner))]  # ascending within a row: equal sets add up in equal order
         wide = np.maximum(power_of_two(width[usable]), NARROWEST)
         weight = (score[usable] * width[usable]).astype(np.float32)
         grade = np.floor(PER_DOUBLING * np.log2(weight)).astype(np.int64)
@@ -137,7 +140,7 @@ class Blocks:
             self._file = os.open(folder / DATA, os.O_RDONLY)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{folder}: no blocks of a pool ({error})") from error
-        self.dtype = np.dtype(np.uint16 if self.num_labels < 2**16 else np.int32)
+        self.dtype = label_type(self.num_labels)
         self.bytes = self.size * (self.width * self.dtype.itemsize + 12)
         expected = int((self.offset + self.bytes).max(initial=0))
         if os.fstat(self._file).st_size != expected:

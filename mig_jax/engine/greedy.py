@@ -5,7 +5,7 @@ leaves every pick as it is, because each pick is the first row of the whole pool
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,6 @@ def greedy(
     if problem.shards != mesh.shape[AXIS]:
         raise ValueError(f"problem for {problem.shards} shards on a mesh of {mesh.shape[AXIS]} devices")
     home = _home(mesh, inner)
-
     eighth = int(power_of_two(problem.groups.many // 8))
 
     def source(taken: np.ndarray, state: Any) -> Resident:
@@ -105,23 +104,13 @@ def greedy_from_disk(
 
     ``counts`` has besides: blocks_read and bytes_read.
     """
-    pools: list[Blocks] = []
-
-    def source(taken: np.ndarray, state: Any) -> Blocks:
-        pools.append(Blocks(folder, c1, taken))
-        if pools[0].num_labels != len(p.ptr) - 1:
-            raise UserError(f"{folder}: blocks of {pools[0].num_labels} labels, a graph of {len(p.ptr) - 1}")
-        return pools[0]
-
-    home = _cpu()
     side = Side("first_order", phi, make_labels(p), len(p.ptr) - 1)
-    try:
-        found = _select(side, source, n, home, segment, progress, resume, on_snapshot)
-        reads = {"blocks_read": pools[0].blocks_read, "bytes_read": pools[0].bytes_read} if pools else {}
+    with closing(Blocks(folder, c1, np.empty(0, np.int32) if resume is None else resume.rows)) as pool:
+        if pool.num_labels != side.num_labels:
+            raise UserError(f"{folder}: blocks of {pool.num_labels} labels, a graph of {side.num_labels}")
+        found = _select(side, lambda taken, state: pool, n, _cpu(), segment, progress, resume, on_snapshot)
+        reads = {"blocks_read": pool.blocks_read, "bytes_read": pool.bytes_read}
         return Result(found.points, found.gains, found.counts | reads)
-    finally:
-        for pool in pools:
-            pool.close()
 
 
 def _select(side: Side, source, n: int, home: Any, segment: int, progress, resume, on_snapshot) -> Result:

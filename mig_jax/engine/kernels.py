@@ -7,7 +7,6 @@ whatever that rounds: equal rows are equal, and what float64 can tell apart is t
 
 First order: y_l = sum_m P[l, m] phi'(x_m) is added up where it is asked for. Kept up to date instead, a pick would
 change all y two steps away: as fast for 4 neighbours a label, five times slower for 40.
-
 """
 
 from collections.abc import Callable

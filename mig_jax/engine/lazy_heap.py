@@ -82,7 +82,7 @@ def last_seen(heap: Heap) -> np.ndarray:
 
 @partial(jax.jit, static_argnames=("kind", "size", "native"))
 def pick(
-    labels: Labels | None,
+    labels: Labels,
     phi: Phi,
     state: Any,
     rows: Rows,

@@ -11,7 +11,7 @@ import numpy as np
 from mig_jax.config import SelectConfig
 from mig_jax.errors import UserError
 from mig_jax.gain import make_phi
-from mig_jax.inputs import mesh_of
+from mig_jax.inputs import bundled_pool, mesh_of
 from mig_jax.plan import graph as graphs
 from mig_jax.plan.engine import JUDGED, Shape, measure_engine, measure_judge, measured_rows, rehearse
 from mig_jax.plan.keep import Keep, machine
@@ -111,7 +111,7 @@ def run_plan(config: SelectConfig, keys: PlanKeys, *, start: float | None = None
     base = resident()
     # The pool.
     there = keys.rows is None
-    sources = sources_of(config) if there else resolve([str(_bundled())])
+    sources = sources_of(config) if there else resolve([str(bundled_pool())])
     progress("plan: pool", 0, None)
     size = sum(_bytes(source) for source in sources) if there else keys.rows * (keys.bytes or ROW_BYTES)  # type: ignore
     like = None if there else keys.bytes or ROW_BYTES
@@ -173,12 +173,6 @@ def run_plan(config: SelectConfig, keys: PlanKeys, *, start: float | None = None
 def _check_budget(n: int, points: int) -> None:
     if n > points:
         raise UserError(f"n={n}: the plan is of {points:,} usable rows; n can be at most that")
-
-
-def _bundled() -> Path:
-    from mig_jax.inputs import bundled_pool
-
-    return bundled_pool()
 
 
 def _bytes(source: Source) -> int:
