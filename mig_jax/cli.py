@@ -13,6 +13,8 @@ mig-jax: select the rows of an instruction-tuning pool that add the most informa
 
   mig-jax select [POOL] [key=value ...] [-m]   pool -> selection, report and trace; alone: the bundled pool
   mig-jax plan [POOL] [key=value ...]          what that select would take here: seconds, memory, whether it fits
+  mig-jax embed [POOL|FILE] [key=value ...]    texts or labels -> embeddings.npy; goes on where it was broken off
+  mig-jax generate PROMPT|FILE [key=value ...] what a language model answers
   mig-jax sample SRC --out FILE ...            select with the flags of yichengchen24/MIG (= xsample sample)
 
   mig-jax COMMAND --help                       all keys of a command; --cfg job: the configuration, not run
@@ -23,6 +25,7 @@ POOL is a file, a folder, a glob or hf:org/name. Examples:
   mig-jax select pool.jsonl.gz n=[1000,5000] sampler.gain=exact phi=log
   mig-jax select -m n=100 graph.threshold=0.6,0.7,0.8 out=runs/sweep
 """
+HYDRAS = ("select", "plan", "embed", "generate")  # what takes key=value
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -36,12 +39,12 @@ def main(argv: list[str] | None = None) -> None:
         from mig_jax import __version__
 
         print(__version__)
-    elif command in ("select", "plan") and {"-h", "--help"} & set(rest):
-        from mig_jax.help import plan_help, select_help
+    elif command in HYDRAS and {"-h", "--help"} & set(rest):
+        from mig_jax import help as texts
 
-        print((plan_help if command == "plan" else select_help)(), end="")
-    elif command in ("select", "plan"):
-        _guarded(lambda: _hydra(command, rest))
+        print(getattr(texts, f"{command}_help")(), end="")
+    elif command in HYDRAS:
+        _guarded(lambda: _hydra(command, rest), command)
     elif command == "sample":
         from mig_jax.sample import sample
 
@@ -49,8 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     else:
         from mig_jax.config import closest
 
-        known = ["select", "plan", "sample"]
-        fail(f"{command}: no such command; there are select, plan and sample{closest(command, known)}")
+        known = [*HYDRAS, "sample"]
+        fail(f"{command}: no such command; there are {', '.join(HYDRAS)} and sample{closest(command, known)}")
 
 
 xsample = main
@@ -62,9 +65,10 @@ def _hydra(name: str, arguments: list[str]) -> None:
     from mig_jax import commands, sweep
     from mig_jax.overrides import prepare
 
-    if name == "plan" and {"-m", "--multirun"} & set(arguments):
-        raise UserError("mig-jax plan: plans one selection; -m belongs to mig-jax select")
-    sys.argv = [f"mig-jax {name}", *prepare(arguments)]
+    if name != "select" and {"-m", "--multirun"} & set(arguments):
+        does = {"plan": "plans one selection", "embed": "makes one set of embeddings"}.get(name, "runs one model")
+        raise UserError(f"mig-jax {name}: {does}; -m belongs to mig-jax select")
+    sys.argv = [f"mig-jax {name}", *prepare(arguments, name)]
     command, composed = getattr(commands, name), []
 
     @functools.wraps(command)
@@ -82,7 +86,7 @@ def _hydra(name: str, arguments: list[str]) -> None:
         sweep.tidy()
 
 
-def _guarded(work: Callable[[], None]) -> None:
+def _guarded(work: Callable[[], None], command: str = "select") -> None:
     """Run it; turn what a user can mend into one message."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes errors on instead of printing its own traceback
     from hydra.errors import HydraException
@@ -96,7 +100,7 @@ def _guarded(work: Callable[[], None]) -> None:
     except UserError as error:
         fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:  # before OSError: Hydra's missing option is both
-        fail(composition_error(error))
+        fail(composition_error(error, command))
     except BrokenPipeError:  # the reader of our output has gone: nothing is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mig_jax.config import SelectConfig, select_config
+from mig_jax.config import SelectConfig, embed_config, generate_config, select_config
 from mig_jax.errors import UserError, fail
 
 _OF_DISKS = {
@@ -78,6 +78,50 @@ def plan(raw: DictConfig) -> None:
         if out is not None:
             out.write_text(json.dumps(as_json(made), indent=1) + "\n", encoding="utf-8")
         print(text(made), end="")
+    except UserError as error:  # here, before Hydra adds its own lines to it
+        fail(str(error))
+    except OSError as error:
+        fail(disk_error(error))
+
+
+def embed(raw: DictConfig) -> None:
+    """``mig-jax embed``."""
+    from mig_jax.runtime import processes
+    from mig_jax.runtime.compile_cache import use_compile_cache
+    from mig_jax.terminal import Terminal
+
+    try:
+        config = embed_config(raw)
+        command = shlex.join(["mig-jax", "embed", *sys.argv[1:]])
+        if config.mesh.coordinator is not None:  # else the processes share nothing but a disk
+            processes.start(config.mesh.coordinator, config.mesh.processes, config.mesh.process)
+        use_compile_cache(config.cache)
+        from mig_jax.embed import run_embed
+
+        with Terminal(quiet=not processes.is_main(), units={"embed": "tokens"}) as terminal:
+            made = run_embed(config, command, progress=terminal.progress, tell=terminal.tell)
+        if made.text:
+            print(made.text)
+    except UserError as error:  # here, before Hydra adds its own lines to it
+        fail(str(error))
+    except OSError as error:
+        fail(disk_error(error))
+
+
+def generate(raw: DictConfig) -> None:
+    """``mig-jax generate``."""
+    from mig_jax.runtime.compile_cache import use_compile_cache
+    from mig_jax.terminal import Terminal
+
+    try:
+        config = generate_config(raw)
+        use_compile_cache(config.cache)
+        from mig_jax.answers import run_generate
+
+        with Terminal() as terminal:
+            lines = list(run_generate(config, progress=terminal.progress))
+        for line in lines:
+            print(line)
     except UserError as error:  # here, before Hydra adds its own lines to it
         fail(str(error))
     except OSError as error:

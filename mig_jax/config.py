@@ -4,7 +4,7 @@ import difflib
 import importlib.resources
 import re
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 from hydra.errors import OverrideParseException
@@ -39,16 +39,34 @@ class PoolConfig(Struct, frozen=True):
 
 class EmbedderConfig(Struct, frozen=True):
     name: str
-    architecture: str
+    architecture: str | None
     path: str | None
     wheel: str | None
     hub: str | None
     revision: str | None
     sha256: str | None
-    pooling: Literal["mean", "cls"]
+    pooling: Literal["mean", "cls", "last"]
     normalize: bool
-    max_length: Positive
+    max_length: Positive | None
     threshold: str | float
+    append_eos: bool = False
+    prompt: str = "Instruct: {instruction}\nQuery: {text}"
+    instruction: str | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: Literal["auto", "fused", "plain"] = "auto"
+
+
+class ModelConfig(Struct, frozen=True):
+    name: str
+    architecture: str | None
+    path: str | None
+    wheel: str | None
+    hub: str | None
+    revision: str | None
+    sha256: str | None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: Literal["auto", "fused", "plain"] = "auto"
+    max_length: Positive | None = None
 
 
 class PhiConfig(Struct, frozen=True):
@@ -93,6 +111,9 @@ class EngineConfig(Struct, frozen=True):
 
 class MeshConfig(Struct, frozen=True):
     pool: Literal["all"] | Positive = "all"
+    data: Literal["auto"] | Positive = "auto"
+    fsdp: Positive = 1
+    tensor: Positive = 1
     coordinator: str | None = None
     processes: Positive | None = None
     process: Annotated[int, msgspec.Meta(ge=0)] | None = None
@@ -139,12 +160,75 @@ class SelectConfig(Struct, frozen=True):
         return plain
 
 
+class EmbedOptions(Struct, frozen=True):
+    of: Literal["rows", "labels"] = "rows"
+    batch_tokens: Literal["auto"] | Positive = "auto"
+    save_every: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+
+
+class EmbedConfig(Struct, frozen=True):
+    """``mig-jax embed``."""
+
+    pool: PoolConfig
+    embedder: EmbedderConfig
+    out: str
+    embed: EmbedOptions = EmbedOptions()
+    overwrite: bool = False
+    mesh: MeshConfig = MeshConfig()
+    cache: str | None = None
+
+
+class GenerateOptions(Struct, frozen=True):
+    max_new_tokens: Positive = 256
+    temperature: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    top_k: Positive | None = None
+    top_p: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    stop: tuple[str, ...] = ()
+    chat: Literal["auto"] | bool = "auto"
+    system: str | None = None
+
+
+class GenerateConfig(Struct, frozen=True):
+    """``mig-jax generate``."""
+
+    model: ModelConfig
+    prompt: str | None = None
+    prompts: str | None = None
+    out: str | None = None
+    overwrite: bool = False
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 42
+    generate: GenerateOptions = GenerateOptions()
+    mesh: MeshConfig = MeshConfig()
+    cache: str | None = None
+
+
+COMMANDS: dict[str, type[Struct]] = {"select": SelectConfig, "embed": EmbedConfig, "generate": GenerateConfig}
+Config = TypeVar("Config", bound=Struct)
+
+
 def select_config(raw: DictConfig | dict) -> SelectConfig:
     """Check a composed configuration.
 
     Raises:
       UserError: names the key, its value and what is allowed.
     """
+    config = _checked(raw, SelectConfig, "select")
+    if not config.budgets:
+        raise UserError(f"n=[]: {_BUDGETS}")
+    return config
+
+
+def embed_config(raw: DictConfig | dict) -> EmbedConfig:
+    """The same for ``mig-jax embed``."""
+    return _checked(raw, EmbedConfig, "embed")
+
+
+def generate_config(raw: DictConfig | dict) -> GenerateConfig:
+    """The same for ``mig-jax generate``."""
+    return _checked(raw, GenerateConfig, "generate")
+
+
+def _checked(raw: DictConfig | dict, kind: type[Config], command: str) -> Config:
     plain = raw
     if isinstance(raw, DictConfig):
         try:
@@ -153,14 +237,11 @@ def select_config(raw: DictConfig | dict) -> SelectConfig:
                 raise UserError(f"{missing[0]}: must be given, as {missing[0]}=...")
             plain = OmegaConf.to_container(raw, resolve=True)
         except OmegaConfBaseException as error:
-            raise UserError(composition_error(error)) from None
+            raise UserError(composition_error(error, command)) from None
     try:
-        config = msgspec.convert(plain, SelectConfig)
+        return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
-        raise UserError(_told(str(error), plain)) from None
-    if not config.budgets:
-        raise UserError(f"n=[]: {_BUDGETS}")
-    return config
+        raise UserError(_told(str(error), plain, command)) from None
 
 
 def closest(name: str, allowed: list[str]) -> str:
@@ -169,18 +250,18 @@ def closest(name: str, allowed: list[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _told(message: str, plain: Any) -> str:
+def _told(message: str, plain: Any, command: str) -> str:
     """msgspec says "Expected `int`, got `str` - at `$.engine.c1`": turn it into key=value: what is allowed."""
     reason, _, path = message.partition(" - at `$")
     key = path.rstrip("`").lstrip(".")
     named = re.search(r"(unknown|missing required) field `([^`]+)`", reason)
     if named:
         name = ".".join(filter(None, (key, named.group(2))))
-        return _no_such_key(name) if named.group(1) == "unknown" else f"{name}: must be given"
+        return _no_such_key(name, command) if named.group(1) == "unknown" else f"{name}: must be given"
     if key == "n" or key.startswith("n["):
         return f"n={_shown(plain.get('n'))}: {_BUDGETS}"
     value: Any = plain
-    kind: Any = SelectConfig
+    kind: Any = COMMANDS[command]
     for part in key.split("."):
         part = part.partition("[")[0]
         fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)} if _is_struct(kind) else {}
@@ -231,8 +312,9 @@ def _shown(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def composition_error(error: Exception) -> str:
+def composition_error(error: Exception, command: str = "select") -> str:
     """Hydra's or OmegaConf's error in one sentence."""
+    command = command if command in COMMANDS else "select"  # plan has its keys
     text = f"{error}".strip()
     cause = f"{error.__cause__}".strip() if error.__cause__ is not None else ""
     if isinstance(error, OverrideParseException):
@@ -246,14 +328,14 @@ def composition_error(error: Exception) -> str:
         return f"{group}={given}: must be one of {', '.join(allowed)}{closest(given, allowed)}"
     key = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", f"{text}\n{cause}")
     if key:
-        return _no_such_key(key.group(1) or key.group(2))
+        return _no_such_key(key.group(1) or key.group(2), command)
     lines = [line.strip() for line in (text or cause).splitlines() if line.strip()]
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return f"{error.full_key}: {lines[0]}"
     return " ".join(lines)
 
 
-def _no_such_key(name: str) -> str:
+def _no_such_key(name: str, command: str) -> str:
     """The key is unknown, or belongs to another choice of its group (phi.c: to phi=log)."""
     group, _, rest = name.partition(".")
     folder = importlib.resources.files("mig_jax.conf") / group
@@ -262,13 +344,13 @@ def _no_such_key(name: str) -> str:
         having = [stem[:-5] for stem, path in files if rest in OmegaConf.create(path.read_text(encoding="utf-8"))]
         if having:
             return f"{name}: not a key of the {group} chosen; {' and '.join(f'{group}={one}' for one in having)} has it"
-    known = [key for key in _known_keys() if key != name]
-    return f"{name}: no such key{closest(name, known)} (mig-jax select --help lists them all)"
+    known = [key for key in _known_keys(COMMANDS[command]) if key != name]
+    return f"{name}: no such key{closest(name, known)} (mig-jax {command} --help lists them all)"
 
 
-def _known_keys(struct: type[Struct] | None = None, prefix: str = "") -> list[str]:
+def _known_keys(struct: type[Struct], prefix: str = "") -> list[str]:
     keys = []
-    for field in msgspec.structs.fields(struct or SelectConfig):
+    for field in msgspec.structs.fields(struct):
         keys.append(prefix + field.encode_name)
         if isinstance(field.type, type) and issubclass(field.type, Struct):
             keys += _known_keys(field.type, f"{prefix}{field.encode_name}.")

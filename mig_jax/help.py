@@ -1,4 +1,4 @@
-"""``mig-jax select --help``: the configuration files themselves, whose comments say what each key does."""
+"""``mig-jax COMMAND --help``: the configuration files themselves, whose comments say what each key does."""
 
 import importlib.resources
 from importlib.resources.abc import Traversable
@@ -22,16 +22,55 @@ once (half a minute; kept in the cache) and writes no run. Of a pool that does n
   mig-jax plan plan.rows=30_000_000 plan.labels=4531 plan.tags=4 plan.bytes=3200 graph.degree=4 n=50000
 
 """
+EMBED_HEAD = """\
+mig-jax embed [POOL|FILE] [key=value ...]
+
+Embed the rows of a pool, its labels (embed.of=labels), or the texts of a FILE: a .txt with one on each line, or a .json
+that is a list of strings. Writes out/embeddings.npy (float32, one vector a row of the pool or text, in order; rows
+without a dialog get zeros), manifest.json and, for labels, labels.json. Broken off at any moment, the same command goes
+on.
+
+  mig-jax embed pool.jsonl.gz out=runs/rows
+  mig-jax embed pool.jsonl.gz embed.of=labels embedder=e5_mistral mesh.fsdp=4 out=runs/labels
+  mig-jax embed pool.jsonl.gz mesh.processes=2 mesh.process=0     one of two processes or machines that share a disk
+
+"""
+GENERATE_HEAD = """\
+mig-jax generate PROMPT|FILE [key=value ...]
+
+What a language model answers: to one prompt, or to those of a FILE (.txt, one a line; .jsonl of {"prompt": ..} or
+{"messages": [..]}). Prompts are written with the model's chat template where it has one. Answers are printed, or
+written with their prompts, log-probabilities and why they ended to out=FILE.jsonl.
+
+  mig-jax generate "What is the capital of France?"
+  mig-jax generate prompts.jsonl model=qwen25_7b generate.temperature=0.7 out=answers.jsonl
+  mig-jax generate "Once upon a time" model=checkpoint model.path=model.gguf generate.chat=false
+
+"""
 GROUPS = ("pool", "embedder", "phi", "sampler", "experiment")
 SHARED = "base"
 
 
 def select_help() -> str:
     """The whole text."""
+    return _help(HEAD, "select", GROUPS)
+
+
+def embed_help() -> str:
+    """The same of mig-jax embed."""
+    return _help(EMBED_HEAD, "embed", ("pool", "embedder"))
+
+
+def generate_help() -> str:
+    """The same of mig-jax generate."""
+    return _help(GENERATE_HEAD, "generate", ("model",))
+
+
+def _help(head: str, name: str, groups: tuple[str, ...]) -> str:
     conf = importlib.resources.files("mig_jax.conf")
-    parts = [HEAD, _keys((conf / "select.yaml").read_text(encoding="utf-8"))]
+    parts = [head, _keys((conf / f"{name}.yaml").read_text(encoding="utf-8"))]
     parts.append(_keys((conf / f"{SHARED}.yaml").read_text(encoding="utf-8").partition("\nhydra:")[0] + "\n"))
-    for group in GROUPS:
+    for group in groups:
         how = f"+{group}=NAME with -m" if group == "experiment" else f"{group}=NAME"
         parts.append(f"{group} ({how})\n" + "".join(_option(file) for file in _files(conf / group)))
     return "\n".join(parts)

@@ -3,18 +3,21 @@
 import hashlib
 import importlib.resources
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jax
+import msgspec
 import numpy as np
+from jax.sharding import Mesh
 
-from mig_jax.config import EmbedderConfig, GraphConfig, MeshConfig, PoolConfig, ScoreConfig
+from mig_jax.config import EmbedderConfig, GraphConfig, MeshConfig, ModelConfig, PoolConfig, ScoreConfig
 from mig_jax.encode import Encoded, encode, read_valid_tags
 from mig_jax.engine import pool_mesh
 from mig_jax.errors import UserError
 from mig_jax.graph import LabelGraph, label_graph
 from mig_jax.graph.label_graph import check_threshold
-from mig_jax.models.checkpoint import EmbedderSpec
+from mig_jax.models.checkpoint import EmbedderSpec, ModelSpec
 from mig_jax.pool import Pool, load_pool
 from mig_jax.runtime.cache import ArrayCache, one_at_a_time
 from mig_jax.runtime.progress import Progress, silent
@@ -58,17 +61,17 @@ def encoded_of(pool: Pool, config: PoolConfig, score: ScoreConfig) -> Encoded:
 
 def spec_of(config: EmbedderConfig) -> EmbedderSpec:
     """The embedder as mig_jax.models knows it. A folder of one's own is not held to the published checksum."""
-    return EmbedderSpec(
-        name=config.name,
-        path=None if config.path is None else Path(config.path),
-        wheel=config.wheel,
-        hub=config.hub,
-        revision=config.revision,
-        sha256=config.sha256 if config.path is None else None,
-        pooling=config.pooling,
-        normalize=config.normalize,
-        max_length=config.max_length,
-        architecture=config.architecture,
+    plain = msgspec.structs.asdict(config)
+    del plain["threshold"]
+    own = config.path is not None
+    return EmbedderSpec(**plain | ({"path": Path(str(config.path)), "sha256": None} if own else {}))
+
+
+def model_spec_of(config: ModelConfig) -> ModelSpec:
+    """The language model as mig_jax.models knows it; a checkpoint of one's own as above."""
+    own = config.path is not None
+    return ModelSpec(
+        **msgspec.structs.asdict(config) | ({"path": Path(str(config.path)), "sha256": None} if own else {})
     )
 
 
@@ -78,13 +81,14 @@ def graph_of(
     embedder: EmbedderConfig,
     cache: Path | None,
     progress: Progress = silent,
+    mesh: MeshConfig = MeshConfig(),  # noqa: B008  (frozen)
 ) -> LabelGraph:
     """The label graph: a stored one, or cosines of the labels' embeddings."""
     if graph.path is not None:
         return LabelGraph.load(graph.path).restrict(tuple(labels))
     if graph.threshold != "auto":
         check_threshold(graph.threshold)  # before the labels are embedded
-    vectors, key = embed_labels(labels, spec_of(embedder), cache, progress)
+    vectors, key = embed_labels(labels, spec_of(embedder), cache, progress, models_mesh(mesh, alone=True))
 
     def build() -> dict[str, np.ndarray]:
         made = label_graph(labels, vectors, threshold=graph.threshold, degree=graph.degree, progress=progress)
@@ -96,21 +100,40 @@ def graph_of(
 
 
 def embed_labels(
-    labels: Sequence[str], spec: EmbedderSpec, cache: Path | None, progress: Progress = silent
+    labels: Sequence[str],
+    spec: EmbedderSpec,
+    cache: Path | None,
+    progress: Progress = silent,
+    mesh: Mesh | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """Unit embeddings of the labels, no prefix, float32 ``[L, d]``; and what names them in the cache."""
     from mig_jax.models.embed import find_embedder  # Flax: half a second that a stored graph need not wait for
 
-    fingerprint, load = find_embedder(spec)
+    fingerprint, load = find_embedder(replace(spec, instruction=None), mesh=mesh)
     if not spec.normalize:
         raise UserError("embedder.normalize=false: a label graph needs unit embeddings")
     digest = hashlib.sha256("\0".join(labels).encode("utf-8", "surrogatepass")).hexdigest()
     key = [fingerprint, digest, jax.__version__, jax.default_backend()]
+    if mesh is not None:  # other sums in another order
+        key.append(str(dict(mesh.shape)))
     with one_at_a_time(cache, f"label embeddings {digest}"):
         arrays, _ = ArrayCache(cache).get(
             "label_embeddings", key, lambda: {"vectors": load().embed(labels, progress=progress)}
         )
     return arrays["vectors"], key
+
+
+def models_mesh(config: MeshConfig, *, alone: bool) -> Mesh | None:
+    """The devices of this process that run the models; None: one, the default.
+
+    Args:
+      alone: mesh.data=auto means one device, so that the numbers do not depend on the machine; else all of them.
+    """
+    if config.data == "auto" and config.fsdp == config.tensor == 1 and (alone or jax.local_device_count() == 1):
+        return None
+    from mig_jax.models.sharding import model_mesh  # Flax, as above
+
+    return model_mesh(None if config.data == "auto" else config.data, config.fsdp, config.tensor)
 
 
 def mesh_of(config: MeshConfig):

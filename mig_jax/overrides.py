@@ -7,7 +7,10 @@ from mig_jax.config import closest
 from mig_jax.errors import UserError
 
 KEY = re.compile(r"^[+~]*[A-Za-z_][\w./@]*(=|$)")
-PATHS = ("pool.path", "pool.valid_tags", "out", "graph.path", "embedder.path", "cache", "plan.out")
+PATHS = (
+    "pool.path", "pool.valid_tags", "out", "graph.path", "embedder.path", "model.path", "prompts", "cache", "plan.out",
+)  # fmt: skip
+TEXTS = (*PATHS, "embedder.prompt", "embedder.instruction", "prompt", "generate.system")  # what holds any characters
 SPECIAL = set("=(){}[]~&:;, '\"\\%!?*#$")
 NO_TEXT = re.compile(
     r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf|nan|true|false", re.I
@@ -45,11 +48,12 @@ WITH_VALUE = [
 INFOS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
-def prepare(arguments: list[str]) -> list[str]:
+def prepare(arguments: list[str], command: str = "select") -> list[str]:
     """Hydra's arguments from the command's.
 
-    The first argument that is no override is the pool. Values of the keys that hold paths are quoted where Hydra's
-    grammar would choke on them; lists, sweeps and what is quoted already stay as they are.
+    The first argument that is no override is the pool; of ``generate``, the prompt or the file of prompts. Values of the
+    keys that hold paths or texts are quoted where Hydra's grammar would choke on them; lists, sweeps and what is quoted
+    already stay as they are.
 
     Raises:
       UserError: a flag that is not known; a second argument that is no override.
@@ -63,15 +67,15 @@ def prepare(arguments: list[str]) -> list[str]:
             _check_flag(argument)
             flags.append(argument)
         elif not is_override(argument):
+            key = _first_key(argument, command)
             if pool is not None:
-                raise UserError(
-                    f"{argument}: neither key=value nor the pool, which is {pool}; several files: pool.path=[a,b]"
-                )
+                several = "several files: pool.path=[a,b]" if key == "pool.path" else "several prompts: a file of them"
+                raise UserError(f"{argument}: neither key=value nor {key}, which is {pool}; {several}")
             pool = argument
-            out.append(f"pool.path={quoted(argument)}")
+            out.append(f"{key}={quoted(argument)}")
         else:
             key, equals, value = argument.partition("=")
-            if equals and key in PATHS and _needs_quotes(value, sweeping):
+            if equals and key in TEXTS and _needs_quotes(value, sweeping):
                 value = quoted(value)
             if equals and (key == FIELDS or key.startswith(f"{FIELDS}.")):
                 key = f"++{key}"
@@ -84,10 +88,17 @@ def prepare(arguments: list[str]) -> list[str]:
     return out + flags  # argparse reads the overrides in one stretch
 
 
+def _first_key(argument: str, command: str) -> str:
+    """What an argument without a key is."""
+    if command != "generate":
+        return "pool.path"
+    return "prompts" if argument.endswith((".txt", ".jsonl")) else "prompt"
+
+
 def is_override(argument: str) -> bool:
     """Whether it reads key=value (or ~key), and no such file exists."""
     match = KEY.match(argument)
-    if Path(argument).exists():
+    if len(argument) < 4096 and "\0" not in argument and Path(argument).exists():
         return False
     return bool(match) and ("=" in argument or argument.startswith("~"))
 

@@ -128,7 +128,7 @@ def _prepare(config: SelectConfig, sample_file: str | None, watch: Stopwatch, pr
         encoded = encoded_of(pool, config.pool, config.score)
     check_budgets(config.budgets, encoded, len(pool))
     with watch.stage("label graph"):
-        graph = graph_of(encoded.labels, config.graph, config.embedder, cache, progress)
+        graph = graph_of(encoded.labels, config.graph, config.embedder, cache, progress, config.mesh)
     return pool, encoded, graph, _task(config, pool, encoded, graph, phi, mesh, progress)
 
 

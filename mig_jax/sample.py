@@ -2,12 +2,14 @@
 
 import argparse
 import shlex
+from pathlib import Path
 
 from hydra import compose, initialize_config_module
 
 from mig_jax.commands import run_and_tell
 from mig_jax.config import select_config
 from mig_jax.errors import UserError
+from mig_jax.models.sentence_folder import folder_says
 from mig_jax.overrides import quoted
 
 
@@ -24,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("-n", "--num", "--num-sample", dest="num", type=int, default=100, help="rows to select")
     p.add_argument("--valid-tag-path", metavar="FILE", help="JSON list of the tags that count as labels")
     p.add_argument("--label-graph-type", choices=["sim"], default="sim", help="similarity of label embeddings")
-    p.add_argument("--embedding-model", metavar="DIR", help="a BERT-family checkpoint; default: all-MiniLM-L6-v2")
+    p.add_argument("--embedding-model", metavar="DIR", help="a checkpoint; default: all-MiniLM-L6-v2")
     p.add_argument("--sampler-type", choices=["mig", "random", "ifd"], default="mig")
     p.add_argument("--batch-size", type=int, default=0, help="accepted for the seed's sake: this engine needs none")
     p.add_argument("--sim-threshold", default="0.9", help="a number from 0 to 1, or auto")
@@ -77,5 +79,7 @@ def overrides(args: argparse.Namespace) -> list[str]:
     if args.load_from:
         out.append(f"graph.path={quoted(args.load_from)}")
     if args.embedding_model:
-        out += ["embedder=bert", f"embedder.path={quoted(args.embedding_model)}", "embedder.name=embedding-model"]
+        said = folder_says(Path(args.embedding_model).expanduser())
+        out += [f"embedder={said.pop('group')}", f"embedder.path={quoted(args.embedding_model)}"]
+        out += ["embedder.name=embedding-model", *(f"embedder.{key}={value}" for key, value in said.items())]
     return out

@@ -14,10 +14,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import mig_jax.commands  # noqa: F401  (the resolvers)
 from mig_jax import sample
-from mig_jax.config import SelectConfig, select_config
+from mig_jax.config import SelectConfig, embed_config, generate_config, select_config
 from mig_jax.errors import UserError
-from mig_jax.inputs import spec_of
-from mig_jax.models.checkpoint import MINILM, find_checkpoint
+from mig_jax.inputs import model_spec_of, spec_of
+from mig_jax.models.checkpoint import MINILM, SMOLLM2_135M, find_checkpoint
 from mig_jax.overrides import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,9 +108,13 @@ def check_command(line: str) -> None:
     """It is accepted by what reads it; a UserError or one of Hydra's otherwise."""
     _, command, *arguments = shlex.split(line, comments=True)
     if "--help" in arguments:
-        assert command in ("select", "plan", "sample")
+        assert command in ("select", "plan", "embed", "generate", "sample")
     elif command == "sample":
         composed(sample.overrides(sample.parser().parse_args(arguments)))
+    elif command in ("embed", "generate"):
+        with initialize_config_module("mig_jax.conf", version_base="1.3"):
+            raw = compose(command, overrides=prepare(arguments, command))
+        (embed_config if command == "embed" else generate_config)(raw)
     else:
         assert command in ("select", "plan")  # plan takes the keys of select
         for job in expanded([word for word in prepare(arguments) if not word.startswith("-")]):
@@ -149,6 +153,8 @@ def test_the_documents_were_searched():
         "mig-jax select p.jsonl graph.threshhold=0.9  # a key",
         "mig-jax select p.jsonl sampler=best",
         "mig-jax select -m p.jsonl engine.c1=5,0",
+        "mig-jax embed p.jsonl n=3",
+        "mig-jax generate hello model=gpt5",
         "mig-jax sample p.jsonl --out x --no-such-flag",
         "mig-jax select --no-such-flag",
     ],
@@ -160,15 +166,17 @@ def test_a_wrong_command_would_be_noticed(line: str):
         check_command(line)
 
 
-def test_the_embedder_has_one_set_of_defaults():
+def test_embedder_and_model_have_one_set_of_defaults():
     assert spec_of(composed([]).embedder) == MINILM
+    with initialize_config_module("mig_jax.conf", version_base="1.3"):
+        assert model_spec_of(generate_config(compose("generate")).model) == SMOLLM2_135M
 
 
 @pytest.fixture(scope="module")
 def picked(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What README's Python lines leave in ``picked``, run on the bundled pool with the demo's budget."""
     try:
-        find_checkpoint(MINILM, ["bert"])
+        find_checkpoint(MINILM)
     except UserError as error:
         pytest.skip(f"MiniLM's weights are not on this machine: {error}")
     (code,) = re.findall(r"```python\n(.*?)```", read("README.md"), re.S)

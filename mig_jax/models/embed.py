@@ -1,30 +1,36 @@
-"""Texts -> embeddings: tokenise, pack, run the encoder, pool each text's states.
+"""Texts -> embeddings: tokenise, pack, run the model, pool each text's states.
 
-Letters as in encoder.py and packing.py: B rows, L tokens in a row, S texts in a row, D hidden size, N texts.
+Letters as in packing.py and pooling.py: B rows, L tokens in a row, S texts in a row, D hidden size, N texts.
 """
 
 import functools
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Float32, Int
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float32, Int
 
 from mig_jax.errors import UserError
-from mig_jax.models.checkpoint import EmbedderSpec, find_checkpoint, sha256_file
-from mig_jax.models.families import ENCODERS
-from mig_jax.models.packing import fill, plan_batches
-from mig_jax.models.tokens import Tokenizer, load_tokenizer
+from mig_jax.models.checkpoint import EmbedderSpec, find_checkpoint
+from mig_jax.models.families import FAMILIES
+from mig_jax.models.layers import Build
+from mig_jax.models.packing import Batch, fill, plan_batches
+from mig_jax.models.pooling import pool_segments
+from mig_jax.models.sharding import RULES
+from mig_jax.models.tokens import Tokenizer, Tokens, load_tokenizer
 from mig_jax.models.weights import load_model
 from mig_jax.runtime.progress import Progress, silent
 
 _IN_FLIGHT = 4  # batches sent to the device before the first of them is waited for
+_ON_CPU, _ON_ACCELERATOR = 1024, 32_768
 
 
 @dataclass(frozen=True)
@@ -33,13 +39,14 @@ class Embedder:
 
     Args:
       spec: what was asked for.
-      graphdef, state: the encoder, split; the state goes into the compiled function as an argument.
+      graphdef, state: the model, split; the state goes into the compiled function as an argument.
       tokenizer: with the spec's max_length.
       dim: D.
       vocab_size: token ids are below it.
+      max_length: tokens of a text that count.
       fingerprint: sha256 over everything that decides an embedding: weights, config, tokenizer, pooling, length.
-      batch_tokens: tokens of a batch, padding included. 1,024 is where two CPU cores reach their peak (200 GFLOP/s);
-        an accelerator wants more. Another value changes embeddings by rounding only (1e-6).
+      batch_tokens: tokens of a batch, padding included. Another value changes embeddings by rounding only (1e-6).
+      mesh: the devices that share the rows of a batch, and the weights; None: the default device.
     """
 
     spec: EmbedderSpec
@@ -48,17 +55,22 @@ class Embedder:
     tokenizer: Tokenizer
     dim: int
     vocab_size: int
+    max_length: int
     fingerprint: str
-    batch_tokens: int = 1024
+    batch_tokens: int
+    mesh: Mesh | None = None
 
-    def embed(self, texts: Sequence[str], *, progress: Progress = silent) -> Float32[np.ndarray, "N D"]:
+    def embed(
+        self, texts: Sequence[str], *, query: bool = False, progress: Progress = silent
+    ) -> Float32[np.ndarray, "N D"]:
         """Embed texts; the same sequence of texts gives the same bytes on one backend.
 
-        ``e_n = sum_t h_nt / T_n`` over the T_n tokens of text n ("mean"), or ``h_n0`` ("cls"); divided by
-        ``max(|e_n|, 1e-12)`` if the spec says normalize (sentence-transformers Transformer, Pooling, Normalize).
+        ``e_n`` is what ``pool_segments`` makes of the states of text n's tokens, divided by ``max(|e_n|, 1e-12)`` if
+        the spec says normalize (sentence-transformers Transformer, Pooling, Normalize).
 
         Args:
           texts: N strings; what is beyond max_length tokens does not count.
+          query: they are written with the spec's instruction, where it has one.
           progress: told "tokenize" and "embed" with the number of texts done.
 
         Returns:
@@ -67,82 +79,137 @@ class Embedder:
         Raises:
           UserError: an entry is not a string, the tokenizer does not belong to the weights, or those hold NaN.
         """
-        tokens = self.tokenizer(texts, progress=progress)
+        tokens = self.tokenize(texts, query=query, progress=progress)
+        out_NxD = np.zeros((len(texts), self.dim), np.float32)
+        done = int((tokens.length == 0).sum())
+        for batch, vector_nxD in self.run(tokens, self.plan(tokens)):
+            out_NxD[batch.text] = vector_nxD
+            done += len(batch.text)
+            progress("embed", done, len(texts))
+        return out_NxD
+
+    def tokenize(
+        self, texts: Iterable[str], *, query: bool = False, total: int | None = None, progress: Progress = silent
+    ) -> Tokens:
+        """The token ids of texts; see ``embed``, and ``Tokenizer`` for texts that come one by one."""
+        prompt = prompt_of(self.spec) if query else None
+        if prompt is not None and not isinstance(texts, str):
+            total = len(texts) if isinstance(texts, Sequence) else total
+            texts = map(prompt, texts)
+        tokens = self.tokenizer(texts, total=total, progress=progress)
         if len(tokens.id) and tokens.id.max() >= self.vocab_size:
             raise UserError(
                 f"embedder {self.spec.name}: its tokenizer gives id {tokens.id.max()}, its model has {self.vocab_size} "
                 "words: tokenizer and weights are of different checkpoints"
             )
-        out_NxD = np.zeros((len(texts), self.dim), np.float32)
-        waiting = deque()
-        done = int((tokens.length == 0).sum())
+        return tokens
 
-        def collect() -> int:
-            batch, pooled_BxSxD = waiting.popleft()
-            out_NxD[batch.text] = np.asarray(pooled_BxSxD)[batch.row, batch.slot]
-            progress("embed", done + len(batch.text), len(texts))
-            return len(batch.text)
+    def plan(self, tokens: Tokens, *, without: Bool[np.ndarray, " N"] | None = None) -> tuple[Batch, ...]:
+        """All batches; they depend on the lengths of all texts, ``batch_tokens`` and nothing else.
 
-        plan = plan_batches(tokens.length, max_length=self.spec.max_length, batch_tokens=self.batch_tokens)
-        for batch in plan:
-            id_BxL, segment_BxL = fill(batch, tokens)
+        Args:
+          without: texts that are in no batch, as those of no tokens are.
+        """
+        length_N = tokens.length if without is None else np.where(without, 0, tokens.length)
+        return plan_batches(length_N, max_length=self.max_length, batch_tokens=self.batch_tokens)
+
+    def run(self, tokens: Tokens, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Float32[np.ndarray, "n D"]]]:
+        """The embeddings of some of the planned batches, in the order given: a batch and its n texts' vectors.
+
+        The device works on the next batches while the caller has one.
+        """
+        waiting: deque[tuple[Batch, Array]] = deque()
+        for batch in batches:
+            waiting.append((batch, self._send(batch, tokens)))
+            if len(waiting) >= _IN_FLIGHT:
+                yield self._receive(*waiting.popleft())
+        while waiting:
+            yield self._receive(*waiting.popleft())
+
+    def _send(self, batch: Batch, tokens: Tokens) -> Array:
+        mesh = self.mesh
+        names = () if mesh is None else RULES["batch"]
+        rows = fill(batch, tokens, multiple=1 if mesh is None else int(np.prod([mesh.shape[name] for name in names])))
+        if mesh is not None:
+            rows = jax.device_put(rows, NamedSharding(mesh, PartitionSpec(names)))
+        with nullcontext() if mesh is None else jax.set_mesh(mesh):
             pooled_BxSxD = _embed_batch(
                 self.graphdef,
                 self.state,
-                id_BxL,
-                segment_BxL,
+                *rows,
                 slots=batch.slots,
                 pooling=self.spec.pooling,
                 normalize=self.spec.normalize,
+                exact=self.spec.dtype == "float32",
             )
-            waiting.append((batch, pooled_BxSxD))
-            if len(waiting) >= _IN_FLIGHT:
-                done += collect()
-        while waiting:
-            done += collect()
-        if not np.isfinite(out_NxD).all():
+        pooled_BxSxD.copy_to_host_async()
+        return pooled_BxSxD
+
+    def _receive(self, batch: Batch, pooled_BxSxD: Array) -> tuple[Batch, np.ndarray]:
+        vector_nxD = np.asarray(pooled_BxSxD)[batch.row, batch.slot]
+        if not np.isfinite(vector_nxD).all():
             raise UserError(
                 f"embedder {self.spec.name}: embeddings are not finite, so its weights hold NaN or infinity"
             )
-        return out_NxD
+        return batch, vector_nxD
 
 
-def load_embedder(spec: EmbedderSpec, *, batch_tokens: int = 1024) -> Embedder:
+def load_embedder(spec: EmbedderSpec, *, batch_tokens: int | None = None, mesh: Mesh | None = None) -> Embedder:
     """Find, check and load an embedder.
+
+    Args:
+      batch_tokens, mesh: see ``Embedder``; batch_tokens None: ``usual_batch_tokens()``.
 
     Raises:
       UserError: see ``find_checkpoint`` and ``load_model``; max_length beyond the model's positions.
     """
-    return find_embedder(spec, batch_tokens=batch_tokens)[1]()
+    return find_embedder(spec, batch_tokens=batch_tokens, mesh=mesh)[1]()
 
 
-def find_embedder(spec: EmbedderSpec, *, batch_tokens: int = 1024) -> tuple[str, Callable[[], Embedder]]:
+def usual_batch_tokens() -> int:
+    """1,024 is where two CPU cores reach their peak (200 GFLOP/s); an accelerator wants more.
+
+    Of the backend alone, not of how many devices there are: every machine of a kind plans the same batches.
+    """
+    return _ON_CPU if jax.default_backend() == "cpu" else _ON_ACCELERATOR
+
+
+def find_embedder(
+    spec: EmbedderSpec, *, batch_tokens: int | None = None, mesh: Mesh | None = None
+) -> tuple[str, Callable[[], Embedder]]:
     """An embedder's fingerprint, and how to load it: who has its embeddings already need not wait for the weights.
 
     Raises:
       UserError: see ``find_checkpoint``; max_length beyond the model's positions.
     """
-    checkpoint = find_checkpoint(spec, ENCODERS)
-    family = ENCODERS[spec.architecture]
-    config = family.read_config(checkpoint.config, str(checkpoint.folder / "config.json"))
-    if spec.max_length > config.max_positions:
+    checkpoint = find_checkpoint(spec)
+    family = FAMILIES[checkpoint.config["model_type"]]
+    config = family.read_config(checkpoint.config, str(checkpoint.config_file))
+    max_length = config.max_positions if spec.max_length is None else spec.max_length
+    if max_length > config.max_positions:
         raise UserError(
-            f"embedder.max_length={spec.max_length}: {checkpoint.folder} has {config.max_positions} positions"
+            f"embedder.max_length={max_length}: {checkpoint.tokenizer_source} has {config.max_positions} positions"
         )
-    tokenizer = load_tokenizer(checkpoint.folder, spec.max_length)
+    prompt_of(spec)
+    tokenizer = load_tokenizer(checkpoint.tokenizer_source, max_length, append_end=spec.append_eos)
     decides = {
         "weights": checkpoint.sha256,
-        "config": sha256_file(checkpoint.folder / "config.json"),
+        "config": checkpoint.config,
         "tokenizer": tokenizer.sha256,
+        "append_eos": spec.append_eos,
+        "instruction": None if spec.instruction is None else [spec.prompt, spec.instruction],
         "pooling": spec.pooling,
         "normalize": spec.normalize,
-        "max_length": spec.max_length,
-        "architecture": spec.architecture,
+        "max_length": max_length,
+        "dtype": spec.dtype,
     }
-    fingerprint = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    fingerprint = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
 
     def load() -> Embedder:
-        graphdef, state = nnx.split(load_model(lambda: family.build(config), family.rules, checkpoint.files))
+        options = Build(spec.dtype, spec.attention)
+        weights = family.weights(config, False)
+        model = load_model(lambda: family.build(config, options, False), weights, checkpoint.tensors(), mesh)
+        graphdef, state = nnx.split(model)
         return Embedder(
             spec=spec,
             graphdef=graphdef,
@@ -150,14 +217,32 @@ def find_embedder(spec: EmbedderSpec, *, batch_tokens: int = 1024) -> tuple[str,
             tokenizer=tokenizer,
             dim=config.hidden_size,
             vocab_size=config.vocab_size,
+            max_length=max_length,
             fingerprint=fingerprint,
-            batch_tokens=batch_tokens,
+            batch_tokens=usual_batch_tokens() if batch_tokens is None else batch_tokens,
+            mesh=mesh,
         )
 
     return fingerprint, load
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "slots", "pooling", "normalize"))
+def prompt_of(spec: EmbedderSpec) -> Callable[[str], str] | None:
+    """How a text is written with the spec's instruction; None where it has none.
+
+    Raises:
+      UserError: the prompt has no place for the text or for the instruction.
+    """
+    if spec.instruction is None:
+        return None
+    missing = [place for place in ("{instruction}", "{text}") if spec.prompt.count(place) != 1]
+    if missing:
+        raise UserError(f"embedder.prompt={spec.prompt!r}: must have {' and '.join(missing)} in it, once")
+    before, after = spec.prompt.split("{text}")
+    before, after = (part.replace("{instruction}", spec.instruction) for part in (before, after))
+    return lambda text: f"{before}{text}{after}" if isinstance(text, str) else text
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "slots", "pooling", "normalize", "exact"))
 def _embed_batch(
     graphdef: nnx.GraphDef,
     state: nnx.State,
@@ -167,27 +252,14 @@ def _embed_batch(
     slots: int,
     pooling: str,
     normalize: bool,
-) -> Float[Array, "B S D"]:
-    """Encode B rows and pool each of their texts; slots without a text are zero."""
+    exact: bool = True,
+) -> Float32[Array, "B S D"]:
+    """Run B rows and pool each of their texts; slots without a text are zero. ``exact``: the model is float32."""
     # TPUs and GPUs round float32 products to bfloat16 or TF32 unless told not to; on a CPU this changes nothing.
+    with jax.default_matmul_precision("float32" if exact else "default"):
+        x_BxLxD = nnx.merge(graphdef, state)(id_BxL, segment_BxL).last_BxLxD
     with jax.default_matmul_precision("float32"):
-        state_BxLxD = nnx.merge(graphdef, state)(id_BxL, segment_BxL).last_BxLxD
-        pooled_BxSxD = pool_segments(state_BxLxD, segment_BxL, slots=slots, pooling=pooling)
+        pooled_BxSxD = pool_segments(x_BxLxD, segment_BxL, slots=slots, pooling=pooling)
     if normalize:
         pooled_BxSxD /= jnp.maximum(jnp.linalg.norm(pooled_BxSxD, axis=-1, keepdims=True), 1e-12)
     return pooled_BxSxD
-
-
-def pool_segments(
-    x_BxLxD: Float[Array, "B L D"], segment_BxL: Int[Array, "B L"], *, slots: int, pooling: str
-) -> Float[Array, "B S D"]:
-    """One vector for each segment 1..S of each row: the mean of its states, or its first state ("cls").
-
-    ``out[b, s] = sum_l weight[b, s, l] x[b, l]``; a segment without tokens gives zeros.
-    """
-    member_BxSxL = segment_BxL[:, None, :] == jnp.arange(1, slots + 1, dtype=segment_BxL.dtype)[:, None]
-    if pooling == "cls":
-        member_BxSxL &= jnp.cumsum(member_BxSxL, axis=-1) == 1
-    weight_BxSxL = member_BxSxL.astype(x_BxLxD.dtype)
-    sum_BxSxD = jnp.einsum("bsl,bld->bsd", weight_BxSxL, x_BxLxD)
-    return sum_BxSxD / jnp.maximum(weight_BxSxL.sum(-1, keepdims=True), 1.0)

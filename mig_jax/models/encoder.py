@@ -1,90 +1,307 @@
-"""The post-norm transformer encoder that BERT and its relatives (XLM-R, MPNet) share: attention, layer, stack.
+"""The post-norm transformer encoder that BERT, RoBERTa, XLM-R and MPNet share: config, embeddings, layers, weight map.
 
-Letters: B rows, L tokens in a row, D hidden size, H heads, K size of a head (D = H K), F feed-forward size.
+Letters as in layers.py. The families' own files say what their config.json and their checkpoints call things.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-_MASKED = -1e30  # finite, so that a row whose keys are all masked gives a mean and not NaN
+from mig_jax.errors import UserError
+from mig_jax.models.layers import (
+    ACTIVATIONS,
+    Build,
+    Embed,
+    Linear,
+    attend,
+    layer_norm,
+    segment_mask,
+    segment_positions,
+)
+from mig_jax.models.sharding import constrain
+from mig_jax.models.weights import Rule
 
 
-def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """``x/2 (1 + erf(x / sqrt 2))``, as torch has it; XLA's CPU runs erf 2.6 times as fast as jax.nn.gelu's erfc."""
-    return 0.5 * x * (1.0 + jax.lax.erf(x * (0.5**0.5)))
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What of a config.json decides the computation; dropout is left out, there is no training here.
 
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": gelu,
-    "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
-    "gelu_pytorch_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "relu": jax.nn.relu,
-}
-"""``hidden_act`` of a config.json -> the function (transformers/activations.py)."""
-
-
-def segment_mask(segment_BxL: Int[Array, "B L"]) -> Bool[Array, "B L L"]:
-    """Who sees whom when several texts lie in one row: ``mask[b, i, j] = segment[b, i] == segment[b, j]``.
-
-    A usual attention mask (1 token, 0 padding) is the case of one segment: padding then sees padding only, and no
-    softmax is over nothing.
+    Args:
+      vocab_size, hidden_size, num_layers, num_heads, intermediate_size: counts, >= 1.
+      max_positions: tokens of the longest text, its special tokens included, >= 1.
+      first_position: row of the position table that a text's first token gets; RoBERTa leaves the first rows unused.
+      types: rows of the table of token types; 0: there is none.
+      eps: of every layer norm.
+      activation: a key of ``layers.ACTIVATIONS``.
     """
-    return segment_BxL[:, :, None] == segment_BxL[:, None, :]
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    max_positions: int
+    first_position: int = 0
+    types: int = 2
+    eps: float = 1e-12
+    activation: str = "gelu"
 
 
-def segment_positions(segment_BxL: Int[Array, "B L"]) -> Int[Array, "B L"]:
-    """Position of each token in its own segment: ``l - first l' of the segment``; segments are contiguous."""
-    index_L = jnp.arange(segment_BxL.shape[1], dtype=segment_BxL.dtype)
-    before_BxL = jnp.pad(segment_BxL, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
-    start_BxL = jax.lax.cummax(jnp.where(segment_BxL != before_BxL, index_L, 0), axis=1)
-    return index_L - start_BxL
+COUNTS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "max_positions": "max_position_embeddings",
+}
 
 
-def layer_norm(dim: int, eps: float, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """``(x - mean) / sqrt(var + eps) * scale + bias``, the variance in two passes: 1e-12 hides no cancellation."""
-    return nnx.LayerNorm(dim, epsilon=eps, use_fast_variance=False, rngs=rngs)
+def read_config(
+    raw: Mapping[str, Any], where: str, *, first_position: int = 0, typed: bool = True, wrong: tuple[str, ...] = ()
+) -> EncoderConfig:
+    """Read the Hugging Face names that these families have in common.
+
+    Args:
+      raw, where: config.json and its name for messages.
+      first_position, typed: see ``EncoderConfig``; typed: ``type_vocab_size`` counts.
+      wrong: what the family itself has found.
+
+    Raises:
+      UserError: with every field that is missing or unusable.
+    """
+    counts = COUNTS | ({"types": "type_vocab_size"} if typed else {})
+    bad = [
+        f"{name} must be a whole number >= 1, not {raw.get(name)!r}"
+        for name in counts.values()
+        if type(raw.get(name)) is not int or raw[name] < 1
+    ]
+    eps, activation = raw.get("layer_norm_eps", 1e-12), raw.get("hidden_act", "gelu")
+    if type(eps) not in (int, float) or not 0 <= eps < 1:
+        bad.append(f"layer_norm_eps must be a number in [0, 1), not {eps!r}")
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        bad.append(f"hidden_act is {activation!r}; there is {', '.join(ACTIVATIONS)}")
+    if (raw.get("position_embedding_type") or "absolute") != "absolute":
+        bad.append(f"position_embedding_type is {raw['position_embedding_type']!r}; there is absolute")
+    if raw.get("is_decoder", False):
+        bad.append(f"is_decoder is {raw['is_decoder']!r}; there is false")
+    bad += wrong
+    if not bad and raw["hidden_size"] % raw["num_attention_heads"]:
+        bad.append(f"hidden_size {raw['hidden_size']} is no multiple of {raw['num_attention_heads']} heads")
+    if not bad and raw["max_position_embeddings"] <= first_position:
+        bad.append(
+            f"max_position_embeddings {raw['max_position_embeddings']} leaves no room: texts begin at {first_position}"
+        )
+    if bad:
+        raise UserError(f"{where}: " + "; ".join(bad))
+    fields = {field: raw[name] for field, name in counts.items()} | {"first_position": first_position}
+    fields["max_positions"] -= first_position
+    return EncoderConfig(**({"types": 0} | fields), eps=float(eps), activation=activation)
+
+
+class Encoded(NamedTuple):
+    """What a forward pass gives.
+
+    Args:
+      last_BxLxD: the states after the last layer; at padding they mean nothing.
+      hidden: the embeddings and the states after each layer, num_layers + 1 of ``[B, L, D]``; empty unless asked for.
+      pooled_BxD: ``tanh(dense(first token))`` of the row's first text; None without the pooler.
+    """
+
+    last_BxLxD: Float[Array, "B L D"]
+    hidden: tuple[Float[Array, "B L D"], ...]
+    pooled_BxD: Float[Array, "B D"] | None
+
+
+class Embeddings(nnx.Module):
+    """``LN(word[id] + position[pos] + type[t])``."""
+
+    def __init__(self, config: EncoderConfig, options: Build, *, rngs: nnx.Rngs):
+        dim, rest = config.hidden_size, {"dtype": options.dtype, "rngs": rngs}
+        self.word = Embed(config.vocab_size, dim, axes=("vocab", "embed"), **rest)
+        self.position = Embed(config.first_position + config.max_positions, dim, **rest)
+        self.type = Embed(config.types, dim, **rest) if config.types else None
+        self.norm = layer_norm(dim, config.eps, **rest)
+
+    def __call__(
+        self, id_BxL: Int[Array, "B L"], position_BxL: Int[Array, "B L"], type_BxL: Int[Array, "B L"] | None
+    ) -> Float[Array, "B L D"]:
+        """Ids must be in range; no types are types of 0."""
+        x_BxLxD = self.word(id_BxL) + self.position(position_BxL)
+        if self.type is not None:
+            x_BxLxD += self.type(jnp.zeros_like(id_BxL) if type_BxL is None else type_BxL)
+        return self.norm(x_BxLxD)
 
 
 class SelfAttention(nnx.Module):
-    """``softmax(q k^T / sqrt K) v`` in H heads, with its output projection (transformers BertSelfAttention)."""
+    """``softmax(q k^T / sqrt K + bias) v`` in H heads, with its output projection."""
 
-    def __init__(self, dim: int, heads: int, *, rngs: nnx.Rngs):
-        self.heads = heads
-        self.query = nnx.Linear(dim, dim, rngs=rngs)
-        self.key = nnx.Linear(dim, dim, rngs=rngs)
-        self.value = nnx.Linear(dim, dim, rngs=rngs)
-        self.output = nnx.Linear(dim, dim, rngs=rngs)
+    def __init__(self, config: EncoderConfig, options: Build, *, rngs: nnx.Rngs):
+        dim, split = config.hidden_size, (config.num_heads, config.hidden_size // config.num_heads)
+        rest = {"bias": True, "dtype": options.dtype, "rngs": rngs}
+        self.query = Linear((dim,), split, ("embed", "heads", None), **rest)
+        self.key = Linear((dim,), split, ("embed", "heads", None), **rest)
+        self.value = Linear((dim,), split, ("embed", "heads", None), **rest)
+        self.output = Linear(split, (dim,), ("heads", None, "embed"), **rest)
+        self.how = options.attention
 
-    def __call__(self, x_BxLxD: Float[Array, "B L D"], mask_BxLxL: Bool[Array, "B L L"]) -> Float[Array, "B L D"]:
-        """Attend within the mask; a token whose mask is all False gets the mean of all values."""
-        B, L, D = x_BxLxD.shape
-        split = (B, L, self.heads, D // self.heads)
-        q_BxLxHxK = self.query(x_BxLxD).reshape(split)
-        k_BxLxHxK = self.key(x_BxLxD).reshape(split)
-        v_BxLxHxK = self.value(x_BxLxD).reshape(split)
-        score_BxHxLxL = jnp.einsum("blhk,bmhk->bhlm", q_BxLxHxK * split[-1] ** -0.5, k_BxLxHxK)
-        weight_BxHxLxL = jax.nn.softmax(jnp.where(mask_BxLxL[:, None], score_BxHxLxL, _MASKED), axis=-1)
-        out_BxLxHxK = jnp.einsum("bhlm,bmhk->blhk", weight_BxHxLxL, v_BxLxHxK)
-        return self.output(out_BxLxHxK.reshape(B, L, D))
+    def __call__(
+        self,
+        x_BxLxD: Float[Array, "B L D"],
+        mask_BxLxL: Bool[Array, "B L L"],
+        bias_HxLxL: Float[Array, "H L L"] | None,
+    ) -> Float[Array, "B L D"]:
+        """Attend within the mask."""
+        parts = (self.query(x_BxLxD), self.key(x_BxLxD), self.value(x_BxLxD))
+        q, k, v = (constrain(part, "batch", None, "heads", None) for part in parts)
+        return self.output(attend(q, k, v, mask_BxLxL, bias_HxLxS=bias_HxLxL, how=self.how))
 
 
 class EncoderLayer(nnx.Module):
     """``x <- LN(x + attention(x)); x <- LN(x + down(act(up(x))))`` (Vaswani et al. 2017, post-norm)."""
 
-    def __init__(self, dim: int, heads: int, ffn: int, *, activation: str, eps: float, rngs: nnx.Rngs):
-        self.attention = SelfAttention(dim, heads, rngs=rngs)
-        self.attention_norm = layer_norm(dim, eps, rngs=rngs)
-        self.up = nnx.Linear(dim, ffn, rngs=rngs)
-        self.down = nnx.Linear(ffn, dim, rngs=rngs)
-        self.output_norm = layer_norm(dim, eps, rngs=rngs)
-        self.activation = activation
+    def __init__(self, config: EncoderConfig, options: Build, *, rngs: nnx.Rngs):
+        dim, ffn, rest = config.hidden_size, config.intermediate_size, {"dtype": options.dtype, "rngs": rngs}
+        self.attention = SelfAttention(config, options, rngs=rngs)
+        self.attention_norm = layer_norm(dim, config.eps, **rest)
+        self.up = Linear((dim,), (ffn,), ("embed", "mlp"), bias=True, **rest)
+        self.down = Linear((ffn,), (dim,), ("mlp", "embed"), bias=True, **rest)
+        self.output_norm = layer_norm(dim, config.eps, **rest)
+        self.activation = config.activation
 
-    def __call__(self, x_BxLxD: Float[Array, "B L D"], mask_BxLxL: Bool[Array, "B L L"]) -> Float[Array, "B L D"]:
+    def __call__(
+        self,
+        x_BxLxD: Float[Array, "B L D"],
+        mask_BxLxL: Bool[Array, "B L L"],
+        bias_HxLxL: Float[Array, "H L L"] | None,
+    ) -> Float[Array, "B L D"]:
         """One layer; shapes in and out are equal."""
-        x_BxLxD = self.attention_norm(x_BxLxD + self.attention(x_BxLxD, mask_BxLxL))
-        h_BxLxF = ACTIVATIONS[self.activation](self.up(x_BxLxD))
-        return self.output_norm(x_BxLxD + self.down(h_BxLxF))
+        x_BxLxD = self.attention_norm(x_BxLxD + self.attention(x_BxLxD, mask_BxLxL, bias_HxLxL))
+        x_BxLxD = constrain(x_BxLxD, "batch", None, None)
+        h_BxLxF = constrain(ACTIVATIONS[self.activation](self.up(x_BxLxD)), "batch", None, "mlp")
+        return constrain(self.output_norm(x_BxLxD + self.down(h_BxLxF)), "batch", None, None)
+
+
+class Encoder(nnx.Module):
+    """The network.
+
+    Args:
+      relative: L -> what is added to the scores of every layer, ``[H, L, L]``, entry (h, i, j) for token i looking at
+        token j; MPNet's, other families have none.
+      pooler: build the family's own pooling layer too; sentence embedders do without.
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        options: Build = Build(),  # noqa: B008
+        *,
+        relative: nnx.Module | None = None,
+        pooler: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        dim = config.hidden_size
+        self.config = config
+        self.embeddings = Embeddings(config, options, rngs=rngs)
+        self.relative = relative
+        self.layers = nnx.List([EncoderLayer(config, options, rngs=rngs) for _ in range(config.num_layers)])
+        rest = {"bias": True, "dtype": options.dtype, "rngs": rngs}
+        self.pooler = Linear((dim,), (dim,), ("embed", None), **rest) if pooler else None
+
+    def __call__(
+        self,
+        id_BxL: Int[Array, "B L"],
+        segment_BxL: Int[Array, "B L"],
+        type_BxL: Int[Array, "B L"] | None = None,
+        *,
+        hidden_states: bool = False,
+    ) -> Encoded:
+        """Encode B rows of L tokens.
+
+        Args:
+          id_BxL: token ids in [0, vocab_size).
+          segment_BxL: 0 at padding; a token sees the tokens of its own number only and its position counts from the
+            first of them. An attention mask is this with one text a row. At most max_positions of one number in a run.
+          type_BxL: token types in [0, types); None is all 0.
+          hidden_states: keep every layer's output.
+        """
+        mask_BxLxL = segment_mask(segment_BxL)
+        # Within a segment, places differ by as much as positions do: one bias serves all rows, however packed.
+        bias_HxLxL = None if self.relative is None else self.relative(id_BxL.shape[1])
+        position_BxL = segment_positions(segment_BxL) + self.config.first_position
+        x_BxLxD = constrain(self.embeddings(id_BxL, position_BxL, type_BxL), "batch", None, None)
+        hidden = [x_BxLxD]
+        for layer in self.layers:
+            x_BxLxD = layer(x_BxLxD, mask_BxLxL, bias_HxLxL)
+            hidden.append(x_BxLxD)
+        return Encoded(x_BxLxD, tuple(hidden) if hidden_states else (), self._pooled(x_BxLxD, segment_BxL))
+
+    def _pooled(self, x_BxLxD: Float[Array, "B L D"], segment_BxL: Int[Array, "B L"]) -> Float[Array, "B D"] | None:
+        if self.pooler is None:
+            return None
+        first_B = jnp.argmax(segment_BxL > 0, axis=1)  # the first token, wherever the padding stands
+        return jnp.tanh(self.pooler(jnp.take_along_axis(x_BxLxD, first_B[:, None, None], axis=1)[:, 0]))
+
+
+ATTENTION = {
+    "attention.self.query": "query",
+    "attention.self.key": "key",
+    "attention.self.value": "value",
+    "attention.output.dense": "output",
+}
+"""BERT's names of the four maps -> those of ``SelfAttention``."""
+
+
+def dense(source: str, target: str, how: str = "outputs") -> tuple[Rule, Rule]:
+    """The two rules of a ``Linear``."""
+    return Rule(f"{source}.weight", f"{target}.kernel", how), Rule(f"{source}.bias", f"{target}.bias", "flat")
+
+
+def norm(source: str, target: str) -> tuple[Rule, Rule]:
+    """The two rules of a layer norm."""
+    return Rule(f"{source}.weight", f"{target}.scale"), Rule(f"{source}.bias", f"{target}.bias")
+
+
+def stack_rules(
+    *,
+    typed: bool = True,
+    pooler: bool = False,
+    attention: Mapping[str, str] = ATTENTION,
+    attention_norm: str = "attention.output.LayerNorm",
+) -> tuple[Rule, ...]:
+    """The rules of an ``Encoder`` for checkpoints that name things as BERT's do, but for what is given."""
+    layer, at = "encoder.layer.{n}.", "layers.{n}."
+    rules = [
+        Rule("embeddings.word_embeddings.weight", "embeddings.word.embedding"),
+        Rule("embeddings.position_embeddings.weight", "embeddings.position.embedding"),
+        *norm("embeddings.LayerNorm", "embeddings.norm"),
+        *norm(layer + attention_norm, at + "attention_norm"),
+        *dense(layer + "intermediate.dense", at + "up"),
+        *dense(layer + "output.dense", at + "down"),
+        *norm(layer + "output.LayerNorm", at + "output_norm"),
+    ]
+    for source, target in attention.items():
+        rules += dense(layer + source, f"{at}attention.{target}", "inputs" if target == "output" else "outputs")
+    if typed:
+        rules.append(Rule("embeddings.token_type_embeddings.weight", "embeddings.type.embedding"))
+    if pooler:
+        rules += dense("pooler.dense", "pooler")
+    return tuple(rules)
+
+
+def ignored(base: str, *, pooler: bool) -> tuple[str, ...]:
+    """Patterns of what these checkpoints hold beside the encoder: buffers, heads for other tasks, an unused pooler.
+
+    Args:
+      base: as in ``WeightMap``.
+      pooler: the model has one.
+    """
+    start = f"({re.escape(base)})?"
+    buffers = rf"{start}embeddings\.position_ids"  # 0 1 2 ..., in files of transformers < 4.31
+    heads = r"(cls|lm_head|classifier|qa_outputs)\..*"
+    return (buffers, heads) if pooler else (buffers, heads, rf"{start}pooler\.dense\..*")

@@ -15,6 +15,7 @@ from jaxtyping import Int32, Int64
 from mig_jax.models.tokens import Tokens
 
 _NARROWEST = 32  # tokens: narrower rows save no attention worth having
+_SLOTS = 16  # texts of a row: what comes back from the device is as large as all slots, filled or not
 _WORTH = 16  # a width is compiled for (0.4 s on 2 CPU cores) only if it will run about this many batches
 
 
@@ -36,13 +37,16 @@ class Batch(NamedTuple):
 
     @property
     def slots(self) -> int:
-        """S; at least every text of two tokens finds a place."""
+        """S."""
         return slots_of(self.width)
 
 
 def slots_of(width: int) -> int:
-    """Texts that a row can hold: half its tokens, since a text with its special tokens has two or more."""
-    return max(1, width // 2)
+    """Texts that a row can hold: half the tokens of the narrowest, as a text with its special tokens has two or more.
+
+    Wider rows hold no more: many short texts have narrower rows of their own.
+    """
+    return max(1, min(width // 2, _SLOTS))
 
 
 def plan_batches(
@@ -74,9 +78,16 @@ def widths_upto(max_length: int) -> tuple[int, ...]:
     return tuple(widths)
 
 
-def fill(batch: Batch, tokens: Tokens) -> tuple[Int32[np.ndarray, "B L"], Int32[np.ndarray, "B L"]]:
-    """The batch's token ids (0 at padding) and segments (slot + 1 of the text, 0 at padding), both int32 ``[B, L]``."""
-    id_BxL = np.zeros((batch.rows, batch.width), np.int32)
+def fill(
+    batch: Batch, tokens: Tokens, *, multiple: int = 1
+) -> tuple[Int32[np.ndarray, "B L"], Int32[np.ndarray, "B L"]]:
+    """The batch's token ids (0 at padding) and segments (slot + 1 of the text, 0 at padding), both int32 ``[B, L]``.
+
+    Args:
+      multiple: rows of padding follow until B is one of it, so that devices can share the rows evenly. It is no part
+        of the plan, which must not depend on the devices.
+    """
+    id_BxL = np.zeros((-(-batch.rows // multiple) * multiple, batch.width), np.int32)
     segment_BxL = np.zeros_like(id_BxL)
     length_n = tokens.length[batch.text]
     within = np.arange(length_n.sum()) - np.repeat(np.cumsum(length_n) - length_n, length_n)

@@ -1,20 +1,23 @@
 """Strings -> token ids, as one flat array: the border behind which embedders see numbers only."""
 
-import hashlib
-from collections.abc import Callable, Sequence
+import functools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Int64
 
 from mig_jax.errors import UserError
-from mig_jax.models.checkpoint import sha256_file
+from mig_jax.models.text_tokenizer import TextTokenizer, load_text_tokenizer
 from mig_jax.runtime.progress import Progress, silent
 
 _CHUNK = 4096  # texts per call: memory for the tokenizer's own objects, and how often progress is told
-_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
-          "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model")  # fmt: skip
+_AHEAD = 2  # chunks that are tokenised (in native threads) while the next texts are read
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,12 @@ class Tokens:
     Args:
       id: int32 ``[Z]``.
       ptr: text n is ``id[ptr[n]:ptr[n+1]]``; int64 ``[N+1]``.
+      cut: texts that were longer than the limit.
     """
 
     id: Int32[np.ndarray, " Z"]
     ptr: Int64[np.ndarray, " N1"]
+    cut: int = 0
 
     @property
     def length(self) -> Int64[np.ndarray, " N"]:
@@ -35,71 +40,139 @@ class Tokens:
         return np.diff(self.ptr)
 
 
+class Encoded(NamedTuple):
+    """What a tokenizer makes of some texts: their ids, special ones included, and how many of the texts were cut."""
+
+    ids: list[list[int]]
+    cut: int
+
+
+Encode = Callable[[list[str]], Encoded]
+
+
 @dataclass(frozen=True)
 class Tokenizer:
     """A checkpoint's tokenizer with a length limit of ours; make one with ``load_tokenizer``.
 
     Args:
-      encode: a list of strings -> their ids, special ones included, cut to the limit, without padding.
+      encode: any strings that UTF-8 can hold -> their ids, cut to the limit, without padding.
       sha256: of the files it was read from.
     """
 
-    encode: Callable[[list[str]], list[list[int]]]
+    encode: Encode
     sha256: str
 
-    def __call__(self, texts: Sequence[str], *, progress: Progress = silent) -> Tokens:
+    def __call__(
+        self, texts: Iterable[str], *, total: int | None = None, progress: Progress = silent, stage: str = "tokenize"
+    ) -> Tokens:
         """Tokenise; any string will do, the empty one and unpaired surrogates included.
+
+        Texts are taken as they come and not kept: what is held is their ids.
+
+        Args:
+          total: how many texts there are, for ``progress`` alone, where ``texts`` cannot tell.
 
         Raises:
           UserError: an entry is not a string, or ``texts`` is one.
         """
         if isinstance(texts, str):
             raise UserError("texts must be a list of strings, not one string")
-        ids, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
-        for start in range(0, len(texts), _CHUNK):
-            chunk = [_clean(text, start + i) for i, text in enumerate(texts[start : start + _CHUNK])]
-            found = self.encode(chunk)
-            lengths.append(np.fromiter(map(len, found), np.int64, len(found)))
-            ids.append(np.fromiter((i for one in found for i in one), np.int32, int(lengths[-1].sum())))
-            progress("tokenize", start + len(chunk), len(texts))
-        return Tokens(np.concatenate(ids), np.cumsum(np.concatenate(lengths)))
+        total = len(texts) if isinstance(texts, Sequence) else total
+        ids, lengths, done, cut = [np.empty(0, np.int32)], [np.zeros(1, np.int64)], 0, 0
+        for found in _ahead(self.encode, _chunks(texts)):
+            lengths.append(np.fromiter(map(len, found.ids), np.int64, len(found.ids)))
+            ids.append(np.fromiter((i for one in found.ids for i in one), np.int32, int(lengths[-1].sum())))
+            done, cut = done + len(found.ids), cut + found.cut
+            progress(stage, done, total)
+        return Tokens(np.concatenate(ids), np.cumsum(np.concatenate(lengths)), cut)
 
 
-def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
-    """Read tokenizer.json or, where there is none, what transformers.AutoTokenizer makes of the folder.
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    entries = enumerate(texts)
+    while chunk := [_clean(text, index) for index, text in islice(entries, _CHUNK)]:
+        yield chunk
+
+
+def _ahead(encode: Encode, chunks: Iterator[list[str]]) -> Iterator[Encoded]:
+    """``map(encode, chunks)``, in order, a few of them on their way: tokenizers leave Python free for what is next."""
+    waiting: deque[Future[Encoded]] = deque()
+    with ThreadPoolExecutor(_AHEAD) as threads:
+        for chunk in chunks:
+            waiting.append(threads.submit(encode, chunk))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def load_tokenizer(source: Path, max_length: int, *, append_end: bool = False) -> Tokenizer:
+    """The tokenizer of a checkpoint's folder or .gguf file.
 
     The limits inside tokenizer.json are overridden: MiniLM's cuts and pads to 128 by itself, its model takes 256.
 
     Args:
       max_length: tokens of a text to keep, special ones included; the end is cut off.
+      append_end: the end-of-text token ends every text, within the limit; a text that ends so already gets no second.
 
     Raises:
-      UserError: there is no tokenizer in the folder, or it cannot be read.
+      UserError: there is no tokenizer, it cannot be read, or it has no end-of-text token where one is appended.
     """
-    present = [folder / name for name in _FILES if (folder / name).is_file()]
-    digest = hashlib.sha256("\n".join(f"{f.name} {sha256_file(f)}" for f in present).encode()).hexdigest()
-    try:
-        encode = _fast(folder, max_length) if folder / _FILES[0] in present else _auto(folder, max_length)
-    except Exception as error:  # tokenizers raises bare Exception; AutoTokenizer raises half a dozen types
-        raise UserError(f"{folder}: its tokenizer cannot be read: {str(error).splitlines()[0]}") from error
-    return Tokenizer(encode, digest)
+    limit = max_length - append_end
+    known = load_text_tokenizer(source, limit)
+    file = source / "tokenizer.json"
+    encode = _of_file(file, limit) if file.is_file() else _of_any(source, known, limit)
+    return Tokenizer(_ended(encode, _end_of_text(known)) if append_end else encode, known.sha256)
 
 
-def _fast(folder: Path, max_length: int) -> Callable[[list[str]], list[list[int]]]:
+def _ended(encode: Encode, last: int) -> Encode:
+    """The same, every text ending with ``last``."""
+
+    def encode_and_end(texts: list[str]) -> Encoded:
+        found = encode(texts)
+        for ids in found.ids:
+            if not ids or ids[-1] != last:
+                ids.append(last)
+        return found
+
+    return encode_and_end
+
+
+def _end_of_text(known: TextTokenizer) -> int:
+    """The id of the end-of-text token; where generation may stop at several, the one that ends a text."""
+    named = known.special_tokens.get("eos_token")
+    found = known.encode_plain([named])[0] if named else sorted(known.eos_ids)
+    if len(found) != 1:
+        raise UserError(f"embedder.append_eos: {known.where} names no end-of-text token")
+    return found[0]
+
+
+def _of_file(file: Path, limit: int) -> Encode:
+    """A tokenizer.json that tells of each text whether it was cut."""
     from tokenizers import Tokenizer as Rust
 
-    tokenizer = Rust.from_file(str(folder / _FILES[0]))
-    tokenizer.enable_truncation(max_length)
+    tokenizer = Rust.from_file(str(file))
+    tokenizer.enable_truncation(limit)
     tokenizer.no_padding()
-    return lambda texts: [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
+
+    def encode(texts: list[str]) -> Encoded:
+        found = tokenizer.encode_batch_fast(texts)
+        ids = [encoding.ids for encoding in found]
+        cut = sum(len(one) >= limit and bool(encoding.overflowing) for one, encoding in zip(ids, found, strict=True))
+        return Encoded(ids, cut)
+
+    return encode
 
 
-def _auto(folder: Path, max_length: int) -> Callable[[list[str]], list[list[int]]]:
-    from transformers import AutoTokenizer  # two seconds of import, for old checkpoints only
+def _of_any(source: Path, known: TextTokenizer, limit: int) -> Encode:
+    """Any other: what fills the limit is tokenised once more, without one."""
+    whole = functools.cache(lambda: load_text_tokenizer(source))
 
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    options = {"truncation": True, "max_length": max_length, "padding": False}
-    return lambda texts: tokenizer(texts, return_attention_mask=False, **options)["input_ids"]
+    def encode(texts: list[str]) -> Encoded:
+        ids = known.encode(texts)
+        full = [text for text, one in zip(texts, ids, strict=True) if len(one) >= limit]
+        return Encoded(ids, sum(len(one) > limit for one in whole().encode(full)) if full else 0)
+
+    return encode
 
 
 def _clean(text: str, index: int) -> str:

@@ -1,9 +1,10 @@
-"""safetensors -> the state of an NNX model, by a weight map that is data and total.
+"""Checkpoint tensors -> the state of an NNX model and back, by a weight map that is data and total.
 
 Every key of the files is mapped or listed as ignored, every variable of the model is filled once, shapes agree; all
-that is wrong is raised at once. One tensor at a time is in host memory. Nothing is unpickled.
+that is wrong is raised at once. One tensor at a time is in host memory, and goes straight to where it will lie.
 """
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -13,10 +14,12 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import AbstractMesh, NamedSharding
-from safetensors import SafetensorError, safe_open
+from jax.sharding import Mesh
+from safetensors.numpy import save_file
 
 from mig_jax.errors import UserError
+from mig_jax.models.sharding import place, shardings
+from mig_jax.models.tensors import FLOATS, Tensor
 
 Model = TypeVar("Model", bound=nnx.Module)
 
@@ -25,129 +28,188 @@ class Rule(NamedTuple):
     """One line of a weight map.
 
     Args:
-      pattern: regular expression for a whole key of the file.
-      target: dotted path in the model, with ``\\1`` for the pattern's groups; None: the key is ignored, on purpose.
-      transform: a key of ``TRANSFORMS``, applied to the tensor.
+      source: key in a Hugging Face checkpoint; ``{n}`` stands for a layer's number.
+      target: dotted path in the model, with the same ``{n}``.
+      transform: a key of ``TRANSFORMS``.
     """
 
-    pattern: str
-    target: str | None
+    source: str
+    target: str
     transform: str = "same"
 
 
-TRANSFORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "same": lambda w: w,
-    "transpose": lambda w: w.T,  # torch keeps a linear layer as [out, in], flax as [in, out]
+class WeightMap(NamedTuple):
+    """All keys of a family's checkpoints.
+
+    Args:
+      rules: one for each variable of the model.
+      ignored: patterns of keys that are left out, on purpose.
+      base: a prefix of the keys that files may lack or have (``bert.``, ``model.``).
+      renamed: endings of old files -> those of the rules (``gamma`` -> ``weight``).
+    """
+
+    rules: tuple[Rule, ...]
+    ignored: tuple[str, ...] = ()
+    base: str = ""
+    renamed: tuple[tuple[str, str], ...] = ()
+
+
+class Transform(NamedTuple):
+    """How a tensor lies in the file and in the model, both ways."""
+
+    load: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
+    save: Callable[[np.ndarray], np.ndarray]
+
+
+def _turned(tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return tensor.T.reshape(shape)
+
+
+TRANSFORMS: dict[str, Transform] = {
+    "same": Transform(lambda w, shape: w.reshape(shape), lambda v: v),
+    "flat": Transform(lambda w, shape: w.reshape(shape), lambda v: v.reshape(-1)),
+    # torch keeps a linear layer as [out, in]; here it is [in, *out] ("outputs") or [*in, out] ("inputs").
+    "outputs": Transform(_turned, lambda v: v.reshape(v.shape[0], -1).T),
+    "inputs": Transform(_turned, lambda v: v.reshape(-1, v.shape[-1]).T),
 }
 
 
-class _Tensor(NamedTuple):
-    """A tensor of a file, as its header tells it."""
+def load_model(
+    build: Callable[[], Model], weights: WeightMap, tensors: Sequence[Tensor], mesh: Mesh | None = None
+) -> Model:
+    """Build the model with these weights in it; random initial values never exist.
 
-    key: str
-    file: Path
-    shape: tuple[int, ...]
-    dtype: str
+    Args:
+      build: makes the model, with any ``rngs``; it runs under ``nnx.eval_shape`` only.
+      tensors: all of the checkpoint's.
+      mesh: where the weights go, by the rules of sharding.py; None: to the default device.
+
+    Raises:
+      UserError: naming every key without a rule, every variable without a key or with several, and every shape or
+        type that does not fit.
+    """
+    graphdef, abstract = nnx.split(nnx.eval_shape(build))
+    wanted = {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(abstract)}
+    sources, wrong = _match(tensors, weights)
+    wrong += _misfits(sources, wanted, weights)
+    if wrong:
+        raise UserError(_report(tensors[0].file.parent if tensors else Path(), wrong))
+    goals = {} if mesh is None else dict(nnx.to_flat_state(shardings(abstract, mesh)))
+    filled = {}
+    for path, leaf in nnx.to_flat_state(abstract):
+        [(tensor, transform)] = sources[".".join(map(str, path))]
+        value = TRANSFORMS[transform].load(tensor.read(), leaf.get_value().shape)
+        value = np.ascontiguousarray(value, dtype=leaf.get_value().dtype)
+        filled[path] = leaf.replace(place(value, goals.get(path)))
+    return nnx.merge(graphdef, nnx.from_flat_state(filled))
+
+
+def save_model(model: nnx.Module, weights: WeightMap, folder: Path, *, shard_bytes: int = 5 * 10**9) -> list[Path]:
+    """Write the model's weights as a Hugging Face checkpoint's, for a folder whose config.json says what they are.
+
+    ``transformers`` loads them. One shard at a time is in host memory.
+
+    Args:
+      folder: exists; files of the same names are replaced.
+      shard_bytes: the most a file holds, but for a tensor larger than that; several get an index.
+    """
+    flat = {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(nnx.state(model))}
+    found = [(source, flat[target], how) for source, target, how in _expanded(weights, flat)]
+    shards: list[list] = [[]]
+    for entry in sorted(found, key=lambda entry: entry[0]):
+        size = sum(leaf.get_value().nbytes for _, leaf, _ in shards[-1])
+        if shards[-1] and size + entry[1].get_value().nbytes > shard_bytes:
+            shards.append([])
+        shards[-1].append(entry)
+    names = [f"model-{n:05}-of-{len(shards):05}.safetensors" for n in range(1, len(shards) + 1)]
+    names = names if len(shards) > 1 else ["model.safetensors"]
+    for name, shard in zip(names, shards, strict=True):
+        host = {
+            key: np.ascontiguousarray(TRANSFORMS[how].save(np.asarray(leaf.get_value()))) for key, leaf, how in shard
+        }
+        save_file(host, folder / name, metadata={"format": "pt"})
+    if len(shards) > 1:
+        where = {key: name for name, shard in zip(names, shards, strict=True) for key, _, _ in shard}
+        total = sum(leaf.get_value().nbytes for leaf in flat.values())
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+    return [folder / name for name in names]
+
+
+def _expanded(weights: WeightMap, flat: dict[str, nnx.Variable]) -> list[tuple[str, str, str]]:
+    """(key, path, transform) of every variable."""
+    found = []
+    for name in flat:
+        for rule in weights.rules:
+            if match := re.fullmatch(_pattern(rule.target), name):
+                found.append((_numbered(rule.source, match), name, rule.transform))
+                break
+        else:
+            raise ValueError(f"the weight map has no rule for {name}")
+    return found
+
+
+def _pattern(template: str) -> str:
+    return re.escape(template).replace(r"\{n\}", r"(\d+)")
+
+
+def _numbered(template: str, match: re.Match) -> str:
+    return template.replace("{n}", match.group(1)) if match.groups() else template
 
 
 class _Source(NamedTuple):
     """Where a variable comes from."""
 
-    tensor: _Tensor
+    tensor: Tensor
     transform: str
 
 
-def load_model(build: Callable[[], Model], rules: Sequence[Rule], files: Sequence[Path]) -> Model:
-    """Build the model with the weights of the files in it; random initial values never exist.
-
-    Args:
-      build: makes the model, with any ``rngs``; it runs under ``nnx.eval_shape`` only.
-      rules: the weight map; the first rule whose pattern fits a key decides.
-      files: one or more .safetensors files (the shards of one checkpoint).
-
-    Raises:
-      UserError: naming every file that cannot be read, or else every key without a rule, every variable without a key
-        or with several, and every shape or type that does not fit.
-    """
-    graphdef, abstract = nnx.split(nnx.eval_shape(build))
-    flat = dict(nnx.to_flat_state(abstract))
-    wanted = {".".join(map(str, path)): variable.get_value() for path, variable in flat.items()}
-    sources, wrong = _match(_headers(files), rules)
-    wrong += _misfits(sources, wanted)
-    if wrong:
-        raise UserError(_report(files[0].parent, wrong))
-    values = {}
-    for file in files:
-        with safe_open(file, framework="numpy") as reader:
-            for name, [source] in sources.items():
-                if source.tensor.file == file:
-                    values[name] = _place(reader.get_tensor(source.tensor.key), source.transform, wanted[name])
-    filled = {path: variable.replace(values[".".join(map(str, path))]) for path, variable in flat.items()}
-    return nnx.merge(graphdef, nnx.from_flat_state(filled))
-
-
-def _headers(files: Sequence[Path]) -> list[_Tensor]:
-    """The tensors of all files, as their headers tell them; one UserError names every file that cannot be read."""
-    tensors, wrong = [], []
-    for file in files:
-        if file.suffix != ".safetensors":
-            wrong.append(f"{file}: not .safetensors; pickled weights (.bin, .pt) can run code and are not read")
-            continue
-        try:
-            with safe_open(file, framework="numpy") as reader:
-                for key in reader.keys():  # noqa: SIM118 (a reader is no dict)
-                    view = reader.get_slice(key)
-                    tensors.append(_Tensor(key, file, tuple(view.get_shape()), view.get_dtype()))
-        except (SafetensorError, OSError) as error:
-            state = f"{file.stat().st_size} bytes" if file.is_file() else "no such file"
-            wrong.append(f"{file}: cut short or not safetensors ({state}; {error})")
-    if wrong:
-        raise UserError("\n".join(wrong))
-    return tensors
-
-
-def _match(tensors: Sequence[_Tensor], rules: Sequence[Rule]) -> tuple[dict[str, list[_Source]], list[str]]:
+def _match(tensors: Sequence[Tensor], weights: WeightMap) -> tuple[dict[str, list[_Source]], list[str]]:
     """Dotted path -> the tensors that go there, and a line for every tensor that no rule knows."""
     sources, wrong = defaultdict(list), []
+    rules = [(re.compile(_pattern(rule.source.removeprefix(weights.base))), rule) for rule in weights.rules]
+    ignored = [re.compile(pattern) for pattern in weights.ignored]
     for tensor in tensors:
-        for rule in rules:
-            if match := re.fullmatch(rule.pattern, tensor.key):
-                if rule.target is not None:
-                    sources[match.expand(rule.target)].append(_Source(tensor, rule.transform))
+        key = tensor.key.removeprefix(weights.base)
+        for old, new in weights.renamed:
+            key = key.removesuffix(old) + new if key.endswith(old) else key
+        for pattern, rule in rules:
+            if match := pattern.fullmatch(key):
+                sources[_numbered(rule.target, match)].append(_Source(tensor, rule.transform))
                 break
         else:
-            wrong.append(f"unexpected tensor {tensor.key} {list(tensor.shape)}")
+            if not any(pattern.fullmatch(tensor.key) for pattern in ignored):
+                wrong.append(f"unexpected tensor {tensor.key} {list(tensor.shape)}")
     return dict(sources), wrong
 
 
-def _misfits(sources: dict[str, list[_Source]], wanted: dict[str, jax.ShapeDtypeStruct]) -> list[str]:
+def _misfits(sources: dict[str, list[_Source]], wanted: dict[str, nnx.Variable], weights: WeightMap) -> list[str]:
     """A line for everything that keeps the map from being one to one and onto."""
-    wrong = [f"no tensor for {name} {list(leaf.shape)}" for name, leaf in wanted.items() if name not in sources]
+    keys = {name: key for key, name, _ in _expanded(weights, wanted)}
+    wrong = [
+        f"no tensor for {name} {list(leaf.get_value().shape)}: {keys[name]} is missing"
+        for name, leaf in wanted.items()
+        if name not in sources
+    ]
     for name, found in sources.items():
-        keys = " and ".join(source.tensor.key for source in found)
         if name not in wanted:
-            wrong.append(f"{keys}: this model has no {name}")
+            wrong.append(f"{' and '.join(source.tensor.key for source in found)}: this model has no {name}")
         elif len(found) > 1:
-            wrong.append(f"{keys}: {len(found)} tensors for {name}")
+            wrong.append(f"{' and '.join(source.tensor.key for source in found)}: {len(found)} tensors for {name}")
         else:
             [(tensor, transform)] = found
-            # A view of one number with the tensor's shape: the transform shows the shape it will give, without memory.
-            shape = TRANSFORMS[transform](np.broadcast_to(np.float32(0), tensor.shape)).shape
-            if shape != wanted[name].shape:
-                wrong.append(f"{tensor.key}: shape {list(shape)}, not {list(wanted[name].shape)}, for {name}")
-            if tensor.dtype not in ("F64", "F32", "F16", "BF16"):
+            # A view of one number with the variable's shape: saved, it shows the shape of the file, without memory.
+            shape = TRANSFORMS[transform].save(_shape_only(wanted[name].get_value())).shape
+            if tensor.shape != shape:
+                wrong.append(f"{tensor.key}: shape {list(tensor.shape)}, not {list(shape)}, for {name}")
+            if tensor.dtype not in FLOATS:
                 wrong.append(f"{tensor.key}: type {tensor.dtype}, not a float of 16, 32 or 64 bits")
     return wrong
 
 
-def _place(tensor: np.ndarray, transform: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    """The tensor in the model's layout and type, straight on the devices where the abstract leaf wants it."""
-    value = np.ascontiguousarray(TRANSFORMS[transform](tensor), dtype=leaf.dtype)
-    sharding = leaf.sharding
-    if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, AbstractMesh):
-        # Under jax.set_mesh eval_shape knows the mesh's axes and not its devices.
-        sharding = NamedSharding(jax.sharding.get_mesh(), sharding.spec)
-    return jax.device_put(value, sharding)
+def _shape_only(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    """An array of the shape whose reshapes and transposes cost nothing but an index."""
+    return np.broadcast_to(np.float32(0), leaf.shape)
 
 
 def _report(folder: Path, wrong: Sequence[str], most: int = 40) -> str:

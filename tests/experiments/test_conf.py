@@ -11,21 +11,23 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import mig_jax.commands  # noqa: F401  (the resolvers)
-from mig_jax.config import SelectConfig, select_config
+from mig_jax.config import COMMANDS, embed_config, generate_config, select_config
+from mig_jax.inputs import model_spec_of, spec_of
+from mig_jax.models.families import FAMILIES
 from mig_jax.sweep import Sweep
 
 CONF = Path(str(importlib.resources.files("mig_jax.conf")))
-PARTS = {"select.yaml", "plan.yaml", "base.yaml"}
+PARTS = {"select.yaml", "plan.yaml", "embed.yaml", "generate.yaml", "base.yaml"}
 OPTIONS = sorted(file.relative_to(CONF).with_suffix("").parts for file in CONF.glob("*/*.yaml"))
 EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
 
 
-def composed(*overrides: str, hydra: bool = False):
+def composed(*overrides: str, hydra: bool = False, command: str = "select"):
     """The configuration, with "x" for what a user must give."""
     with initialize_config_module("mig_jax.conf", version_base="1.3"):
-        missing = OmegaConf.missing_keys(compose("select", overrides=list(overrides)))
+        missing = OmegaConf.missing_keys(compose(command, overrides=list(overrides)))
         given = [*overrides, *(f"{key}=x" for key in sorted(missing))]
-        return compose("select", overrides=given, return_hydra_config=hydra)
+        return compose(command, overrides=given, return_hydra_config=hydra)
 
 
 def test_this_file_meets_every_yaml():
@@ -35,13 +37,19 @@ def test_this_file_meets_every_yaml():
 
 def test_the_defaults_are_a_configuration():
     assert select_config(composed()).budgets == (50,)
+    assert embed_config(composed(command="embed")).embed.of == "rows"
+    assert generate_config(composed(command="generate")).model.name == "smollm2_135m"
 
 
 @pytest.mark.parametrize(("group", "name"), [parts for parts in OPTIONS if parts[0] != "experiment"])
 def test_every_option_of_every_group(group: str, name: str):
-    config = select_config(composed(f"{group}={name}"))
-    assert isinstance(config, SelectConfig)
+    command, check = ("generate", generate_config) if group == "model" else ("select", select_config)
+    config = check(composed(f"{group}={name}", command=command))
+    assert isinstance(config, COMMANDS[command])
     part = getattr(config, group)
+    if group in ("model", "embedder"):  # the checks that loading makes before it looks for weights
+        spec = (model_spec_of if group == "model" else spec_of)(part)
+        assert spec.architecture is None or spec.architecture in FAMILIES
     # An option that is never reached would leave the default's name standing.
     assert name == (part.kind if group == "phi" else part.name)
 

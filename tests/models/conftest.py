@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from tiny_encoders import tiny_config, tiny_weights
 
 from mig_jax.errors import UserError
 from mig_jax.models.checkpoint import MINILM
@@ -53,39 +54,8 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz"]
 @pytest.fixture
 def tiny(tmp_path: Path) -> TinyBert:
     """Two layers, 24 wide, 3 heads; its words are the letters. Weights are far larger than a trained model's."""
-    config = {
-        "model_type": "bert",
-        "vocab_size": len(WORDS),
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 3,
-        "intermediate_size": 40,
-        "max_position_embeddings": 64,
-        "type_vocab_size": 2,
-        "layer_norm_eps": 1e-12,
-        "hidden_act": "gelu",
-    }
-    rng = np.random.default_rng(7)
-    shapes = {
-        "embeddings.word_embeddings.weight": (len(WORDS), 24),
-        "embeddings.position_embeddings.weight": (64, 24),
-        "embeddings.token_type_embeddings.weight": (2, 24),
-        "embeddings.LayerNorm.weight": (24,),
-        "embeddings.LayerNorm.bias": (24,),
-    }
-    for layer in range(2):
-        at = f"encoder.layer.{layer}."
-        for name in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
-            shapes |= {f"{at}{name}.weight": (24, 24), f"{at}{name}.bias": (24,)}
-        shapes |= {at + "intermediate.dense.weight": (40, 24), at + "intermediate.dense.bias": (40,)}
-        shapes |= {at + "output.dense.weight": (24, 40), at + "output.dense.bias": (24,)}
-        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
-            shapes |= {f"{at}{name}.weight": (24,), f"{at}{name}.bias": (24,)}
-    tensors = {key: rng.normal(0, 0.3, shape).astype(np.float32) for key, shape in shapes.items()}
-    for key in tensors:
-        if "LayerNorm.weight" in key:
-            tensors[key] += 1
-    model = TinyBert(tmp_path / "tiny", config, tensors)
+    config = tiny_config("bert", vocab_size=len(WORDS))
+    model = TinyBert(tmp_path / "tiny", config, tiny_weights(config, seed=7))
     model.folder.mkdir()
     model.write()
     (model.folder / "tokenizer.json").write_text(json.dumps(_letter_tokenizer()))

@@ -13,9 +13,9 @@ from jax.sharding import AxisType
 from test_models_bert import load_bert, numpy_states
 
 from mig_jax.errors import UserError
-from mig_jax.models.bert import Bert
 from mig_jax.models.checkpoint import EmbedderSpec
-from mig_jax.models.embed import _embed_batch, load_embedder, pool_segments
+from mig_jax.models.embed import _embed_batch, load_embedder
+from mig_jax.models.encoder import Encoder
 from mig_jax.models.tokens import load_tokenizer
 
 LETTERS = ["abc", "a", "", "zebra", "q" * 40, "the quick brown fox", "abc", "é日本\x00\t!"]
@@ -23,7 +23,7 @@ NUMBERS = Path(__file__).resolve().parents[1] / "golden" / "minilm_labels.npz"
 
 
 def spec_of(tiny, **changes) -> EmbedderSpec:
-    return replace(EmbedderSpec("tiny", path=tiny.folder, max_length=30), **changes)
+    return replace(EmbedderSpec(name="tiny", path=tiny.folder, max_length=30), **changes)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -87,14 +87,6 @@ def golden_texts(golden: Path, rows: np.ndarray) -> list[str]:
     return ["\n\n".join(turn["content"] for turn in pool[row]["dialogs"]) for row in rows]
 
 
-def test_pooling_by_hand():
-    x = np.arange(12, dtype=np.float32).reshape(1, 6, 2)
-    segment = np.array([[1, 1, 2, 2, 2, 0]], np.int32)
-    mean = pool_segments(x, segment, slots=3, pooling="mean")
-    np.testing.assert_allclose(mean, [[[1, 2], [6, 7], [0, 0]]])
-    np.testing.assert_allclose(pool_segments(x, segment, slots=3, pooling="cls"), [[[0, 1], [4, 5], [0, 0]]])
-
-
 def test_order_company_and_batch_size_do_not_matter(tiny):
     """A text's embedding is its own: alone, in another order, or in batches of other sizes, to float32 rounding."""
     rng = np.random.default_rng(3)
@@ -128,9 +120,9 @@ def test_under_a_mesh(tiny, kind):
 
 def test_one_trace_a_width_and_none_for_more_texts(tiny, monkeypatch):
     traces = []
-    forward = Bert.__call__
+    forward = Encoder.__call__
     monkeypatch.setattr(
-        Bert, "__call__", lambda self, ids, *rest: traces.append(ids.shape) or forward(self, ids, *rest)
+        Encoder, "__call__", lambda self, ids, *rest: traces.append(ids.shape) or forward(self, ids, *rest)
     )
     embedder = load_embedder(spec_of(tiny, max_length=64), batch_tokens=96)
     embedder.embed(["ab"] * 500)
@@ -215,7 +207,7 @@ def test_a_folder_with_a_vocabulary_only(minilm, tmp_path):
     """Old checkpoints have no tokenizer.json; transformers then builds the same tokenizer of vocab.txt."""
     from mig_jax.models.checkpoint import find_checkpoint
 
-    folder = find_checkpoint(minilm.spec, ["bert"]).folder
+    folder = find_checkpoint(minilm.spec).folder
     for name in ("vocab.txt", "tokenizer_config.json", "config.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     texts = ["Hello, World!", "", "naïve café", "word " * 400]

@@ -1,0 +1,183 @@
+"""What of a decoder's config.json decides the computation: Llama, Mistral, Qwen2, Qwen3 in one dataclass."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mig_jax.errors import UserError
+from mig_jax.models.layers import ACTIVATIONS
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary position embedding (Su et al. 2021): frequencies ``theta^(-2k/K)``, then stretched.
+
+    Args:
+      theta: the base.
+      kind: "default"; "linear": every frequency / factor; "llama3": long wavelengths / factor, short ones as they are,
+        a ramp between (Llama 3.1); "factors": each frequency / its own factor (as GGUF files store Llama 3.1's).
+      factor: >= 1, of linear and llama3.
+      low, high: llama3's ramp, in wavelengths that fit into ``original`` tokens.
+      original: llama3's context before it was stretched, tokens.
+      factors: K/2 numbers, of "factors".
+    """
+
+    theta: float = 10_000.0
+    kind: str = "default"
+    factor: float = 1.0
+    low: float = 1.0
+    high: float = 4.0
+    original: int = 8192
+    factors: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """A decoder-only transformer: pre-norm, rotary, gated feed-forward.
+
+    Args:
+      vocab_size .. max_positions: counts, >= 1.
+      eps: of every RMS norm.
+      activation: a key of ``layers.ACTIVATIONS``, of the gate.
+      windows: of each layer, how many tokens back a token sees, itself included; None: all.
+      qkv_bias, out_bias, mlp_bias: whether those maps have one.
+      qk_norm: RMS norm over each head of queries and keys (Qwen3).
+      tied: the output uses the input's table.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    max_positions: int
+    eps: float
+    activation: str
+    rope: Rope
+    windows: tuple[int | None, ...]
+    qkv_bias: bool
+    out_bias: bool
+    mlp_bias: bool
+    qk_norm: bool
+    tied: bool
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any], where: str = "config.json") -> "DecoderConfig":
+        """Read the Hugging Face names; UserError with every field that is missing or unusable."""
+        kind = raw.get("model_type")
+        counts = {name: raw.get(name) for name in _COUNTS}
+        counts["num_key_value_heads"] = _or(raw, "num_key_value_heads", counts["num_attention_heads"])
+        heads, hidden = counts["num_attention_heads"], counts["hidden_size"]
+        whole = type(heads) is int and type(hidden) is int and heads > 0
+        counts["head_dim"] = _or(raw, "head_dim", hidden // heads if whole else None)
+        wrong = [
+            f"{name} must be a whole number >= 1, not {value!r}"
+            for name, value in counts.items()
+            if type(value) is not int or value < 1
+        ]
+        eps, activation = raw.get("rms_norm_eps", 1e-6), raw.get("hidden_act", "silu")
+        if type(eps) not in (int, float) or not 0 <= eps < 1:
+            wrong.append(f"rms_norm_eps must be a number in [0, 1), not {eps!r}")
+        if not isinstance(activation, str) or activation not in ACTIVATIONS:
+            wrong.append(f"hidden_act is {activation!r}; there is {', '.join(ACTIVATIONS)}")
+        if not wrong and heads % counts["num_key_value_heads"]:
+            wrong.append(f"{heads} heads are no multiple of {counts['num_key_value_heads']} key/value heads")
+        if not wrong and counts["head_dim"] % 2:
+            wrong.append(f"head_dim {counts['head_dim']} is odd and cannot be rotated")
+        rope = _rope(raw, counts["head_dim"], wrong)
+        windows = _windows(raw, counts["num_hidden_layers"], wrong)
+        if wrong:
+            raise UserError(f"{where}: " + "; ".join(wrong))
+        attention_bias = bool(raw.get("attention_bias", False))
+        return cls(
+            vocab_size=counts["vocab_size"],
+            hidden_size=hidden,
+            num_layers=counts["num_hidden_layers"],
+            num_heads=heads,
+            num_kv_heads=counts["num_key_value_heads"],
+            head_dim=counts["head_dim"],
+            intermediate_size=counts["intermediate_size"],
+            max_positions=counts["max_position_embeddings"],
+            eps=float(eps),
+            activation=activation,
+            rope=rope,
+            windows=windows,
+            qkv_bias=kind == "qwen2" or attention_bias,
+            out_bias=attention_bias and kind in ("llama", "qwen3"),
+            mlp_bias=bool(raw.get("mlp_bias", False)),
+            qk_norm=kind == "qwen3",
+            tied=bool(raw.get("tie_word_embeddings", False)),
+        )
+
+
+_COUNTS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+           "max_position_embeddings")  # fmt: skip
+
+
+def _or(raw: Mapping[str, Any], name: str, default: Any) -> Any:
+    """A field that may be absent or null."""
+    return default if raw.get(name) is None else raw[name]
+
+
+def _rope(raw: Mapping[str, Any], head_dim: Any, wrong: list[str]) -> Rope:
+    """``rope_parameters`` (transformers 5), or ``rope_theta`` and ``rope_scaling`` (before)."""
+    said = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if not isinstance(said, Mapping):
+        wrong.append(f"rope_parameters must be an object, not {said!r}")
+        return Rope()
+    kind = said.get("rope_type", said.get("type", "default"))
+    rope = {"theta": _or(said, "rope_theta", _or(raw, "rope_theta", 10_000.0)), "kind": kind}
+    names = {
+        "default": {},
+        "linear": {"factor": "factor"},
+        "llama3": {
+            "factor": "factor",
+            "low": "low_freq_factor",
+            "high": "high_freq_factor",
+            "original": "original_max_position_embeddings",
+        },
+        "factors": {},
+    }
+    if kind not in names:
+        wrong.append(f"rope type is {kind!r}; there is default, linear, llama3")
+        return Rope()
+    rope |= {field: said.get(name) for field, name in names[kind].items()}
+    bad = [f"{name}={value!r}" for name, value in rope.items() if name != "kind" and not _positive(value)]
+    if kind == "llama3" and not bad and rope["high"] <= rope["low"]:
+        bad.append(f"high_freq_factor {rope['high']} is not above low_freq_factor {rope['low']}")
+    factors = tuple(said.get("factors", ()))
+    if kind == "factors" and not (len(factors) * 2 == head_dim and all(map(_positive, factors))):
+        bad.append(f"{len(factors)} factors for a head of {head_dim}")
+    if bad:
+        wrong.append(f"rope parameters of type {kind}: {', '.join(bad)}")
+        return Rope()
+    return Rope(**rope, factors=factors)
+
+
+def _positive(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < float("inf")
+
+
+def _windows(raw: Mapping[str, Any], layers: Any, wrong: list[str]) -> tuple[int | None, ...]:
+    """``layer_types`` where it is given; else the last layers of a Qwen that slides, all of a Mistral's."""
+    if type(layers) is not int:
+        return ()
+    window = raw.get("sliding_window")
+    if raw.get("model_type") in ("qwen2", "qwen3") and not raw.get("use_sliding_window", False):
+        window = None
+    if window is not None and (type(window) is not int or window < 1):
+        wrong.append(f"sliding_window must be a whole number >= 1 or null, not {window!r}")
+        return ()
+    kinds = raw.get("layer_types")
+    if kinds is None:
+        first = raw.get("max_window_layers", 0) if raw.get("model_type") in ("qwen2", "qwen3") else 0
+        if raw.get("model_type") == "llama":
+            window = None  # transformers' Llama has none, whatever its config says
+        return tuple(window if layer >= first else None for layer in range(layers))
+    unknown = sorted({str(kind) for kind in kinds} - {"full_attention", "sliding_attention"})
+    if unknown or len(kinds) != layers:
+        wrong.append(f"layer_types has {len(kinds)} of {layers} layers{f', with {unknown}' if unknown else ''}")
+        return ()
+    return tuple(window if kind == "sliding_attention" else None for kind in kinds)

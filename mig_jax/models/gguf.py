@@ -1,0 +1,238 @@
+"""A GGUF file as a Hugging Face checkpoint: config.json from its metadata, tensors under Hugging Face keys.
+
+Nothing is kept in memory: a tensor is mapped, unpacked to float32 by the ``gguf`` package and dropped, one at a time.
+Names: gguf/tensor_mapping.py; metadata: ggml-org/ggml docs/gguf.md.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mig_jax.errors import UserError
+from mig_jax.models.gguf_header import Stored, read_header, split_parts, unpack
+from mig_jax.models.tensors import Tensor
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3")
+"""``general.architecture``. Mistral, SmolLM2, InsTagger and the DEITA scorers are llama in GGUF's words."""
+
+_NAMES = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+    "blk.{n}.attn_norm.weight": "model.layers.{n}.input_layernorm.weight",
+    "blk.{n}.ffn_norm.weight": "model.layers.{n}.post_attention_layernorm.weight",
+    "blk.{n}.attn_q_norm.weight": "model.layers.{n}.self_attn.q_norm.weight",
+    "blk.{n}.attn_k_norm.weight": "model.layers.{n}.self_attn.k_norm.weight",
+} | {
+    f"blk.{{n}}.{short}.{part}": f"model.layers.{{n}}.{long}.{part}"
+    for part in ("weight", "bias")
+    for short, long in (
+        ("attn_q", "self_attn.q_proj"),
+        ("attn_k", "self_attn.k_proj"),
+        ("attn_v", "self_attn.v_proj"),
+        ("attn_output", "self_attn.o_proj"),
+        ("ffn_gate", "mlp.gate_proj"),
+        ("ffn_up", "mlp.up_proj"),
+        ("ffn_down", "mlp.down_proj"),
+    )
+}
+_FACTORS = "rope_freqs.weight"  # Llama 3.1's scaling, as numbers; no variable of the model
+
+# config.json's field -> the metadata that it is, after the architecture's name.
+_NEEDED = {
+    "hidden_size": "embedding_length",
+    "num_hidden_layers": "block_count",
+    "num_attention_heads": "attention.head_count",
+    "intermediate_size": "feed_forward_length",
+    "max_position_embeddings": "context_length",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+}
+_OPTIONAL = {"num_key_value_heads": "attention.head_count_kv", "sliding_window": "attention.sliding_window"}
+_TOKENS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_token_id": "padding_token_id"}
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """A GGUF file that was opened.
+
+    Args:
+      files: it, or all the parts of one that was split.
+      config: what config.json would say.
+      tensors: under Hugging Face keys; ``read()`` unpacks one to float32.
+      metadata: everything the file says of itself, the tokenizer included.
+    """
+
+    files: tuple[Path, ...]
+    config: dict[str, Any]
+    tensors: list[Tensor]
+    metadata: dict[str, Any]
+
+
+def open_gguf(file: Path) -> Gguf:
+    """Read the headers and check them; any part of a split file opens all of it.
+
+    Raises:
+      UserError: all that is wrong: not GGUF, truncated, another byte order or version, an architecture that there is
+        not, missing metadata, tensors with unknown names or of types that cannot be unpacked.
+    """
+    files = split_parts(file)
+    headers = [read_header(part) for part in files]
+    metadata = headers[0].metadata
+    wrong = [line for header in headers for line in header.wrong]
+    stored = [tensor for header in headers for tensor in header.tensors]
+    wrong += _unreadable(stored)
+    architecture = metadata.get("general.architecture")
+    if architecture not in ARCHITECTURES:
+        wrong.append(f"general.architecture is {architecture!r}; there is {', '.join(ARCHITECTURES)}")
+        raise _refused(file, wrong)
+    wrong += _unknown(stored)
+    config = _config(architecture, metadata, stored, wrong)
+    rope = _rope(architecture, metadata, wrong)
+    factors = [tensor for tensor in stored if tensor.name == _FACTORS]
+    if factors and rope["rope_type"] != "default":
+        wrong.append(f"{_FACTORS} and {architecture}.rope.scaling.type scale the rotations twice")
+    if wrong:
+        raise _refused(file, wrong)
+    if factors:
+        rope |= {"rope_type": "factors", "factors": _numbers(factors[0]).tolist()}
+    heads: dict[str, int] = {}
+    if architecture == "llama":  # its converter turned the rows of q and k around; those of Qwen's it left
+        heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+    tensors = [_tensor(one, heads) for one in stored if one.name != _FACTORS]
+    return Gguf(files, config | {"rope_parameters": rope}, tensors, metadata)
+
+
+def _refused(file: Path, wrong: list[str], most: int = 40) -> UserError:
+    more = [f"... and {len(wrong) - most} more"] if len(wrong) > most else []
+    return UserError(f"{file}: this GGUF file cannot be used:\n  " + "\n  ".join([*wrong[:most], *more]))
+
+
+def _unreadable(stored: list[Stored]) -> list[str]:
+    """A line for each type that the gguf package cannot unpack, with the tensors that have it."""
+    wrong = []
+    for kind in sorted({tensor.kind for tensor in stored}):
+        if unpack(kind) is None:
+            names = [tensor.name for tensor in stored if tensor.kind == kind]
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            wrong.append(f"{', '.join(names[:3])}{more}: of type {kind.name}, which cannot be unpacked")
+    return wrong
+
+
+def _unknown(stored: list[Stored]) -> list[str]:
+    """A line for each name that is none of a decoder's, the layers counted together."""
+    layers: dict[str, int] = {}
+    for tensor in stored:
+        if _key(tensor.name) is None and tensor.name != _FACTORS:
+            name = re.sub(r"^blk\.\d+\.", "blk.N.", tensor.name)
+            layers[name] = layers.get(name, 0) + 1
+    return [f"unexpected tensor {name}{f' ({n} layers)' if n > 1 else ''}" for name, n in layers.items()]
+
+
+def _key(name: str) -> str | None:
+    """GGUF's name -> Hugging Face's."""
+    match = re.fullmatch(r"blk\.(\d+)\.(.+)", name)
+    if match is None:
+        return _NAMES.get(name)
+    found = _NAMES.get("blk.{n}." + match.group(2))
+    return None if found is None else found.replace("{n}", match.group(1))
+
+
+def _config(architecture: str, metadata: Mapping[str, Any], stored: list[Stored], wrong: list[str]) -> dict[str, Any]:
+    """config.json without the rotations; lines for what is missing are added to ``wrong``."""
+    shapes = {tensor.name: tensor.shape for tensor in stored}
+
+    def said(key: str) -> Any:
+        return metadata.get(f"{architecture}.{key}")
+
+    wrong += [f"metadata {architecture}.{key} is missing" for key in _NEEDED.values() if said(key) is None]
+    wrong += [] if "token_embd.weight" in shapes else ["tensor token_embd.weight is missing"]
+    if (experts := said("expert_count")) not in (None, 0):
+        wrong.append(f"{architecture}.expert_count is {experts}: mixtures of experts are not there")
+    found = {field: said(key) for field, key in (_NEEDED | _OPTIONAL).items()}
+    found = {field: _one(value) for field, value in found.items() if value is not None}
+    if wrong:
+        return found
+    window, heads, hidden = found.get("sliding_window"), found["num_attention_heads"], found["hidden_size"]
+    found.setdefault("num_key_value_heads", heads)
+    # transformers' Llama has no window; a llama file that has one is a Mistral.
+    kind = "mistral" if architecture == "llama" and window else architecture
+    whole = type(heads) is int and type(hidden) is int and heads > 0
+    size = said("attention.key_length") or said("rope.dimension_count") or (hidden // heads if whole else None)
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if said(key) not in (None, size):
+            wrong.append(f"{architecture}.{key} is {said(key)}; only {size}, the size of a head, can be run")
+    if type(found["num_key_value_heads"]) is not int or found["num_key_value_heads"] < 1 or not whole:
+        wrong.append(f"{architecture}.attention.head_count and head_count_kv must be one whole number >= 1 each")
+    found |= {field: metadata[f"tokenizer.ggml.{key}"] for field, key in _TOKENS.items()
+              if f"tokenizer.ggml.{key}" in metadata}  # fmt: skip
+    return found | {
+        "model_type": kind,
+        "vocab_size": shapes["token_embd.weight"][0],
+        "head_dim": size,
+        "hidden_act": "silu",
+        "attention_bias": any(re.fullmatch(r"blk\.\d+\.attn_q\.bias", name) for name in shapes),
+        "mlp_bias": any(re.fullmatch(r"blk\.\d+\.ffn_gate\.bias", name) for name in shapes),
+        "tie_word_embeddings": "output.weight" not in shapes,
+    }
+
+
+def _one(value: Any) -> Any:
+    """A number that some files repeat for each layer."""
+    return value[0] if isinstance(value, list) and len(set(value)) == 1 else value
+
+
+def _rope(architecture: str, metadata: Mapping[str, Any], wrong: list[str]) -> dict[str, Any]:
+    """config.json's ``rope_parameters``, by the metadata alone."""
+
+    def said(key: str, default: Any) -> Any:
+        return metadata.get(f"{architecture}.rope.{key}", default)
+
+    legacy = said("scale_linear", None)
+    kind = said("scaling.type", "linear" if legacy not in (None, 1.0) else "none")
+    if kind not in ("none", "linear"):
+        wrong.append(f"{architecture}.rope.scaling.type is {kind!r}; there is none, linear")
+    rope = {"rope_theta": said("freq_base", 10_000.0), "rope_type": "linear" if kind == "linear" else "default"}
+    return rope | ({"factor": said("scaling.factor", legacy)} if kind == "linear" else {})
+
+
+def _numbers(stored: Stored) -> np.ndarray:
+    """A tensor's numbers, float32."""
+    take = unpack(stored.kind)
+    assert take is not None  # open_gguf refuses it before
+    rows = int(np.prod(stored.shape[:-1]))
+    packed = np.memmap(stored.file, np.uint8, "r", stored.start, (rows, stored.size // rows))
+    # A float32 tensor comes as a view of the file, which may go away before the array does.
+    return np.array(take(packed), np.float32).reshape(stored.shape)
+
+
+def _tensor(stored: Stored, heads: Mapping[str, int]) -> Tensor:
+    key = _key(stored.name)
+    assert key is not None  # likewise
+    count = next((n for name, n in heads.items() if f".{name}." in key), None)
+    return Tensor(key, stored.shape, "F32", stored.file, _reader(stored, count))
+
+
+def _reader(stored: Stored, heads: int | None) -> Callable[[], np.ndarray]:
+    def read() -> np.ndarray:
+        numbers = _numbers(stored)
+        return numbers if heads is None else unpermuted(numbers, heads)
+
+    return read
+
+
+def unpermuted(rows: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of a query or key map as Hugging Face has them.
+
+    llama.cpp rotates the pairs (2k, 2k+1) of a head, Hugging Face the pairs (k, k + K/2): in GGUF, row k of a head's
+    first half and row k of its second stand side by side.
+
+    Args:
+      rows: ``[H*K, D]``, or a bias ``[H*K]``.
+      heads: H.
+    """
+    pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(rows.shape)

@@ -1,0 +1,137 @@
+"""A decoder with its tokenizer, ready to run: what ``generate`` and ``token_logprobs`` take."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int64
+
+from mig_jax.errors import UserError
+from mig_jax.models.checkpoint import ModelSpec, find_checkpoint
+from mig_jax.models.decoder_config import DecoderConfig
+from mig_jax.models.families import FAMILIES
+from mig_jax.models.layers import Build
+from mig_jax.models.sharding import RULES
+from mig_jax.models.text_tokenizer import TextTokenizer, load_text_tokenizer
+from mig_jax.models.tokens import Tokens
+from mig_jax.models.weights import load_model
+
+_NAMED = 5  # texts that a message names; of more, it gives the number
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A loaded decoder.
+
+    Args:
+      name: what messages call it.
+      graphdef, state: the ``Decoder`` with its head, split; the state goes into compiled functions as an argument.
+      tokenizer: strings <-> ids; it cuts nothing off.
+      config: of the decoder.
+      mesh: the devices that hold the weights and share the rows of a batch; None: the default device.
+      max_length: tokens that a text may have, an answer included; at most ``config.max_positions``.
+      fingerprint: sha256 over everything that decides a log-probability: weights, config, tokenizer, type.
+    """
+
+    name: str
+    graphdef: nnx.GraphDef
+    state: nnx.State
+    tokenizer: TextTokenizer
+    config: DecoderConfig
+    mesh: Mesh | None
+    max_length: int
+    fingerprint: str
+
+    @property
+    def exact(self) -> bool:
+        """Whether the model is float32, and its products are to be."""
+        return jax.tree.leaves(self.state)[0].dtype == np.float32
+
+    @property
+    def row_multiple(self) -> int:
+        """Rows of a batch must be a multiple of this for the devices to share them evenly."""
+        return 1 if self.mesh is None else int(np.prod([self.mesh.shape[name] for name in RULES["batch"]]))
+
+    def on_mesh(self) -> AbstractContextManager:
+        """Run in this what runs the model."""
+        return nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
+
+    def rows(self, *arrays: np.ndarray) -> tuple[jax.Array | np.ndarray, ...]:
+        """Arrays whose first axis is rows, each row on the devices that compute it."""
+        if self.mesh is None:
+            return arrays
+        return tuple(jax.device_put(arrays, NamedSharding(self.mesh, PartitionSpec(RULES["batch"]))))
+
+    def check(self, tokens: Tokens, *, what: str = "text", room: int = 0) -> None:
+        """UserError naming the texts that are too long, with ``room`` tokens more, or have ids that there are not."""
+        limit, wrong = self.max_length - room, []
+        for n in np.flatnonzero(tokens.length > limit):
+            more = f", and {room} new ones make more than" if room else "; it takes at most"
+            wrong.append(f"{what} {n} has {tokens.length[n]} tokens{more} {self.max_length}")
+        outside = np.flatnonzero((tokens.id < 0) | (tokens.id >= self.config.vocab_size))
+        for n, at in _first_of_each_text(tokens, outside):
+            wrong.append(f"{what} {n} has the id {tokens.id[at]}; there are 0 to {self.config.vocab_size - 1}")
+        if wrong:
+            more = [f"and {len(wrong) - _NAMED} more"] if len(wrong) > _NAMED else []
+            raise UserError(f"model {self.name}: " + "; ".join([*wrong[:_NAMED], *more]))
+
+
+def load_language_model(spec: ModelSpec, *, mesh: Mesh | None = None) -> LanguageModel:
+    """Find, check and load a decoder with its head and its tokenizer.
+
+    Raises:
+      UserError: see ``find_checkpoint``, ``load_model`` and ``load_text_tokenizer``; the model is an encoder, its
+        max_length is beyond its positions, or its tokenizer is another model's.
+    """
+    checkpoint = find_checkpoint(spec)
+    named = checkpoint.config["model_type"]
+    family = FAMILIES[named]
+    where = str(checkpoint.config_file)
+    if not family.causal:
+        causal = ", ".join(sorted(name for name, other in FAMILIES.items() if other.causal))
+        raise UserError(f"{where}: architecture {named!r} is an encoder and writes nothing; there is {causal}")
+    config = family.read_config(checkpoint.config, where)
+    max_length = config.max_positions if spec.max_length is None else spec.max_length
+    if max_length > config.max_positions:
+        raise UserError(f"model.max_length={max_length}: {where} has {config.max_positions} positions")
+    tokenizer = load_text_tokenizer(checkpoint.tokenizer_source)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"model {spec.name}: its tokenizer has {tokenizer.vocab_size} words, its model {config.vocab_size}: they "
+            "are of different checkpoints"
+        )
+    options = Build(spec.dtype, spec.attention)
+    model = load_model(
+        lambda: family.build(config, options, True), family.weights(config, True), checkpoint.tensors(), mesh
+    )
+    graphdef, state = nnx.split(model)
+    decides = {
+        "weights": checkpoint.sha256,
+        "config": checkpoint.config,
+        "tokenizer": tokenizer.sha256,
+        "dtype": spec.dtype,
+    }
+    fingerprint = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
+    return LanguageModel(spec.name, graphdef, state, tokenizer, config, mesh, max_length, fingerprint)
+
+
+def as_tokens(texts: Tokens | Sequence[Sequence[int]]) -> Tokens:
+    """Lists of ids as one flat array."""
+    if isinstance(texts, Tokens):
+        return texts
+    ptr: Int64[np.ndarray, " N1"] = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum([len(ids) for ids in texts], out=ptr[1:])
+    return Tokens(np.fromiter((i for ids in texts for i in ids), np.int32, int(ptr[-1])), ptr)
+
+
+def _first_of_each_text(tokens: Tokens, place: np.ndarray) -> list[tuple[int, int]]:
+    """(text, place) of the first place in each text that has one; places rise."""
+    text = np.searchsorted(tokens.ptr, place, side="right") - 1
+    first = np.flatnonzero(np.diff(text, prepend=-1))
+    return list(zip(text[first].tolist(), place[first].tolist(), strict=True))

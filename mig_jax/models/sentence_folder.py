@@ -1,0 +1,52 @@
+"""How a checkpoint's folder wants its embeddings made, as far as it says so: sentence-transformers writes it there."""
+
+from pathlib import Path
+from typing import Any
+
+from mig_jax.errors import UserError
+from mig_jax.models.checkpoint import read_json
+
+_POOLING = "1_Pooling/config.json"
+_MODES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
+_HALF = ("bfloat16", "float16")
+
+
+def folder_says(folder: Path) -> dict[str, Any]:
+    """``group`` (bert or decoder, of conf/embedder) and the keys of it that the folder decides.
+
+    Where it has no pooling of sentence-transformers, an encoder takes the mean and a decoder its last token. A folder
+    that is not there says nothing; what then is wrong with it is told by who opens it.
+
+    Raises:
+      UserError: a file of it cannot be read, or asks for a pooling that there is not.
+    """
+    config = _object(folder / "config.json")
+    causal = folder.suffix == ".gguf" or _is_causal(config.get("model_type"))
+    said: dict[str, Any] = {"group": "decoder" if causal else "bert"}
+    pooling = _object(folder / _POOLING)
+    asked = [mode for mode, on in pooling.items() if mode.startswith("pooling_mode_") and on is True]
+    if pooling:
+        if len(asked) != 1 or asked[0] not in _MODES:
+            raise UserError(
+                f"{folder / _POOLING}: asks for {' and '.join(asked) or 'no pooling'}; there is "
+                f"{', '.join(_MODES)}, one of them"
+            )
+        said["pooling"] = _MODES[asked[0]]
+    longest = _object(folder / "sentence_bert_config.json").get("max_seq_length")
+    if type(longest) is int and longest > 0:
+        said["max_length"] = longest
+    if causal and _object(folder / "tokenizer_config.json").get("add_eos_token") is True:
+        said["append_eos"] = "true"
+    if causal and config.get("dtype", config.get("torch_dtype")) in _HALF:
+        said["dtype"] = "bfloat16"
+    return said
+
+
+def _object(file: Path) -> dict[str, Any]:
+    return read_json(file) if file.is_file() else {}
+
+
+def _is_causal(model_type: Any) -> bool:
+    from mig_jax.models.families import FAMILIES  # Flax: half a second
+
+    return isinstance(model_type, str) and model_type in FAMILIES and FAMILIES[model_type].causal

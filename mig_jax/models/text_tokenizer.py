@@ -1,0 +1,185 @@
+"""A checkpoint's tokenizer, wherever it is written: tokenizer.json, the older files of transformers, or GGUF."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from mig_jax.errors import UserError
+from mig_jax.models.chat import Chat, chat_prompt, load_chat
+from mig_jax.models.checkpoint import read_json, sha256_file
+from mig_jax.models.gguf_header import read_metadata
+from mig_jax.models.gguf_tokenizer import gguf_tokenizer
+
+_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
+          "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model",
+          "chat_template.jinja", "chat_template.json", "generation_config.json")  # fmt: skip
+_GGUF_ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")  # end of text, of a turn, of a message
+
+Encode = Callable[[list[str]], list[list[int]]]
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """Strings <-> token ids.
+
+    Args:
+      encode: each text's ids with the special tokens that the checkpoint adds.
+      encode_plain: without these, for prompts that carry their own: a special token's name in a text is that token,
+        in both. Any string will do, the empty one and halves of surrogate pairs (replaced) included.
+      decode: ids -> text, special tokens left out.
+      vocab_size: 1 + the largest id.
+      bos_id, pad_id: None where the checkpoint has none.
+      eos_ids: each ends a generated text.
+      template: of chats; None: there is none.
+      special_tokens: ``bos_token`` and the like -> the token.
+      sha256: of all that it was made from.
+      where: its files, for messages.
+    """
+
+    encode: Encode
+    encode_plain: Encode
+    decode: Callable[[list[int]], str]
+    vocab_size: int
+    bos_id: int | None
+    eos_ids: frozenset[int]
+    pad_id: int | None
+    template: str | None
+    special_tokens: dict[str, str]
+    sha256: str
+    where: str
+
+    def prompt(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
+        """The text of a chat, for ``encode_plain``; see ``chat.chat_prompt``."""
+        return chat_prompt(messages, self.template, self.special_tokens, add_generation_prompt, where=self.where)
+
+
+def load_text_tokenizer(source: Path, max_length: int | None = None) -> TextTokenizer:
+    """Read a tokenizer.
+
+    Args:
+      source: a folder with tokenizer.json or, without it, whatever transformers.AutoTokenizer takes; or a .gguf file.
+      max_length: tokens of a text to keep, special ones included; the end is cut off. None: all, whatever limit the
+        files have.
+
+    Raises:
+      UserError: there is no tokenizer, or it cannot be read.
+    """
+    if source.suffix == ".gguf":
+        metadata = read_metadata(source)
+        tokenizer = gguf_tokenizer(metadata, source)
+        said = {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        ends = frozenset(metadata[f"tokenizer.ggml.{key}"] for key in _GGUF_ENDS if f"tokenizer.ggml.{key}" in metadata)
+        return _of_rust(tokenizer, max_length, load_chat(source), digest, ends)
+    chat = load_chat(source)
+    present = [source / name for name in _FILES if (source / name).is_file()]
+    digest = hashlib.sha256("\n".join(f"{f.name} {sha256_file(f)}" for f in present).encode()).hexdigest()
+    ends = _ends(source)
+    try:
+        if (source / "tokenizer.json") in present:
+            tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+            return _of_rust(tokenizer, max_length, chat, digest, ends)
+        return _of_transformers(source, max_length, chat, digest, ends)
+    except UserError:
+        raise
+    except Exception as error:  # tokenizers raises bare Exception; AutoTokenizer raises half a dozen types
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{source}: its tokenizer cannot be read: {why}") from error
+
+
+def _of_rust(
+    tokenizer: Tokenizer, max_length: int | None, chat: Chat, digest: str, ends: frozenset[int] | None
+) -> TextTokenizer:
+    tokenizer.no_padding()
+    if max_length is None:
+        tokenizer.no_truncation()
+    else:
+        _check_length(max_length, tokenizer.num_special_tokens_to_add(False))
+        tokenizer.enable_truncation(max_length)
+
+    def encoder(special: bool) -> Encode:
+        return lambda texts: [one.ids for one in tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
+
+    ids = {name: tokenizer.token_to_id(token) for name, token in chat.special_tokens.items()}
+    eos = ids.get("eos_token")
+    return TextTokenizer(
+        encode=_cleaned(encoder(True)),
+        encode_plain=_cleaned(encoder(False)),
+        decode=lambda ids: tokenizer.decode(ids, skip_special_tokens=True),
+        vocab_size=1 + max(tokenizer.get_vocab().values(), default=-1),
+        bos_id=ids.get("bos_token"),
+        eos_ids=ends if ends else frozenset(() if eos is None else (eos,)),
+        pad_id=ids.get("pad_token"),
+        template=chat.template,
+        special_tokens=chat.special_tokens,
+        sha256=digest,
+        where=chat.where,
+    )
+
+
+def _of_transformers(
+    folder: Path, max_length: int | None, chat: Chat, digest: str, ends: frozenset[int] | None
+) -> TextTokenizer:
+    from transformers import AutoTokenizer  # two seconds of import, for old checkpoints only
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    options: dict[str, Any] = {"padding": False, "return_attention_mask": False, "verbose": False}
+    if max_length is not None:
+        _check_length(max_length, tokenizer.num_special_tokens_to_add(False))
+    options |= {"truncation": max_length is not None, "max_length": max_length}
+
+    def encoder(special: bool) -> Encode:
+        return lambda texts: tokenizer(texts, add_special_tokens=special, **options)["input_ids"] if texts else []
+
+    eos = tokenizer.eos_token_id
+    return TextTokenizer(
+        encode=_cleaned(encoder(True)),
+        encode_plain=_cleaned(encoder(False)),
+        decode=lambda ids: tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False),
+        vocab_size=1 + max(tokenizer.get_vocab().values(), default=-1),
+        bos_id=tokenizer.bos_token_id,
+        eos_ids=ends if ends else frozenset(() if eos is None else (eos,)),
+        pad_id=tokenizer.pad_token_id,
+        template=chat.template,
+        special_tokens={k: str(v) for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)},
+        sha256=digest,
+        where=chat.where,
+    )
+
+
+def _check_length(max_length: int, added: int) -> None:
+    # The tokenizers library cuts nothing, and says nothing, where the special tokens alone are more.
+    if max_length < max(1, added):
+        raise UserError(f"max_length must be >= {max(1, added)}, the special tokens of a text, not {max_length}")
+
+
+def _ends(folder: Path) -> frozenset[int] | None:
+    """``eos_token_id``, one or several, of generation_config.json, or else of config.json; None: neither says."""
+    for name in ("generation_config.json", "config.json"):
+        if not (folder / name).is_file():
+            continue
+        said = read_json(folder / name).get("eos_token_id")
+        if said is None:
+            continue
+        several = said if isinstance(said, list) else [said]
+        if not all(type(one) is int and one >= 0 for one in several):
+            raise UserError(f"{folder / name}: eos_token_id must be a token id or a list of them, not {said!r}")
+        return frozenset(several)
+    return None
+
+
+def _cleaned(encode: Encode) -> Encode:
+    """JSON can carry half of a surrogate pair, which no tokenizer takes: such halves are replaced, once one is met."""
+
+    def run(texts: list[str]) -> list[list[int]]:
+        try:
+            return encode(texts)
+        except (TypeError, UnicodeEncodeError):
+            return encode([text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts])
+
+    return run

@@ -1,0 +1,122 @@
+"""Shards: whole or not counted, named by their batches, put together in the order of the texts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mig_jax.embed.compute import Team
+from mig_jax.embed.shards import Saver, Shards
+from mig_jax.models.packing import plan_batches
+from mig_jax.runtime.progress import silent
+
+DIM = 3
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Shards:
+    """Of 40 texts in some batches, one text of no tokens among them."""
+    length = np.random.default_rng(0).integers(5, 30, 40)
+    length[7] = 0
+    plan = plan_batches(length, max_length=32, batch_tokens=64)
+    assert len(plan) >= 8
+    return Shards(tmp_path, plan, DIM)
+
+
+def vectors_of(shards: Shards, number: int) -> np.ndarray:
+    """Each text's vector tells which it is."""
+    return np.repeat(shards.plan[number].text[:, None], DIM, axis=1).astype(np.float32) + 1
+
+
+def save(shards: Shards, numbers: list[int], step: int = 1, every: float = 0.0, **more) -> None:
+    saver = Saver(shards, step, every, **more)
+    for number in numbers:
+        saver.add(number, vectors_of(shards, number))
+    saver.flush()
+
+
+def names(shards: Shards) -> list[str]:
+    return sorted(path.name for path in shards.folder.iterdir())
+
+
+def test_a_shard_tells_its_batches(shards):
+    save(shards, [0, 2, 4, 8], step=2, every=1e9)
+    assert names(shards) == ["00000000-00000004-2.npz", "00000008-00000008-2.npz"]  # 6 is left out
+    assert np.flatnonzero(shards.saved()).tolist() == [0, 2, 4, 8]
+    assert Shards(shards.folder, shards.plan, DIM).saved().sum() == 4
+    save(shards, [1, 3], every=0.0)
+    assert "00000001-00000001-1.npz" in names(shards)
+    assert shards.saved().sum() == 6
+
+
+def test_a_shard_ends_with_time_or_bytes(shards):
+    save(shards, [0, 1, 2, 3], every=1e9, most=2 * DIM * 4)  # a batch has two texts or more
+    assert len(names(shards)) == 4
+    save(shards, [4, 5], every=1e9)
+    assert len(names(shards)) == 5
+
+
+def test_all_together_in_the_order_of_the_texts(shards, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "all.npy"
+    assert not shards.assemble(out, 40, silent) and not out.exists()
+    last = len(shards.plan) - 1
+    save(shards, [*range(1, last + 1, 2)], step=2, every=1e9)
+    save(shards, [*range(0, last + 1, 2)], step=2)
+    assert shards.assemble(out, 40, silent)
+    expected = np.repeat(np.arange(1, 41, dtype=np.float32)[:, None], DIM, axis=1)
+    expected[7] = 0
+    np.testing.assert_array_equal(np.load(out, mmap_mode="r"), expected)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "other length", "other dim", "no archive"])
+def test_damage_is_seen_and_computed_again(shards, tmp_path_factory, damage):
+    out = tmp_path_factory.mktemp("out") / "all.npy"
+    every = list(range(len(shards.plan)))
+    save(shards, every)
+    file = shards.folder / "00000003-00000003-1.npz"
+    whole = file.read_bytes()
+    if damage == "flipped":  # only reading it all tells: its length and its table of contents are right
+        file.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+    elif damage == "other length":
+        values = [np.ones((len(shards.plan[3].text) + 1, DIM), np.float32)]
+        shards.write(range(3, 4), values)
+    elif damage == "other dim":
+        values = [np.ones((len(shards.plan[3].text), DIM + 1), np.float32)]
+        shards.write(range(3, 4), values)
+    else:
+        file.write_bytes({"cut": whole[:-30], "empty": b"", "no archive": b"x" * len(whole)}[damage])
+    again = Shards(shards.folder, shards.plan, DIM)
+    if damage == "flipped":
+        assert again.saved().all() and not again.assemble(out, 40, silent)
+    assert np.flatnonzero(~again.saved()).tolist() == [3]
+    assert not again.assemble(out, 40, silent)
+    save(again, [3])
+    assert again.assemble(out, 40, silent)
+
+
+FOREIGN = ("a.npz", "00000000-00000001-0.npz", "00000002-00000001-1.npz", "00000000-99999999-1.npz",
+           "00000000-00000001-2.npz", ".x.tmp", "failed-1")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_name_that_fits_no_batches_counts_for_nothing(shards, name):
+    save(shards, [0])
+    (shards.folder / name).write_bytes((shards.folder / "00000000-00000000-1.npz").read_bytes())
+    assert shards.saved().sum() == 1
+
+
+def test_a_full_disk_leaves_no_half_shard(shards, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space"):
+        save(shards, [0])
+    assert names(shards) == []
+
+
+def test_shares_of_a_team_are_all_batches_once():
+    for processes in (1, 2, 5):
+        shares = [range(Team(p, processes).process, 17, processes) for p in range(processes)]
+        assert sorted(number for share in shares for number in share) == list(range(17))
+    assert [Team(p, 3).is_main for p in range(3)] == [True, False, False]

@@ -1,0 +1,134 @@
+"""``mig-jax generate`` on tiny models written on the spot: what goes in, what comes out, what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_module
+from tiny_gguf import tiny_file
+
+from mig_jax.answers import run_generate
+from mig_jax.cli import main
+from mig_jax.config import generate_config
+from mig_jax.errors import UserError
+from mig_jax.models.checkpoint import ModelSpec
+from mig_jax.models.generate import generate
+from mig_jax.models.language_model import load_language_model
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role[0] }}{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}a{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A random llama of two layers whose words are a, b, c and their joins, with a chat template."""
+    return tiny_file(tmp_path_factory.mktemp("model") / "tiny.gguf", more={"tokenizer.chat_template": TEMPLATE})
+
+
+def run(file, *overrides: str) -> list[str]:
+    own = ["model=checkpoint", f"model.path={file}", "generate.max_new_tokens=6", "cache=null"]
+    with initialize_config_module("mig_jax.conf", version_base="1.3"):
+        return list(run_generate(generate_config(compose("generate", overrides=[*own, *overrides]))))
+
+
+def expected(file, prompts: list[str]) -> list[str]:
+    """By the library: the ids, special tokens included, of texts as they are."""
+    model = load_language_model(ModelSpec(name="tiny", path=file))
+    return [one.text for one in generate(model, model.tokenizer.encode(prompts), max_new_tokens=6)]
+
+
+def test_a_prompt_as_it_is(file):
+    assert run(file, "prompt=abc", "generate.chat=false") == expected(file, ["abc"])
+
+
+def test_a_prompt_in_the_chat_template(file):
+    """The template's text carries its own end marks, and no BOS is added a second time."""
+    model = load_language_model(ModelSpec(name="tiny", path=file))
+    [ids] = model.tokenizer.encode_plain(["uabc</s>a"])
+    assert ids.count(2) == 1  # </s> is one token, not three letters
+    assert run(file, "prompt=abc") == [generate(model, [ids], max_new_tokens=6)[0].text]
+    [ids] = model.tokenizer.encode_plain(["sb</s>uabc</s>a"])
+    assert run(file, "prompt=abc", "generate.system=b") == [generate(model, [ids], max_new_tokens=6)[0].text]
+
+
+def test_prompts_of_a_file_keep_their_order(file, tmp_path):
+    texts = ["abc", "c", "ab ab ab ab", "b"]
+    (tmp_path / "p.txt").write_text("\n".join(texts) + "\n")
+    assert run(file, f"prompts={tmp_path / 'p.txt'}", "generate.chat=false") == expected(file, texts)
+
+
+def test_answers_go_to_a_file_with_their_prompts(file, tmp_path):
+    rows = [{"prompt": "abc"}, {"messages": [{"role": "user", "content": "ab"}], "more": 1}]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    out = tmp_path / "a.jsonl"
+    [said] = run(file, f"prompts={tmp_path / 'p.jsonl'}", f"out={out}")
+    made = [json.loads(line) for line in out.read_text().splitlines()]
+    assert said == f"2 answers, {sum(row['tokens'] for row in made)} tokens: {out}"
+    assert [row.get("prompt", row.get("messages")) for row in made] == ["abc", rows[1]["messages"]]
+    model = load_language_model(ModelSpec(name="tiny", path=file))
+    ids = model.tokenizer.encode_plain(["uabc</s>a", "uab</s>a"])
+    for row, one in zip(made, generate(model, ids, max_new_tokens=6), strict=True):
+        assert (row["answer"], row["finished"], row["tokens"]) == (one.text, one.finished, len(one.tokens))
+        np.testing.assert_allclose(row["logprob"], one.logprobs.sum(), atol=1e-4)  # four decimals are written
+    with pytest.raises(UserError, match=r"a\.jsonl: exists; overwrite=true"):
+        run(file, "prompt=abc", f"out={out}")
+    run(file, "prompt=abc", f"out={out}", "overwrite=true")
+    assert len(out.read_text().splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "p.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "neither of prompt=TEXT and prompts=FILE"),
+        (["prompt=a", "prompts=b.txt"], "both of prompt"),
+        (["prompts=nowhere.txt"], r"prompts=nowhere\.txt: there is no such file"),
+        (["prompts=.."], r"must be a \.txt or \.jsonl file"),
+        (["prompt=a", "out=a.txt"], r"out=a\.txt: must end in \.jsonl"),
+        (["prompt=a", "out=nowhere/a.jsonl"], "there is no folder nowhere"),
+        (["prompt=a", "generate.max_new_tokens=64"], "prompt 0 has .* 64 new ones make more than 64"),
+        (["prompt=a", "model.max_length=65"], r"model\.max_length=65: .*tiny\.gguf has 64 positions"),
+        (["prompt=a", "generate.top_p=0"], "top_p"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(file, overrides, message):
+    with pytest.raises(UserError, match=message):
+        run(file, *overrides)
+
+
+def test_bad_lines_are_all_named(file, tmp_path):
+    lines = ['{"prompt": "a"}', "{", '{"prompt": 1}', "[]", '{"messages": []}', '{"messages": "a"}', "1", '{"x": 1}']
+    (tmp_path / "p.jsonl").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"p\.jsonl: line 2, 3, 4, 5, 6 and 2 more: not \{\"prompt\": TEXT\}"):
+        run(file, f"prompts={tmp_path / 'p.jsonl'}")
+    (tmp_path / "q.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"q\.txt: not UTF-8"):
+        run(file, f"prompts={tmp_path / 'q.txt'}")
+
+
+def test_a_model_without_a_template_says_so(tmp_path):
+    plain = tiny_file(tmp_path / "plain.gguf")
+    assert run(plain, "prompt=abc") == expected(plain, ["abc"])  # auto: as it is
+    with pytest.raises(UserError, match=r"plain\.gguf.*no chat template"):
+        run(plain, "prompt=abc", "generate.chat=true")
+
+
+def test_an_encoder_writes_nothing(tiny):
+    with pytest.raises(
+        UserError, match=r"config\.json: architecture 'bert' is an encoder.*there is llama, mistral, qwen2"
+    ):
+        run(tiny.folder, "prompt=abc")
+
+
+def test_the_command_prints_the_answer_alone(file, capsys):
+    own = ["model=checkpoint", f"model.path={file}", "generate.max_new_tokens=6", "cache=null"]
+    main(["generate", "abc = {a}, [b]: ${c} 'a'\n", *own])
+    printed = capsys.readouterr()
+    model = load_language_model(ModelSpec(name="tiny", path=file))
+    [ids] = model.tokenizer.encode_plain(["uabc = {a}, [b]: ${c} 'a'\n</s>a"])
+    assert printed.out == generate(model, [ids], max_new_tokens=6)[0].text + "\n"
+    with pytest.raises(SystemExit) as end:
+        main(["generate", "abc", "second", *own])
+    assert end.value.code == 2
+    assert "second: neither key=value nor prompt, which is abc" in capsys.readouterr().err

@@ -1,0 +1,62 @@
+"""What a sentence-transformers folder says of its embeddings, and what follows where it says nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mig_jax.errors import UserError
+from mig_jax.models.sentence_folder import folder_says
+from mig_jax.sample import overrides, parser
+
+
+def write(folder: Path, **files: dict) -> Path:
+    for name, content in files.items():
+        file = folder / {"pooling": "1_Pooling/config.json", "sentence": "sentence_bert_config.json"}.get(
+            name, f"{name}.json"
+        )
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(content))
+    return folder
+
+
+def test_a_sentence_transformers_encoder(tmp_path):
+    modes = {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True, "pooling_mode_lasttoken": False}
+    write(tmp_path, config={"model_type": "mpnet"}, pooling=modes | {"word_embedding_dimension": 8})
+    assert folder_says(tmp_path) == {"group": "bert", "pooling": "cls"}
+    write(tmp_path, sentence={"max_seq_length": 384, "do_lower_case": False})
+    assert folder_says(tmp_path) == {"group": "bert", "pooling": "cls", "max_length": 384}
+
+
+def test_e5_mistral_s_folder(tmp_path):
+    write(
+        tmp_path,
+        config={"model_type": "mistral", "torch_dtype": "float16"},
+        pooling={"pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": False, "include_prompt": True},
+        sentence={"max_seq_length": 4096},
+        tokenizer_config={"add_eos_token": True},
+    )
+    expected = {"group": "decoder", "pooling": "last", "max_length": 4096, "append_eos": "true", "dtype": "bfloat16"}
+    assert folder_says(tmp_path) == expected
+
+
+def test_plain_folders(tmp_path):
+    assert folder_says(write(tmp_path, config={"model_type": "bert", "torch_dtype": "float16"})) == {"group": "bert"}
+    assert folder_says(write(tmp_path, config={"model_type": "qwen2"})) == {"group": "decoder"}
+    assert folder_says(write(tmp_path, config={"model_type": ["odd"]})) == {"group": "bert"}
+    assert folder_says(tmp_path / "gone") == {"group": "bert"}
+    assert folder_says(tmp_path / "gone.gguf") == {"group": "decoder"}
+
+
+@pytest.mark.parametrize("modes", [{"pooling_mode_max_tokens": True}, {"word_embedding_dimension": 3},
+                                   {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}])  # fmt: skip
+def test_a_pooling_that_there_is_not(tmp_path, modes):
+    write(tmp_path, config={"model_type": "bert"}, pooling=modes)
+    with pytest.raises(UserError, match=r"1_Pooling/config\.json: asks for .*; there is pooling_mode_mean_tokens"):
+        folder_says(tmp_path)
+
+
+def test_the_published_command_takes_any_family(tmp_path):
+    write(tmp_path, config={"model_type": "llama"}, sentence={"max_seq_length": 99})
+    given = overrides(parser().parse_args(["p.jsonl", "--out", "o", "--embedding-model", str(tmp_path)]))
+    assert {"embedder=decoder", "embedder.name=embedding-model", "embedder.max_length=99"} <= set(given)
