@@ -81,7 +81,7 @@ def bench_embed(pool: str, count: int, rounds: int) -> dict[str, Any]:
     print(f"  first run, with compilation {time.perf_counter() - start:.1f} s")
     torch = torch_or_none()
     if torch is not None:
-        from sentence_transformers import SentenceTransformer
+        from sentence_transformers import SentenceTransformer  # pyright: ignore[reportMissingImports]
 
         model = SentenceTransformer(str(find_checkpoint(MINILM).folder), device="cpu")
         model.max_seq_length = MINILM.max_length
@@ -143,7 +143,7 @@ def torch_logprobs(torch: Any, ids: list[list[int]], batch: int = 8) -> Callable
 def torch_or_none() -> Any:
     """torch, on all cores; None, said, where it is not installed."""
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         print("  torch is not installed: our side only")
         return None
@@ -160,7 +160,7 @@ def bench_matmul(args: argparse.Namespace) -> dict[str, Any]:
     from mig_jax.models.embed import Embedder, usual_batch_tokens
     from mig_jax.models.layers import Build
     from mig_jax.models.sharding import init_model
-    from mig_jax.models.tokens import Tokenizer
+    from mig_jax.models.tokens import Encoded, Tokenizer
 
     config = DecoderConfig(
         vocab_size=32_000, hidden_size=args.width, num_layers=args.layers, num_heads=args.width // 128,
@@ -179,7 +179,7 @@ def bench_matmul(args: argparse.Namespace) -> dict[str, Any]:
     print(f"matmul: {(weights + table) / 1e9:.2f}e9 random weights, {args.dtype}; {time.perf_counter() - start:.1f} s")
     spec = EmbedderSpec(name="random", pooling="last", dtype=args.dtype, max_length=512)
     embedder = Embedder(
-        spec, graphdef, state, Tokenizer(lambda texts: ([], 0), "", 512), config.hidden_size, config.vocab_size, 512,
+        spec, graphdef, state, Tokenizer(lambda texts: Encoded([], 0), ""), config.hidden_size, config.vocab_size, 512,
         "random", args.batch_tokens or usual_batch_tokens(),
     )  # fmt: skip
     count = args.texts_512

@@ -51,9 +51,9 @@ INFOS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 def prepare(arguments: list[str], command: str = "select") -> list[str]:
     """Hydra's arguments from the command's.
 
-    The first argument that is no override is the pool; of ``generate``, the prompt or the file of prompts. Values of the
-    keys that hold paths or texts are quoted where Hydra's grammar would choke on them; lists, sweeps and what is quoted
-    already stay as they are.
+    The first argument that is no override is the pool; of ``generate``, the prompt or the file of prompts. Values of
+    the keys that hold paths or texts are quoted where Hydra's grammar would choke on them; lists, sweeps and what is
+    quoted already stay as they are.
 
     Raises:
       UserError: a flag that is not known; a second argument that is no override.

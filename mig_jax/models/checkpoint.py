@@ -266,8 +266,8 @@ def _hub_folder(repo: str, revision: str | None) -> tuple[Path | None, str]:
     import huggingface_hub  # half a second, and not needed where the weights lie on this machine
 
     def snapshot(**options: Any) -> Path:
-        more = options | {"ignore_patterns": _HUB_TWICE}
-        return Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=_HUB_FILES, **more))
+        files: dict[str, Any] = {"allow_patterns": _HUB_FILES, "ignore_patterns": _HUB_TWICE}
+        return Path(huggingface_hub.snapshot_download(repo, revision=revision, **files, **options))
 
     with _quiet("huggingface_hub"):
         try:

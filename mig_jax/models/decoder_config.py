@@ -67,7 +67,8 @@ class DecoderConfig:
     def from_json(cls, raw: Mapping[str, Any], where: str = "config.json") -> "DecoderConfig":
         """Read the Hugging Face names; UserError with every field that is missing or unusable."""
         kind = raw.get("model_type")
-        counts = {name: raw.get(name) for name in _COUNTS}
+        raw = _ABSENT.get(str(kind), {}) | dict(raw)
+        counts: dict[str, Any] = {name: raw.get(name) for name in _COUNTS}
         counts["num_key_value_heads"] = _or(raw, "num_key_value_heads", counts["num_attention_heads"])
         heads, hidden = counts["num_attention_heads"], counts["hidden_size"]
         whole = type(heads) is int and type(hidden) is int and heads > 0
@@ -112,6 +113,13 @@ class DecoderConfig:
         )
 
 
+# What a field means that is not there at all; null means none (transformers' configuration_*.py).
+_QWEN = {"num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28}
+_ABSENT: dict[str, dict[str, int]] = {
+    "mistral": {"num_key_value_heads": 8, "sliding_window": 4096},
+    "qwen2": _QWEN,
+    "qwen3": _QWEN | {"head_dim": 128},
+}
 _COUNTS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
            "max_position_embeddings")  # fmt: skip
 

@@ -4,8 +4,9 @@ A network names the axes of its parameters (``axes=("embed", "heads", None)``) a
 and knows nothing of devices; this file is the whole policy. Without a mesh all of it does nothing.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -33,7 +34,7 @@ Axes = tuple[str | None, ...]
 
 
 def model_mesh(
-    data: int | None = None, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+    data: int | None = None, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None
 ) -> Mesh:
     """Devices as data x fsdp x tensor.
 
@@ -41,7 +42,7 @@ def model_mesh(
       data: copies of the model, each with its part of a batch; None: as many as the devices allow.
       fsdp: devices among which the parameters are cut and which share a batch too.
       tensor: devices among which heads, feed-forward and vocabulary are cut, and the work of each token.
-      devices: which; None: those of this process.
+      devices: which of ``jax.devices()``; None: those of this process.
 
     Raises:
       UserError: the three do not multiply to a number of devices that there is.
@@ -69,9 +70,9 @@ def partition(axes: Axes, shape: Sequence[int], sizes: dict[str, int]) -> Partit
     """
     parts = []
     for name, length in zip(axes, shape, strict=True):
-        names = tuple(axis for axis in RULES[name] if sizes.get(axis, 1) > 1)
-        ways = int(np.prod([sizes[axis] for axis in names])) if names else 1
-        parts.append((names if len(names) > 1 else names[0]) if names and length % ways == 0 else None)
+        names = [axis for axis in RULES[name] if sizes.get(axis, 1) > 1]
+        even = length % math.prod(sizes[axis] for axis in names) == 0
+        parts.append(None if not names or not even else tuple(names) if len(names) > 1 else names[0])
     return PartitionSpec(*parts)
 
 

@@ -1,5 +1,6 @@
 """``mig-jax embed`` as a user has it: files, messages, what is done already, what is wrong."""
 
+import gzip
 import json
 import re
 from dataclasses import replace
@@ -165,7 +166,10 @@ def test_help_lists_every_key(server, tmp_path):
 
 @pytest.mark.slow
 def test_golden_rows(server, golden, tmp_path):
-    """2,000 real texts as sentence-transformers embedded them: entries are below 0.3, float32 sums in another order."""
+    """Real texts as sentence-transformers embedded them: entries are below 0.3, float32 sums in another order.
+
+    Every eighth of 2,000, which takes a minute less.
+    """
     from mig_jax.errors import UserError
     from mig_jax.models.checkpoint import find_checkpoint
 
@@ -173,7 +177,9 @@ def test_golden_rows(server, golden, tmp_path):
         find_checkpoint(replace(MINILM, hub=None))
     except UserError as error:
         pytest.skip(f"MiniLM's weights are not on this machine: {error}")
-    done = run(server, tmp_path, golden / "pool.jsonl.gz", "out=run")
+    with gzip.open(golden / "pool.jsonl.gz", "rb") as file:
+        (tmp_path / "some.jsonl").write_bytes(b"".join(file.readlines()[::8]))
+    done = run(server, tmp_path, tmp_path / "some.jsonl", "out=run")
     assert done.code == 0, done
-    stored = np.load(golden / "embeddings.npy")
+    stored = np.load(golden / "embeddings.npy")[::8]
     np.testing.assert_allclose(np.load(tmp_path / "run/embeddings.npy"), stored, atol=1e-5, rtol=0)

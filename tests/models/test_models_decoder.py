@@ -223,6 +223,27 @@ def test_bfloat16_is_near_float32(model):
     assert np.abs(np.asarray(one[2]) - np.asarray(two[2])).max() < 0.25
 
 
+@pytest.mark.parametrize(
+    ("kind", "heads", "size", "windows"),
+    [("llama", 32, 2, None), ("mistral", 8, 2, 4096), ("qwen2", 32, 2, None), ("qwen3", 32, 128, None)],
+)
+def test_what_is_absent_is_what_transformers_takes(kind, heads, size, windows):
+    """Old config.json files leave defaults out; null is said and is another thing (the classes' defaults of 5.23)."""
+    raw = {key: value for key, value in BASE.items() if key not in ("num_key_value_heads", "head_dim")}
+    raw |= {"model_type": kind, "num_attention_heads": 32, "hidden_size": 64}
+    raw = {key: value for key, value in raw.items() if key != "sliding_window"}
+    config = DecoderConfig.from_json(raw)
+    assert (config.num_kv_heads, config.head_dim, set(config.windows)) == (heads, size, {windows})
+    nulls = DecoderConfig.from_json(raw | {"sliding_window": None, "num_key_value_heads": None, "head_dim": None})
+    assert (nulls.num_kv_heads, nulls.head_dim, set(nulls.windows)) == (32, 2, {None})
+
+
+def test_a_qwen_slides_in_its_last_layers():
+    raw = BASE | {"model_type": "qwen2", "num_hidden_layers": 4, "use_sliding_window": True, "sliding_window": 16}
+    assert DecoderConfig.from_json(raw | {"max_window_layers": 3}).windows == (None, None, None, 16)
+    assert DecoderConfig.from_json(raw).windows == (None,) * 4  # 28 where it is absent
+
+
 def test_all_that_is_wrong_with_a_config_is_said_at_once():
     raw = BASE | {
         "model_type": "mistral",

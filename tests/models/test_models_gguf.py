@@ -168,6 +168,7 @@ def test_the_decoder_equals_that_of_huggingface_layout(tmp_path, architecture, o
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
+        "head_dim": 8,
         "intermediate_size": 64,
         "max_position_embeddings": 64,
         "rms_norm_eps": 1e-5,
