@@ -24,6 +24,7 @@ def run_generate(config: GenerateConfig, *, progress: Progress = silent) -> Iter
     from mig_jax.models.generate import generate
     from mig_jax.models.language_model import load_language_model
 
+    progress("load model", 0, None)
     model = load_language_model(model_spec_of(config.model), mesh=models_mesh(config.mesh, alone=True))
     words, options = model.tokenizer, config.generate
     chat = words.template is not None if options.chat == "auto" else options.chat
@@ -73,10 +74,12 @@ def _out(config: GenerateConfig) -> Path | None:
 
 
 def _rows(config: GenerateConfig) -> list[dict[str, Any]]:
-    """The prompts, each ``{"prompt": ..}`` or ``{"messages": [..]}``."""
+    """The prompts, each ``{"prompt": ..}`` or ``{"messages": [..]}``, with whatever else its row has."""
     if (config.prompt is None) == (config.prompts is None):
         given = "neither" if config.prompt is None else "both"
-        raise UserError(f"{given} of prompt=TEXT and prompts=FILE given; exactly one is needed")
+        raise UserError(
+            f"{given} of prompt=TEXT and prompts=FILE given; exactly one is needed, as in mig-jax generate 'a question'"
+        )
     if config.prompt is not None:
         return [{"prompt": config.prompt}]
     file = Path(str(config.prompts)).expanduser()
@@ -84,9 +87,11 @@ def _rows(config: GenerateConfig) -> list[dict[str, Any]]:
         what = "there is no such file" if not file.exists() else "must be a .txt or .jsonl file"
         raise UserError(f"prompts={config.prompts}: {what}")
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        # Only a line feed ends a line: JSON and prompts may hold the other characters at which splitlines() cuts.
+        lines = file.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    lines = [] if lines == [""] else [line.removesuffix("\r") for line in lines]
     rows, wrong = [], []
     for number, line in enumerate(lines, 1):
         if file.suffix == ".txt":
@@ -114,11 +119,15 @@ def _parsed(line: str) -> dict[str, Any] | None:
         return None
     if not isinstance(row, dict):
         return None
-    if isinstance(row.get("prompt"), str):
-        return {"prompt": row["prompt"]}
     messages = row.get("messages")
-    right = isinstance(messages, list) and messages and all(isinstance(one, dict) for one in messages)
-    return {"messages": messages} if right else None
+    if messages is None:
+        return row if isinstance(row.get("prompt"), str) else None
+    right = isinstance(messages, list) and messages and "prompt" not in row and all(map(_is_message, messages))
+    return row if right else None
+
+
+def _is_message(one: Any) -> bool:
+    return isinstance(one, dict) and all(isinstance(one.get(key), str) for key in ("role", "content"))
 
 
 def _ids(words: Any, row: Mapping[str, Any], chat: bool, system: str | None) -> list[int]:

@@ -106,7 +106,8 @@ def _guarded(work: Callable[[], None], command: str = "select") -> None:
     except OSError as error:
         fail(disk_error(error))
     except KeyboardInterrupt:
-        print("mig-jax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        kept = "" if command == "generate" else "; the same command goes on from the last checkpoint"
+        print(f"mig-jax: interrupted{kept}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -4,6 +4,8 @@ import errno
 import re
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -54,12 +56,8 @@ def select(raw: DictConfig) -> None:
         command = shlex.join(["mig-jax", "select", *own, f"out={out}"])
         run_and_tell(select_config(raw), out, command, brief=True)  # mig_jax.sweep tells what it raises
         return
-    try:
+    with _one_message():
         run_and_tell(select_config(raw), None, shlex.join(["mig-jax", "select", *sys.argv[1:]]))
-    except UserError as error:  # here, before Hydra adds its own lines to it
-        fail(str(error))
-    except OSError as error:
-        fail(disk_error(error))
 
 
 def plan(raw: DictConfig) -> None:
@@ -69,7 +67,7 @@ def plan(raw: DictConfig) -> None:
     from mig_jax.plan import as_json, plan_keys, run_plan, text
     from mig_jax.terminal import Terminal
 
-    try:
+    with _one_message():
         keys = plan_keys(OmegaConf.to_container(raw.plan, resolve=True))  # type: ignore[arg-type]
         config = select_config(OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "plan"]))
         out = None if keys.out is None else _json_file(keys.out)
@@ -78,10 +76,6 @@ def plan(raw: DictConfig) -> None:
         if out is not None:
             out.write_text(json.dumps(as_json(made), indent=1) + "\n", encoding="utf-8")
         print(text(made), end="")
-    except UserError as error:  # here, before Hydra adds its own lines to it
-        fail(str(error))
-    except OSError as error:
-        fail(disk_error(error))
 
 
 def embed(raw: DictConfig) -> None:
@@ -90,7 +84,7 @@ def embed(raw: DictConfig) -> None:
     from mig_jax.runtime.compile_cache import use_compile_cache
     from mig_jax.terminal import Terminal
 
-    try:
+    with _one_message():
         config = embed_config(raw)
         command = shlex.join(["mig-jax", "embed", *sys.argv[1:]])
         if config.mesh.coordinator is not None:  # else the processes share nothing but a disk
@@ -102,10 +96,6 @@ def embed(raw: DictConfig) -> None:
             made = run_embed(config, command, progress=terminal.progress, tell=terminal.tell)
         if made.text:
             print(made.text)
-    except UserError as error:  # here, before Hydra adds its own lines to it
-        fail(str(error))
-    except OSError as error:
-        fail(disk_error(error))
 
 
 def generate(raw: DictConfig) -> None:
@@ -113,7 +103,7 @@ def generate(raw: DictConfig) -> None:
     from mig_jax.runtime.compile_cache import use_compile_cache
     from mig_jax.terminal import Terminal
 
-    try:
+    with _one_message():
         config = generate_config(raw)
         use_compile_cache(config.cache)
         from mig_jax.answers import run_generate
@@ -122,7 +112,14 @@ def generate(raw: DictConfig) -> None:
             lines = list(run_generate(config, progress=terminal.progress))
         for line in lines:
             print(line)
-    except UserError as error:  # here, before Hydra adds its own lines to it
+
+
+@contextmanager
+def _one_message() -> Iterator[None]:
+    """A user's mistake ends here, before Hydra adds its own lines to it."""
+    try:
+        yield
+    except UserError as error:
         fail(str(error))
     except OSError as error:
         fail(disk_error(error))

@@ -11,6 +11,7 @@ PATHS = (
     "pool.path", "pool.valid_tags", "out", "graph.path", "embedder.path", "model.path", "prompts", "cache", "plan.out",
 )  # fmt: skip
 TEXTS = (*PATHS, "embedder.prompt", "embedder.instruction", "prompt", "generate.system")  # what holds any characters
+OF_GENERATE = ("model", "prompt", "prompts", "out", "overwrite", "seed", "generate", "mesh", "cache", "hydra")
 SPECIAL = set("=(){}[]~&:;, '\"\\%!?*#$")
 NO_TEXT = re.compile(
     r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf|nan|true|false", re.I
@@ -63,10 +64,10 @@ def prepare(arguments: list[str], command: str = "select") -> list[str]:
     for argument in arguments:
         if before in WITH_VALUE or (before in ("--info", "-i") and argument in INFOS):
             flags.append(argument)
-        elif argument.startswith("-"):
-            _check_flag(argument)
+        elif argument.startswith("-") and not _is_text(argument, command):
+            _check_flag(argument, command)
             flags.append(argument)
-        elif not is_override(argument):
+        elif _is_text(argument, command) or not is_override(argument):
             key = _first_key(argument, command)
             if pool is not None:
                 several = "several files: pool.path=[a,b]" if key == "pool.path" else "several prompts: a file of them"
@@ -89,18 +90,31 @@ def prepare(arguments: list[str], command: str = "select") -> list[str]:
 
 
 def _first_key(argument: str, command: str) -> str:
-    """What an argument without a key is."""
+    """What an argument without a key is; a prompt that is a file, or looks like one, is a file of prompts."""
     if command != "generate":
         return "pool.path"
-    return "prompts" if argument.endswith((".txt", ".jsonl")) else "prompt"
+    like_one = len(argument.split()) == 1 and argument.endswith((".txt", ".jsonl"))
+    return "prompts" if like_one or _exists(argument) else "prompt"
+
+
+def _is_text(argument: str, command: str) -> bool:
+    """Whether it is a prompt whatever it begins with: "x = 3: what is x?", "- a list"."""
+    key = re.split(r"[.@=]", argument.lstrip("+~"), maxsplit=1)[0]
+    return command == "generate" and len(argument.split()) > 1 and key not in OF_GENERATE
 
 
 def is_override(argument: str) -> bool:
     """Whether it reads key=value (or ~key), and no such file exists."""
     match = KEY.match(argument)
-    if len(argument) < 4096 and "\0" not in argument and Path(argument).exists():
+    return bool(match) and ("=" in argument or argument.startswith("~")) and not _exists(argument)
+
+
+def _exists(argument: str) -> bool:
+    """Whether it is the path of something; a text that no path can be is none."""
+    try:
+        return Path(argument).exists()
+    except (OSError, ValueError):
         return False
-    return bool(match) and ("=" in argument or argument.startswith("~"))
 
 
 def quoted(value: str) -> str:
@@ -111,18 +125,17 @@ def quoted(value: str) -> str:
     return f"'{escaped}'"
 
 
-def _check_flag(argument: str) -> None:
+def _check_flag(argument: str, command: str) -> None:
     name = argument.partition("=")[0]
     if name not in FLAGS and name not in WITH_VALUE:
         hint = closest(name, [flag for flag in FLAGS + WITH_VALUE if flag.startswith("--")])
-        raise UserError(
-            f"{argument}: no such flag{hint}; settings are key=value, and a pool of that name is ./{argument}"
-        )
+        named = f"a prompt is prompt='{argument}'" if command == "generate" else f"a pool of that name is ./{argument}"
+        raise UserError(f"{argument}: no such flag{hint}; settings are key=value, and {named}")
 
 
 def _needs_quotes(value: str, sweeping: bool) -> bool:
     special = bool(set(value) & (SPECIAL - {","} if sweeping else SPECIAL))
-    if special and "\0" not in value and len(value) < 4096 and Path(value).exists():
+    if special and _exists(value):
         return True
     if not value or value[0] in "'\"[" or "${" in value:
         return False

@@ -136,7 +136,10 @@ def test_every_setting_of_the_documents_is_accepted(document: str, words: str):
         pytest.skip("not a setting of mig-jax")
     ranges = re.sub(r"=(\d+)\.\.\d+", r"=\1", words)  # mesh.process=0..3: each process its own
     for job in expanded(prepare(shlex.split(ranges))):
-        composed(job)
+        if words.startswith("model"):
+            check_command(f"mig-jax generate {shlex.join(job)}")
+        else:
+            composed(job)
 
 
 def test_the_documents_were_searched():

@@ -94,12 +94,7 @@ def load_chat(source: Path) -> Chat:
       UserError: a file cannot be read, or holds something else where the template should be.
     """
     if source.suffix == ".gguf":
-        metadata = read_metadata(source)
-        template = _template(metadata.get("tokenizer.chat_template"), f"{source}, tokenizer.chat_template")
-        beside = source.with_name("chat_template.jinja")
-        if template is None and beside.is_file():
-            return Chat(_source(beside), gguf_special_tokens(metadata), str(beside))
-        return Chat(template, gguf_special_tokens(metadata), str(source))
+        return gguf_chat(source, read_metadata(source))
     files = {name: source / name for name in ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")}
     there = {name: file for name, file in files.items() if file.is_file()}
     config = read_json(files["tokenizer_config.json"]) if "tokenizer_config.json" in there else {}
@@ -111,6 +106,15 @@ def load_chat(source: Path) -> Chat:
             template = _template(read_json(there[name]).get("chat_template"), f"{there[name]}, chat_template")
     where = f"{source} ({', '.join(there)})" if there else f"{source} (none of {', '.join(files)})"
     return Chat(template, _special_tokens(source, config), where)
+
+
+def gguf_chat(file: Path, metadata: Mapping[str, Any]) -> Chat:
+    """``load_chat`` of a .gguf file whose metadata is read already: it holds the vocabulary, and is long."""
+    template = _template(metadata.get("tokenizer.chat_template"), f"{file}, tokenizer.chat_template")
+    beside = file.with_name("chat_template.jinja")
+    if template is None and beside.is_file():
+        return Chat(_source(beside), gguf_special_tokens(metadata), str(beside))
+    return Chat(template, gguf_special_tokens(metadata), str(file))
 
 
 def _is_message(message: Any) -> bool:

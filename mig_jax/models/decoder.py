@@ -105,7 +105,7 @@ class Attention(nnx.Module):
             keys, values, length = past
             k = jax.lax.dynamic_update_slice_in_dim(keys, k, length, axis=1)
             v = jax.lax.dynamic_update_slice_in_dim(values, v, length, axis=1)
-        return self.output(attend(q, k, v, mask_BxLxS, how=self.how)), (k, v)
+        return self.output(attend(q, k, v, mask_BxLxS, causal=past is None, how=self.how)), (k, v)
 
 
 class Mlp(nnx.Module):
@@ -246,9 +246,11 @@ def weight_map(config: DecoderConfig, *, head: bool = True) -> WeightMap:
             rules.append(Rule(f"{_LAYER}mlp.{name}.bias", f"{_AT}mlp.{target}.bias"))
     rules.append(Rule(f"{_LAYER}input_layernorm.weight", f"{_AT}attention_norm.scale"))
     rules.append(Rule(f"{_LAYER}post_attention_layernorm.weight", f"{_AT}mlp_norm.scale"))
-    ignored = [r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"]  # a buffer, in files of transformers < 4.32
+    ignored = [r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq"]  # a buffer, of transformers < 4.32
     if head and not config.tied:
         rules.append(Rule("lm_head.weight", "head.kernel", "outputs"))
     else:
         ignored.append(r"(model\.)?lm_head\.weight")  # tied: the same numbers again; an embedder: not used
+    if not head:
+        ignored.append(r"score\.(weight|bias)")  # a classifier's (...ForSequenceClassification), not used
     return WeightMap(tuple(rules), tuple(ignored), base="model.")

@@ -114,9 +114,10 @@ class DecoderConfig:
 
 
 # What a field means that is not there at all; null means none (transformers' configuration_*.py).
-_QWEN = {"num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28}
+_QWEN = {"max_position_embeddings": 32_768, "num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28}
 _ABSENT: dict[str, dict[str, int]] = {
-    "mistral": {"num_key_value_heads": 8, "sliding_window": 4096},
+    "llama": {"max_position_embeddings": 2048},  # the first Llama's files lack it
+    "mistral": {"max_position_embeddings": 4096 * 32, "num_key_value_heads": 8, "sliding_window": 4096},
     "qwen2": _QWEN,
     "qwen3": _QWEN | {"head_dim": 128},
 }
@@ -148,20 +149,22 @@ def _rope(raw: Mapping[str, Any], head_dim: Any, wrong: list[str]) -> Rope:
         },
         "factors": {},
     }
-    if kind not in names:
+    if not isinstance(kind, str) or kind not in names:
         wrong.append(f"rope type is {kind!r}; there is default, linear, llama3")
         return Rope()
     rope |= {field: said.get(name) for field, name in names[kind].items()}
     bad = [f"{name}={value!r}" for name, value in rope.items() if name != "kind" and not _positive(value)]
     if kind == "llama3" and not bad and rope["high"] <= rope["low"]:
         bad.append(f"high_freq_factor {rope['high']} is not above low_freq_factor {rope['low']}")
-    factors = tuple(said.get("factors", ()))
-    if kind == "factors" and not (len(factors) * 2 == head_dim and all(map(_positive, factors))):
+    factors = said.get("factors") if kind == "factors" else []
+    if not isinstance(factors, list) or not all(map(_positive, factors)):
+        bad.append("factors must be a list of numbers > 0")
+    elif kind == "factors" and len(factors) * 2 != head_dim:
         bad.append(f"{len(factors)} factors for a head of {head_dim}")
     if bad:
         wrong.append(f"rope parameters of type {kind}: {', '.join(bad)}")
         return Rope()
-    return Rope(**rope, factors=factors)
+    return Rope(**rope, factors=tuple(factors or ()))
 
 
 def _positive(value: Any) -> bool:
@@ -175,17 +178,23 @@ def _windows(raw: Mapping[str, Any], layers: Any, wrong: list[str]) -> tuple[int
     window = raw.get("sliding_window")
     if raw.get("model_type") in ("qwen2", "qwen3") and not raw.get("use_sliding_window", False):
         window = None
+    said = len(wrong)
     if window is not None and (type(window) is not int or window < 1):
         wrong.append(f"sliding_window must be a whole number >= 1 or null, not {window!r}")
-        return ()
+    first = raw.get("max_window_layers", 0) if raw.get("model_type") in ("qwen2", "qwen3") else 0
+    if type(first) is not int or first < 0:
+        wrong.append(f"max_window_layers must be a whole number >= 0, not {first!r}")
     kinds = raw.get("layer_types")
-    if kinds is None:
-        first = raw.get("max_window_layers", 0) if raw.get("model_type") in ("qwen2", "qwen3") else 0
-        if raw.get("model_type") == "llama":
-            window = None  # transformers' Llama has none, whatever its config says
-        return tuple(window if layer >= first else None for layer in range(layers))
-    unknown = sorted({str(kind) for kind in kinds} - {"full_attention", "sliding_attention"})
-    if unknown or len(kinds) != layers:
-        wrong.append(f"layer_types has {len(kinds)} of {layers} layers{f', with {unknown}' if unknown else ''}")
+    if kinds is not None and not isinstance(kinds, list):
+        wrong.append(f"layer_types must be a list or null, not {kinds!r}")
+    elif kinds is not None:
+        unknown = sorted({str(kind) for kind in kinds} - {"full_attention", "sliding_attention"})
+        if unknown or len(kinds) != layers:
+            wrong.append(f"layer_types has {len(kinds)} of {layers} layers{f', with {unknown}' if unknown else ''}")
+    if len(wrong) > said:
         return ()
-    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+    if kinds is not None:
+        return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+    if raw.get("model_type") == "llama":
+        window = None  # transformers' Llama has none, whatever its config says
+    return tuple(window if layer >= first else None for layer in range(layers))

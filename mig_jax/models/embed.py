@@ -24,7 +24,7 @@ from mig_jax.models.families import FAMILIES
 from mig_jax.models.layers import Build
 from mig_jax.models.packing import Batch, fill, plan_batches
 from mig_jax.models.pooling import pool_segments
-from mig_jax.models.sharding import RULES
+from mig_jax.models.sharding import RULES, constrain
 from mig_jax.models.tokens import Tokenizer, Tokens, load_tokenizer
 from mig_jax.models.weights import load_model
 from mig_jax.runtime.progress import Progress, silent
@@ -262,4 +262,4 @@ def _embed_batch(
         pooled_BxSxD = pool_segments(x_BxLxD, segment_BxL, slots=slots, pooling=pooling)
     if normalize:
         pooled_BxSxD /= jnp.maximum(jnp.linalg.norm(pooled_BxSxD, axis=-1, keepdims=True), 1e-12)
-    return pooled_BxSxD
+    return constrain(pooled_BxSxD, None, None, None)  # whole everywhere: each process of a mesh can read it

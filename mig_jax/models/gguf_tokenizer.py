@@ -5,6 +5,7 @@ on. What GGUF does not say (normalizer, split, whether BOS is usual) is fixed by
 llama.cpp's src/llama-vocab.cpp is where these names are defined.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,8 +83,7 @@ def gguf_tokenizer(metadata: Mapping[str, Any], file: Path) -> Tokenizer:
     types = _list(metadata, "token_type", int, len(tokens), wrong) if "tokenizer.ggml.token_type" in metadata else []
     types = types or [_NORMAL] * len(tokens)
     if len(set(tokens)) < len(tokens):
-        twice = next(token for n, token in enumerate(tokens) if token in tokens[:n])
-        wrong.append(f"tokenizer.ggml.tokens has {twice!r} twice")
+        wrong.append(f"tokenizer.ggml.tokens has {Counter(tokens).most_common(1)[0][0]!r} twice or more")
     for name in ("bos", "eos", "eot", "eom", "unknown", "padding"):
         number = metadata.get(f"tokenizer.ggml.{name}_token_id")
         if number is not None and not (type(number) is int and 0 <= number < len(tokens)):

@@ -86,8 +86,8 @@ def load_language_model(spec: ModelSpec, *, mesh: Mesh | None = None) -> Languag
     """Find, check and load a decoder with its head and its tokenizer.
 
     Raises:
-      UserError: see ``find_checkpoint``, ``load_model`` and ``load_text_tokenizer``; the model is an encoder, its
-        max_length is beyond its positions, or its tokenizer is another model's.
+      UserError: see ``find_checkpoint``, ``load_model`` and ``load_text_tokenizer``; the model is an encoder, or
+        its max_length is beyond its positions.
     """
     checkpoint = find_checkpoint(spec)
     named = checkpoint.config["model_type"]
@@ -101,15 +101,17 @@ def load_language_model(spec: ModelSpec, *, mesh: Mesh | None = None) -> Languag
     if max_length > config.max_positions:
         raise UserError(f"model.max_length={max_length}: {where} has {config.max_positions} positions")
     tokenizer = load_text_tokenizer(checkpoint.tokenizer_source)
-    if tokenizer.vocab_size > config.vocab_size:
+    # Its tokenizer may have more words than the table, as a <pad> that was added and never used: ``check`` tells of ids
+    # that a text really has.
+    tensors = checkpoint.tensors()
+    if not config.tied and not any(tensor.key.endswith("lm_head.weight") for tensor in tensors):
         raise UserError(
-            f"model {spec.name}: its tokenizer has {tokenizer.vocab_size} words, its model {config.vocab_size}: they "
-            "are of different checkpoints"
+            f"{where}: tie_word_embeddings is not true, and {checkpoint.folder} has no lm_head.weight: a model whose "
+            "output table is its input table needs tie_word_embeddings=true there; an embedder's or a "
+            "classifier's checkpoint has no output table and writes nothing"
         )
     options = Build(spec.dtype, spec.attention)
-    model = load_model(
-        lambda: family.build(config, options, True), family.weights(config, True), checkpoint.tensors(), mesh
-    )
+    model = load_model(lambda: family.build(config, options, True), family.weights(config, True), tensors, mesh)
     graphdef, state = nnx.split(model)
     decides = {
         "weights": checkpoint.sha256,

@@ -1,12 +1,14 @@
 """How a checkpoint's folder wants its embeddings made, as far as it says so: sentence-transformers writes it there."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from mig_jax.errors import UserError
 from mig_jax.models.checkpoint import read_json
 
-_POOLING = "1_Pooling/config.json"
+_POOLING = "1_Pooling"
+_MODULES = ("Transformer", "Pooling", "Normalize")
 _MODES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
 _HALF = ("bfloat16", "float16")
 
@@ -17,19 +19,23 @@ def folder_says(folder: Path) -> dict[str, Any]:
     Where it has no pooling of sentence-transformers, an encoder takes the mean and a decoder its last token. A folder
     that is not there says nothing; what then is wrong with it is told by who opens it.
 
+    Whether modules.json has Normalize is not told: similarities of labels are cosines, and sentence-transformers takes
+    them of vectors of any length by dividing by it. conf/embedder divides, a label graph refuses what is not divided,
+    and so a folder without Normalize gives the graph that its cosines give.
+
     Raises:
-      UserError: a file of it cannot be read, or asks for a pooling that there is not.
+      UserError: a file of it cannot be read, or asks for a pooling or another module that there is not.
     """
     config = _object(folder / "config.json")
     causal = folder.suffix == ".gguf" or _is_causal(config.get("model_type"))
     said: dict[str, Any] = {"group": "decoder" if causal else "bert"}
-    pooling = _object(folder / _POOLING)
+    file = folder / _modules(folder / "modules.json").get("Pooling", _POOLING) / "config.json"
+    pooling = _object(file)
     asked = [mode for mode, on in pooling.items() if mode.startswith("pooling_mode_") and on is True]
     if pooling:
         if len(asked) != 1 or asked[0] not in _MODES:
             raise UserError(
-                f"{folder / _POOLING}: asks for {' and '.join(asked) or 'no pooling'}; there is "
-                f"{', '.join(_MODES)}, one of them"
+                f"{file}: asks for {' and '.join(asked) or 'no pooling'}; there is {', '.join(_MODES)}, one of them"
             )
         said["pooling"] = _MODES[asked[0]]
     longest = _object(folder / "sentence_bert_config.json").get("max_seq_length")
@@ -40,6 +46,25 @@ def folder_says(folder: Path) -> dict[str, Any]:
     if causal and config.get("dtype", config.get("torch_dtype")) in _HALF:
         said["dtype"] = "bfloat16"
     return said
+
+
+def _modules(file: Path) -> dict[str, str]:
+    """What runs one after the other, kind -> folder; nothing where there is no such file."""
+    if not file.is_file():
+        return {}
+    try:
+        steps = json.loads(file.read_text(encoding="utf-8"))
+        # The type is a dotted path of Python, which differs between versions but for its end.
+        found = {str(step["type"]).rsplit(".", 1)[-1]: str(step["path"]) for step in steps}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{file}: must be a JSON list of objects with type and path ({error!r})") from error
+    unknown = [kind for kind in found if kind not in _MODULES]
+    if unknown:
+        raise UserError(
+            f"{file}: the embeddings go through {' and '.join(unknown)}, which is not read; there is "
+            f"{', '.join(_MODULES)}"
+        )
+    return found
 
 
 def _object(file: Path) -> dict[str, Any]:

@@ -84,6 +84,12 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, partition(axes, x.shape, dict(mesh.shape)))
 
 
+def uneven(name: str, length: int) -> bool:
+    """Whether an axis of this length would stay whole though the mesh that is set would cut it."""
+    sizes = dict(jax.sharding.get_abstract_mesh().shape)
+    return length % math.prod(sizes.get(axis, 1) for axis in RULES[name]) != 0
+
+
 def shardings(state: nnx.State, mesh: Mesh) -> nnx.State:
     """The ``NamedSharding`` of each variable, by the axes that its module named."""
     sizes = dict(mesh.shape)

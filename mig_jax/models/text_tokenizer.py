@@ -5,22 +5,32 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 
 from mig_jax.errors import UserError
-from mig_jax.models.chat import Chat, chat_prompt, load_chat
+from mig_jax.models.chat import Chat, chat_prompt, gguf_chat, load_chat
 from mig_jax.models.checkpoint import read_json, sha256_file
 from mig_jax.models.gguf_header import read_metadata
 from mig_jax.models.gguf_tokenizer import gguf_tokenizer
+from mig_jax.models.sentencepiece_file import NAME as SENTENCEPIECE
+from mig_jax.models.sentencepiece_file import sentencepiece_tokenizer
 
 _FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
           "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model",
           "chat_template.jinja", "chat_template.json", "generation_config.json")  # fmt: skip
 _GGUF_ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")  # end of text, of a turn, of a message
 
-Encode = Callable[[list[str]], list[list[int]]]
+
+class Encoded(NamedTuple):
+    """What a tokenizer makes of some texts: the ids of each, and how many were longer than the limit."""
+
+    ids: list[list[int]]
+    cut: int
+
+
+Run = Callable[[list[str], bool], Encoded]
 
 
 @dataclass(frozen=True)
@@ -28,9 +38,8 @@ class TextTokenizer:
     """Strings <-> token ids.
 
     Args:
-      encode: each text's ids with the special tokens that the checkpoint adds.
-      encode_plain: without these, for prompts that carry their own: a special token's name in a text is that token,
-        in both. Any string will do, the empty one and halves of surrogate pairs (replaced) included.
+      run: texts, and whether they get the special tokens that the checkpoint adds -> their ids. Any string will do,
+        the empty one and halves of surrogate pairs (replaced) included.
       decode: ids -> text, special tokens left out.
       vocab_size: 1 + the largest id.
       bos_id, pad_id: None where the checkpoint has none.
@@ -41,8 +50,7 @@ class TextTokenizer:
       where: its files, for messages.
     """
 
-    encode: Encode
-    encode_plain: Encode
+    run: Run
     decode: Callable[[list[int]], str]
     vocab_size: int
     bos_id: int | None
@@ -53,6 +61,14 @@ class TextTokenizer:
     sha256: str
     where: str
 
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """Each text's ids with the special tokens that the checkpoint adds."""
+        return self.run(texts, True).ids
+
+    def encode_plain(self, texts: list[str]) -> list[list[int]]:
+        """Without these, for prompts that carry their own: in both a special token's name in a text is that token."""
+        return self.run(texts, False).ids
+
     def prompt(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
         """The text of a chat, for ``encode_plain``; see ``chat.chat_prompt``."""
         return chat_prompt(messages, self.template, self.special_tokens, add_generation_prompt, where=self.where)
@@ -62,7 +78,8 @@ def load_text_tokenizer(source: Path, max_length: int | None = None) -> TextToke
     """Read a tokenizer.
 
     Args:
-      source: a folder with tokenizer.json or, without it, whatever transformers.AutoTokenizer takes; or a .gguf file.
+      source: a folder with tokenizer.json, without it tokenizer.model, without both whatever transformers.AutoTokenizer
+        takes; or a .gguf file.
       max_length: tokens of a text to keep, special ones included; the end is cut off. None: all, whatever limit the
         files have.
 
@@ -75,7 +92,7 @@ def load_text_tokenizer(source: Path, max_length: int | None = None) -> TextToke
         said = {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
         digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
         ends = frozenset(metadata[f"tokenizer.ggml.{key}"] for key in _GGUF_ENDS if f"tokenizer.ggml.{key}" in metadata)
-        return _of_rust(tokenizer, max_length, load_chat(source), digest, ends)
+        return _of_rust(tokenizer, max_length, gguf_chat(source, metadata), digest, ends)
     chat = load_chat(source)
     present = [source / name for name in _FILES if (source / name).is_file()]
     digest = hashlib.sha256("\n".join(f"{f.name} {sha256_file(f)}" for f in present).encode()).hexdigest()
@@ -83,6 +100,9 @@ def load_text_tokenizer(source: Path, max_length: int | None = None) -> TextToke
     try:
         if (source / "tokenizer.json") in present:
             tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+            return _of_rust(tokenizer, max_length, chat, digest, ends)
+        if (source / SENTENCEPIECE) in present and _is_llama(source):
+            tokenizer, chat = sentencepiece_tokenizer(source, chat)
             return _of_rust(tokenizer, max_length, chat, digest, ends)
         return _of_transformers(source, max_length, chat, digest, ends)
     except UserError:
@@ -102,14 +122,19 @@ def _of_rust(
         _check_length(max_length, tokenizer.num_special_tokens_to_add(False))
         tokenizer.enable_truncation(max_length)
 
-    def encoder(special: bool) -> Encode:
-        return lambda texts: [one.ids for one in tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
+    def run(texts: list[str], special: bool) -> Encoded:
+        found = tokenizer.encode_batch_fast(texts, add_special_tokens=special)
+        ids = [one.ids for one in found]
+        if max_length is None:
+            return Encoded(ids, 0)
+        # What was cut fills the limit; asking every text for its rest would take longer than tokenising it.
+        full = (one for one, kept in zip(found, ids, strict=True) if len(kept) >= max_length)
+        return Encoded(ids, sum(bool(one.overflowing) for one in full))
 
     ids = {name: tokenizer.token_to_id(token) for name, token in chat.special_tokens.items()}
     eos = ids.get("eos_token")
     return TextTokenizer(
-        encode=_cleaned(encoder(True)),
-        encode_plain=_cleaned(encoder(False)),
+        run=_cleaned(run),
         decode=lambda ids: tokenizer.decode(ids, skip_special_tokens=True),
         vocab_size=1 + max(tokenizer.get_vocab().values(), default=-1),
         bos_id=ids.get("bos_token"),
@@ -131,15 +156,22 @@ def _of_transformers(
     options: dict[str, Any] = {"padding": False, "return_attention_mask": False, "verbose": False}
     if max_length is not None:
         _check_length(max_length, tokenizer.num_special_tokens_to_add(False))
-    options |= {"truncation": max_length is not None, "max_length": max_length}
 
-    def encoder(special: bool) -> Encode:
-        return lambda texts: tokenizer(texts, add_special_tokens=special, **options)["input_ids"] if texts else []
+    def whole(texts: list[str], special: bool, limit: int | None = None) -> list[list[int]]:
+        cut = {"truncation": limit is not None, "max_length": limit}
+        return tokenizer(texts, add_special_tokens=special, **cut, **options)["input_ids"] if texts else []
+
+    def run(texts: list[str], special: bool) -> Encoded:
+        ids = whole(texts, special, max_length)
+        if max_length is None:
+            return Encoded(ids, 0)
+        # It does not say which texts it cut: those that fill the limit are tokenised once more, without one.
+        full = [text for text, one in zip(texts, ids, strict=True) if len(one) >= max_length]
+        return Encoded(ids, sum(len(one) > max_length for one in whole(full, special)))
 
     eos = tokenizer.eos_token_id
     return TextTokenizer(
-        encode=_cleaned(encoder(True)),
-        encode_plain=_cleaned(encoder(False)),
+        run=_cleaned(run),
         decode=lambda ids: tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False),
         vocab_size=1 + max(tokenizer.get_vocab().values(), default=-1),
         bos_id=tokenizer.bos_token_id,
@@ -173,13 +205,20 @@ def _ends(folder: Path) -> frozenset[int] | None:
     return None
 
 
-def _cleaned(encode: Encode) -> Encode:
+def _is_llama(folder: Path) -> bool:
+    """Whether tokenizer.model is read as Llama's: tokenizer_config.json names it (LLaMATokenizer once), or no class."""
+    file = folder / "tokenizer_config.json"
+    named = read_json(file).get("tokenizer_class") if file.is_file() else None
+    return named is None or str(named).lower().startswith("llama")
+
+
+def _cleaned(run: Run) -> Run:
     """JSON can carry half of a surrogate pair, which no tokenizer takes: such halves are replaced, once one is met."""
 
-    def run(texts: list[str]) -> list[list[int]]:
+    def run_cleaned(texts: list[str], special: bool) -> Encoded:
         try:
-            return encode(texts)
+            return run(texts, special)
         except (TypeError, UnicodeEncodeError):
-            return encode([text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts])
+            return run([text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts], special)
 
-    return run
+    return run_cleaned

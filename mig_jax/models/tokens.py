@@ -1,19 +1,17 @@
 """Strings -> token ids, as one flat array: the border behind which embedders see numbers only."""
 
-import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Int64
 
 from mig_jax.errors import UserError
-from mig_jax.models.text_tokenizer import TextTokenizer, load_text_tokenizer
+from mig_jax.models.text_tokenizer import Encoded, TextTokenizer, load_text_tokenizer
 from mig_jax.runtime.progress import Progress, silent
 
 _CHUNK = 4096  # texts per call: memory for the tokenizer's own objects, and how often progress is told
@@ -40,13 +38,6 @@ class Tokens:
         return np.diff(self.ptr)
 
 
-class Encoded(NamedTuple):
-    """What a tokenizer makes of some texts: their ids, special ones included, and how many of the texts were cut."""
-
-    ids: list[list[int]]
-    cut: int
-
-
 Encode = Callable[[list[str]], Encoded]
 
 
@@ -55,7 +46,7 @@ class Tokenizer:
     """A checkpoint's tokenizer with a length limit of ours; make one with ``load_tokenizer``.
 
     Args:
-      encode: any strings that UTF-8 can hold -> their ids, cut to the limit, without padding.
+      encode: any strings -> their ids, special ones included, cut to the limit, without padding.
       sha256: of the files it was read from.
     """
 
@@ -89,8 +80,14 @@ class Tokenizer:
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
     entries = enumerate(texts)
-    while chunk := [_clean(text, index) for index, text in islice(entries, _CHUNK)]:
+    while chunk := [_checked(text, index) for index, text in islice(entries, _CHUNK)]:
         yield chunk
+
+
+def _checked(text: str, index: int) -> str:
+    if not isinstance(text, str):
+        raise UserError(f"text {index} is not a string but {type(text).__name__}")
+    return text
 
 
 def _ahead(encode: Encode, chunks: Iterator[list[str]]) -> Iterator[Encoded]:
@@ -117,10 +114,11 @@ def load_tokenizer(source: Path, max_length: int, *, append_end: bool = False) -
     Raises:
       UserError: there is no tokenizer, it cannot be read, or it has no end-of-text token where one is appended.
     """
-    limit = max_length - append_end
-    known = load_text_tokenizer(source, limit)
-    file = source / "tokenizer.json"
-    encode = _of_file(file, limit) if file.is_file() else _of_any(source, known, limit)
+    known = load_text_tokenizer(source, max_length - append_end)
+
+    def encode(texts: list[str]) -> Encoded:
+        return known.run(texts, True)
+
     return Tokenizer(_ended(encode, _end_of_text(known)) if append_end else encode, known.sha256)
 
 
@@ -144,42 +142,3 @@ def _end_of_text(known: TextTokenizer) -> int:
     if len(found) != 1:
         raise UserError(f"embedder.append_eos: {known.where} names no end-of-text token")
     return found[0]
-
-
-def _of_file(file: Path, limit: int) -> Encode:
-    """A tokenizer.json that tells of each text whether it was cut."""
-    from tokenizers import Tokenizer as Rust
-
-    tokenizer = Rust.from_file(str(file))
-    tokenizer.enable_truncation(limit)
-    tokenizer.no_padding()
-
-    def encode(texts: list[str]) -> Encoded:
-        found = tokenizer.encode_batch_fast(texts)
-        ids = [encoding.ids for encoding in found]
-        cut = sum(len(one) >= limit and bool(encoding.overflowing) for one, encoding in zip(ids, found, strict=True))
-        return Encoded(ids, cut)
-
-    return encode
-
-
-def _of_any(source: Path, known: TextTokenizer, limit: int) -> Encode:
-    """Any other: what fills the limit is tokenised once more, without one."""
-    whole = functools.cache(lambda: load_text_tokenizer(source))
-
-    def encode(texts: list[str]) -> Encoded:
-        ids = known.encode(texts)
-        full = [text for text, one in zip(texts, ids, strict=True) if len(one) >= limit]
-        return Encoded(ids, sum(len(one) > limit for one in whole().encode(full)) if full else 0)
-
-    return encode
-
-
-def _clean(text: str, index: int) -> str:
-    if not isinstance(text, str):
-        raise UserError(f"text {index} is not a string but {type(text).__name__}")
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # JSON can carry half of a surrogate pair, which no tokenizer takes
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

@@ -7,9 +7,9 @@ that is wrong is raised at once. One tensor at a time is in host memory, and goe
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -104,13 +104,20 @@ def load_model(
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
 
 
-def save_model(model: nnx.Module, weights: WeightMap, folder: Path, *, shard_bytes: int = 5 * 10**9) -> list[Path]:
-    """Write the model's weights as a Hugging Face checkpoint's, for a folder whose config.json says what they are.
-
-    ``transformers`` loads them. One shard at a time is in host memory.
+def save_model(
+    model: nnx.Module,
+    weights: WeightMap,
+    folder: Path,
+    *,
+    config: Mapping[str, Any] | None = None,
+    shard_bytes: int = 5 * 10**9,
+) -> list[Path]:
+    """Write the model as a Hugging Face checkpoint, which ``transformers`` loads. One shard is in host memory at a time.
 
     Args:
       folder: exists; files of the same names are replaced.
+      config: written as config.json, with the weights' type; ``Checkpoint.config``, of GGUF files too, will do. None:
+        the folder has one.
       shard_bytes: the most a file holds, but for a tensor larger than that; several get an index.
     """
     flat = {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(nnx.state(model))}
@@ -133,6 +140,10 @@ def save_model(model: nnx.Module, weights: WeightMap, folder: Path, *, shard_byt
         total = sum(leaf.get_value().nbytes for leaf in flat.values())
         index = {"metadata": {"total_size": total}, "weight_map": where}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+    if config is not None:
+        dtypes = {str(leaf.get_value().dtype) for leaf in flat.values()}
+        said = {key: value for key, value in config.items() if key != "torch_dtype"} | {"dtype": min(dtypes)}
+        (folder / "config.json").write_text(json.dumps(said, indent=2) + "\n")
     return [folder / name for name in names]
 
 

@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
-from tiny_gguf import tiny_file
+from safetensors.numpy import save_file
+from tiny_gguf import huggingface_tensors, tiny_file
+from tokenizers import Tokenizer, models
 
 from mig_jax.answers import run_generate
 from mig_jax.cli import main
@@ -13,7 +15,8 @@ from mig_jax.config import generate_config
 from mig_jax.errors import UserError
 from mig_jax.models.checkpoint import ModelSpec
 from mig_jax.models.generate import generate
-from mig_jax.models.language_model import load_language_model
+from mig_jax.models.language_model import as_tokens, load_language_model
+from mig_jax.overrides import prepare, quoted
 
 TEMPLATE = (
     "{% for m in messages %}{{ m.role[0] }}{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}a{% endif %}"
@@ -54,7 +57,8 @@ def test_a_prompt_in_the_chat_template(file):
 
 def test_prompts_of_a_file_keep_their_order(file, tmp_path):
     texts = ["abc", "c", "ab ab ab ab", "b"]
-    (tmp_path / "p.txt").write_text("\n".join(texts) + "\n")
+    texts.append("a\u2028b\x0bc")  # no ends of lines
+    (tmp_path / "p.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(texts).encode() + b"\n")
     assert run(file, f"prompts={tmp_path / 'p.txt'}", "generate.chat=false") == expected(file, texts)
 
 
@@ -65,7 +69,7 @@ def test_answers_go_to_a_file_with_their_prompts(file, tmp_path):
     [said] = run(file, f"prompts={tmp_path / 'p.jsonl'}", f"out={out}")
     made = [json.loads(line) for line in out.read_text().splitlines()]
     assert said == f"2 answers, {sum(row['tokens'] for row in made)} tokens: {out}"
-    assert [row.get("prompt", row.get("messages")) for row in made] == ["abc", rows[1]["messages"]]
+    assert [{key: row[key] for key in rows[n]} for n, row in enumerate(made)] == rows  # and what else a row has
     model = load_language_model(ModelSpec(name="tiny", path=file))
     ids = model.tokenizer.encode_plain(["uabc</s>a", "uab</s>a"])
     for row, one in zip(made, generate(model, ids, max_new_tokens=6), strict=True):
@@ -98,7 +102,16 @@ def test_what_cannot_be_done_is_refused(file, overrides, message):
 
 
 def test_bad_lines_are_all_named(file, tmp_path):
-    lines = ['{"prompt": "a"}', "{", '{"prompt": 1}', "[]", '{"messages": []}', '{"messages": "a"}', "1", '{"x": 1}']
+    lines = [
+        '{"prompt": "a\u2028b\x85c"}',
+        "{",
+        '{"prompt": 1}',
+        "[]",
+        '{"messages": []}',
+        '{"messages": "a"}',
+        "1",
+        '{"x": 1}',
+    ]
     (tmp_path / "p.jsonl").write_text("\n".join(lines))
     with pytest.raises(UserError, match=r"p\.jsonl: line 2, 3, 4, 5, 6 and 2 more: not \{\"prompt\": TEXT\}"):
         run(file, f"prompts={tmp_path / 'p.jsonl'}")
@@ -121,6 +134,32 @@ def test_an_encoder_writes_nothing(tiny):
         run(tiny.folder, "prompt=abc")
 
 
+@pytest.mark.parametrize(
+    ("argument", "key"),
+    [
+        ("x=3, what is x?", "prompt"),
+        ("- a list", "prompt"),
+        ("--help me with x", "prompt"),
+        ("Summarise notes.txt", "prompt"),
+        ("y" * 5000, "prompt"),
+        ("a\0b", "prompt"),
+        ("nowhere.jsonl", "prompts"),
+        (__file__, "prompts"),  # whose ending is refused, and not sent to a model as a text
+    ],
+)
+def test_the_first_argument_is_a_prompt_or_a_file(argument, key):
+    assert prepare([argument, "seed=1"], "generate") == [f"{key}={quoted(argument)}", "seed=1"]
+
+
+def test_what_looks_like_a_setting_is_one():
+    assert prepare(["model.path=a b", "generate.system=x = y"], "generate") == [
+        "model.path='a b'",
+        "generate.system='x = y'",
+    ]
+    with pytest.raises(UserError, match="-x: no such flag; settings are key=value, and a prompt is prompt='-x'"):
+        prepare(["-x"], "generate")
+
+
 def test_the_command_prints_the_answer_alone(file, capsys):
     own = ["model=checkpoint", f"model.path={file}", "generate.max_new_tokens=6", "cache=null"]
     main(["generate", "abc = {a}, [b]: ${c} 'a'\n", *own])
@@ -132,3 +171,36 @@ def test_the_command_prints_the_answer_alone(file, capsys):
         main(["generate", "abc", "second", *own])
     assert end.value.code == 2
     assert "second: neither key=value nor prompt, which is abc" in capsys.readouterr().err
+
+
+def test_words_that_the_table_lacks(tmp_path):
+    """A <pad> that was added at the end and never used, as fine-tunes of Llama have it; a text that has it is told."""
+    folder = save(tmp_path, words=[*LETTERS, "<pad>"], tie_word_embeddings=True)
+    model = load_language_model(ModelSpec(name="tiny", path=folder))
+    assert (model.tokenizer.vocab_size, model.config.vocab_size) == (len(LETTERS) + 1, len(LETTERS))
+    [answer] = generate(model, model.tokenizer.encode(["ab"]), max_new_tokens=3)
+    assert len(answer.tokens) > 0
+    ids = model.tokenizer.encode(["ab", "a<pad>"])
+    with pytest.raises(UserError, match=rf"text 1 has the id {len(LETTERS)}; there are 0 to {len(LETTERS) - 1}"):
+        model.check(as_tokens(ids))
+
+
+def test_no_output_table(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json: tie_word_embeddings is not true, and .* no lm_head\.weight"):
+        load_language_model(ModelSpec(name="tiny", path=save(tmp_path, words=LETTERS)))
+
+
+LETTERS = ["<s>", "</s>", *"abc"]
+
+
+def save(folder, words: list[str], **config):
+    """A llama with a table of LETTERS and no output table, and a tokenizer of ``words``."""
+    save_file(huggingface_tensors(vocabulary=len(LETTERS)), folder / "model.safetensors")
+    said = {"model_type": "llama", "vocab_size": len(LETTERS), "hidden_size": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(said | config))
+    tokenizer = Tokenizer(models.BPE({word: n for n, word in enumerate(words)}, []))
+    tokenizer.add_special_tokens([word for word in words if len(word) > 1])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"bos_token": "<s>", "eos_token": "</s>"}')
+    return folder

@@ -6,10 +6,13 @@ import shutil
 import socket
 import time
 from dataclasses import replace
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 from tiny_gguf import tiny_file
 
 from mig_jax.errors import UserError
@@ -65,8 +68,37 @@ def test_a_config_that_is_none(tiny, content, message):
 
 def test_pickled_weights_are_refused(tiny):
     (tiny.folder / "model.safetensors").rename(tiny.folder / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"no model\.safetensors; pytorch_model\.bin is pickled"):
+    (tiny.folder / "training_args.bin").touch()
+    with pytest.raises(UserError) as error:
         load_embedder(EmbedderSpec(name="tiny", max_length=64, path=tiny.folder))
+    for part in (
+        f"{tiny.folder} has pickled weights only (pytorch_model.bin), which can run code",
+        f"AutoModel.from_pretrained({str(tiny.folder)!r}).save_pretrained(DIR, safe_serialization=True)",
+        "embedder.path=DIR",
+    ):
+        assert part in str(error.value)
+    with pytest.raises(UserError, match=r"AutoModelForCausalLM\.from_pretrained\(.* give model\.path=DIR"):
+        find_checkpoint(ModelSpec(name="tiny", path=tiny.folder))
+
+
+def test_a_folder_of_no_weights(tmp_path):
+    with pytest.raises(UserError, match=r"there is no model\.safetensors, no .*index\.json and no \.gguf file"):
+        find_checkpoint(ModelSpec(name="x", path=tmp_path))
+
+
+@pytest.mark.parametrize("kind", [["odd"], {"a": 1}, 7, None])
+def test_an_architecture_that_is_no_name(tiny, kind):
+    tiny.write(model_type=kind)
+    with pytest.raises(UserError, match=r"config\.json: architecture .*; there is bert"):
+        find_checkpoint(EmbedderSpec(name="tiny", path=tiny.folder))
+
+
+@pytest.mark.parametrize("said", [["a.safetensors"], {"a": 1}, {"a": ["b"]}, None])
+def test_an_index_that_maps_nothing(tiny, said):
+    (tiny.folder / "model.safetensors").unlink()
+    (tiny.folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": said}))
+    with pytest.raises(UserError, match=r"index\.json: weight_map must be an object, tensor -> file, both strings"):
+        find_checkpoint(EmbedderSpec(name="tiny", path=tiny.folder))
 
 
 def test_shards_are_found_by_their_index(tiny):
@@ -126,22 +158,110 @@ def test_nothing_anywhere_names_three_ways_and_is_quick(monkeypatch, tmp_path, c
     assert logging.getLogger("huggingface_hub").level != logging.CRITICAL
 
 
-def test_the_hub_is_the_last_resort_and_its_revision_is_pinned(tiny, monkeypatch):
-    import huggingface_hub
+class FakeHub:
+    """A hub with one repository, ``org/name``, of these files; what was fetched is in the cache."""
 
-    calls = []
+    def __init__(self, monkeypatch, repository: Path, cache: Path):
+        import huggingface_hub
 
-    def snapshot(repo, *, revision, allow_patterns, ignore_patterns, local_files_only=False):
-        calls.append((repo, revision, local_files_only))
-        if local_files_only:
-            raise huggingface_hub.errors.LocalEntryNotFoundError("not in the cache")
-        return str(tiny.folder)
+        self.repository, self.cache, self.fetched, self.asked, self.reached = repository, cache, [], [], True
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", self.snapshot)
+        monkeypatch.setattr(
+            huggingface_hub.HfApi, "model_info", lambda _, *args, **options: self.info(*args, **options)
+        )
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, repo, revision, timeout: None)
-    found = find_checkpoint(EmbedderSpec(name="tiny", hub="org/name", revision="abc"))
-    assert (found.folder, found.source) == (tiny.folder, "hub")
-    assert calls == [("org/name", "abc", True), ("org/name", "abc", False)]
+    def snapshot(self, repo, *, revision, allow_patterns, ignore_patterns, local_files_only=False):
+        self.asked.append((repo, revision, local_files_only))
+        names = [] if local_files_only else [
+            name for name in self.names() if any(fnmatch(name, pattern) for pattern in allow_patterns)
+        ]  # fmt: skip
+        for name in names:
+            (self.cache / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.repository / name, self.cache / name)
+        self.fetched += names
+        if not self.cache.is_dir():
+            raise LocalEntryNotFoundError("not in the cache")
+        return str(self.cache)
+
+    def names(self) -> list[str]:
+        return sorted(str(file.relative_to(self.repository)) for file in self.repository.rglob("*") if file.is_file())
+
+    def info(self, repo, *, revision, timeout):
+        if not self.reached:
+            raise ConnectionError("no route")
+        assert timeout <= 5
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in self.names()])
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path) -> FakeHub:
+    (tmp_path / "hub").mkdir()
+    return FakeHub(monkeypatch, tmp_path / "hub", tmp_path / "snapshot")
+
+
+def test_the_hub_is_the_last_resort_and_its_revision_is_pinned(tiny, hub):
+    shutil.copytree(tiny.folder, hub.repository, dirs_exist_ok=True)
+    tiny_file(hub.repository / "a.gguf")
+    spec = EmbedderSpec(name="tiny", hub="org/name", revision="abc")
+    found = find_checkpoint(spec)
+    assert (found.folder, found.source) == (hub.cache, "hub")
+    assert hub.asked == [("org/name", "abc", True), ("org/name", "abc", False)]
+    assert hub.fetched == ["config.json", "model.safetensors", "tokenizer.json"]
+    hub.reached = False
+    assert find_checkpoint(spec) == found
+
+
+def test_a_gguf_file_of_the_hub(hub):
+    """One of its kind needs no name; of several the one that is named comes, and no other is fetched."""
+    tiny_file(hub.repository / "a.gguf")
+    (hub.repository / "README.md").touch()
+    found = find_checkpoint(ModelSpec(name="x", hub="org/name"))
+    assert (found.files, found.source, hub.fetched) == ((hub.cache / "a.gguf",), "hub", ["a.gguf"])
+    (hub.repository / "small").mkdir()
+    (hub.repository / "chat_template.jinja").touch()
+    shutil.copy(hub.repository / "a.gguf", hub.repository / "small/b.gguf")
+    # The cache holds one, but that is not what a bare name means while the hub has two.
+    with pytest.raises(
+        UserError, match=r"org/name: holds 2 \.gguf .*one, model\.hub=org/name:FILE: a\.gguf, small/b\."
+    ):
+        find_checkpoint(ModelSpec(name="x", hub="org/name"))
+    with pytest.raises(
+        UserError, match=r"model\.hub=org/name:c\.gguf: there is no such .*files: a\.gguf, small/b\.gguf"
+    ):
+        find_checkpoint(ModelSpec(name="x", hub="org/name:c.gguf"))
+    named = ModelSpec(name="x", hub="org/name:small/b.gguf")
+    assert find_checkpoint(named).files == (hub.cache / "small/b.gguf",)
+    assert hub.fetched == ["a.gguf", "chat_template.jinja", "small/b.gguf"]
+    hub.reached = False
+    assert find_checkpoint(named).files == (hub.cache / "small/b.gguf",)
+    with pytest.raises(UserError, match=r"no weights for model x \(the hub did not give org/name: no route\)"):
+        find_checkpoint(ModelSpec(name="x", hub="org/name"))
+
+
+def test_the_only_gguf_file_of_the_cache_without_a_network(hub):
+    hub.cache.mkdir()
+    tiny_file(hub.cache / "a.gguf")
+    hub.reached = False
+    assert find_checkpoint(ModelSpec(name="x", hub="org/name")).files == (hub.cache / "a.gguf",)
+
+
+def test_a_split_gguf_file_of_the_hub_is_one(hub):
+    for n in (1, 2):
+        (hub.repository / f"a-0000{n}-of-00002.gguf").write_bytes(b"GGUF")
+    with pytest.raises(UserError, match=r"a-00001-of-00002\.gguf: truncated"):
+        find_checkpoint(ModelSpec(name="x", hub="org/name"))
+    assert hub.fetched == ["a-00001-of-00002.gguf", "a-00002-of-00002.gguf"]
+
+
+def test_a_repository_of_pickled_weights_is_not_fetched(hub):
+    for n in range(1, 6):
+        (hub.repository / f"pytorch_model-0000{n}-of-00005.bin").touch()
+    with pytest.raises(UserError) as error:
+        find_checkpoint(ModelSpec(name="x", hub="org/name"))
+    assert "org/name has pickled weights only (pytorch_model-00001-of-00005.bin, " in str(error.value)
+    assert "and 2 more), which can run code" in str(error.value)
+    assert "AutoModelForCausalLM.from_pretrained('org/name')" in str(error.value)
+    assert hub.fetched == []
 
 
 def test_the_wheel_of_minilm_is_what_we_expect():
@@ -180,7 +300,7 @@ def test_a_gguf_file_is_a_whole_checkpoint(tmp_path):
 def test_several_gguf_files_are_a_question(tmp_path):
     tiny_file(tmp_path / "a.gguf")
     shutil.copy(tmp_path / "a.gguf", tmp_path / "b.gguf")
-    with pytest.raises(UserError, match=r"holds 2 \.gguf files; give one: a\.gguf, b\.gguf"):
+    with pytest.raises(UserError, match=r"holds 2 \.gguf files; give one, model\.path=.*FILE: a\.gguf, b\.gguf"):
         find_checkpoint(ModelSpec(name="x", path=tmp_path))
 
 
@@ -200,3 +320,13 @@ def test_a_file_that_the_hub_s_cache_names_by_its_digest_is_not_read_again(tiny,
     files = (tiny.folder / "model.safetensors",)
     assert checkpoint._digest(files, named_by_hub=True) == "ab" * 32
     assert checkpoint._digest(files, named_by_hub=False) == sha256_file(blob)
+
+
+def test_a_gguf_header_is_read_once_for_config_and_weights(tmp_path, monkeypatch):
+    """It holds the vocabulary: 128,000 words take a while."""
+    from mig_jax.models import gguf
+
+    read, calls = gguf.read_header, []
+    monkeypatch.setattr(gguf, "read_header", lambda file: calls.append(file) or read(file))
+    found = find_checkpoint(ModelSpec(name="x", path=tiny_file(tmp_path / "a.gguf")))
+    assert len(found.tensors()) > 1 and calls == list(found.files)

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from decoder_cases import BASE, draw_ids, load_decoder, random_decoder, read
 from flax import nnx
+from safetensors.numpy import load_file, save_file
 
 from mig_jax.errors import UserError
-from mig_jax.models.decoder import Decoder, frequencies
+from mig_jax.models.decoder import Decoder, frequencies, weight_map
 from mig_jax.models.decoder_config import DecoderConfig, Rope
+from mig_jax.models.tensors import safetensors
+from mig_jax.models.weights import load_model, save_model
 
 # float32 sums of 60 to 160 products in another order than torch's: 2e-6 is measured, of numbers up to 4.
 CLOSE = 1e-5
@@ -224,16 +227,22 @@ def test_bfloat16_is_near_float32(model):
 
 
 @pytest.mark.parametrize(
-    ("kind", "heads", "size", "windows"),
-    [("llama", 32, 2, None), ("mistral", 8, 2, 4096), ("qwen2", 32, 2, None), ("qwen3", 32, 128, None)],
+    ("kind", "heads", "size", "windows", "positions"),
+    [
+        ("llama", 32, 2, None, 2048),
+        ("mistral", 8, 2, 4096, 131_072),
+        ("qwen2", 32, 2, None, 32_768),
+        ("qwen3", 32, 128, None, 32_768),
+    ],
 )
-def test_what_is_absent_is_what_transformers_takes(kind, heads, size, windows):
+def test_what_is_absent_is_what_transformers_takes(kind, heads, size, windows, positions):
     """Old config.json files leave defaults out; null is said and is another thing (the classes' defaults of 5.23)."""
-    raw = {key: value for key, value in BASE.items() if key not in ("num_key_value_heads", "head_dim")}
+    raw = {key: value for key, value in BASE.items() if key in (
+        "vocab_size", "num_hidden_layers", "intermediate_size")}  # fmt: skip
     raw |= {"model_type": kind, "num_attention_heads": 32, "hidden_size": 64}
-    raw = {key: value for key, value in raw.items() if key != "sliding_window"}
     config = DecoderConfig.from_json(raw)
     assert (config.num_kv_heads, config.head_dim, set(config.windows)) == (heads, size, {windows})
+    assert (config.max_positions, config.eps, config.activation, config.rope) == (positions, 1e-6, "silu", Rope())
     nulls = DecoderConfig.from_json(raw | {"sliding_window": None, "num_key_value_heads": None, "head_dim": None})
     assert (nulls.num_kv_heads, nulls.head_dim, set(nulls.windows)) == (32, 2, {None})
 
@@ -251,7 +260,9 @@ def test_all_that_is_wrong_with_a_config_is_said_at_once():
         "hidden_size": None,
         "rms_norm_eps": -1,
         "hidden_act": "swish2",
+        "max_position_embeddings": None,
         "sliding_window": "all",
+        "layer_types": 3,
         "rope_parameters": {"rope_type": "yarn"},
     }
     with pytest.raises(UserError) as error:
@@ -262,7 +273,9 @@ def test_all_that_is_wrong_with_a_config_is_said_at_once():
         "hidden_size",
         "rms_norm_eps",
         "hidden_act",
+        "max_position_embeddings",
         "sliding_window",
+        "layer_types",
         "yarn",
     ):
         assert part in str(error.value)
@@ -277,9 +290,39 @@ def test_all_that_is_wrong_with_a_config_is_said_at_once():
         ({"rope_parameters": LLAMA3 | {"high_freq_factor": 1.0}}, "not above low_freq_factor"),
         ({"layer_types": ["full_attention"]}, "layer_types has 1 of 2"),
         ({"layer_types": ["full_attention", "chunked"]}, "chunked"),
+        ({"layer_types": 7}, "layer_types must be a list or null, not 7"),
+        ({"layer_types": "full_attention"}, "layer_types must be a list or null"),
+        ({"model_type": "qwen2", "max_window_layers": None}, "max_window_layers must be a whole number >= 0, not None"),
         ({"rope_parameters": [1]}, "must be an object"),
+        ({"rope_parameters": {"rope_type": ["linear"]}}, r"rope type is \['linear'\]"),
+        ({"rope_parameters": {"rope_type": "factors", "factors": None}}, "factors must be a list of numbers > 0"),
+        ({"rope_parameters": {"rope_type": "factors", "factors": [1.0, "a", 1.0]}}, "factors must be a list"),
+        ({"rope_parameters": {"rope_type": "factors", "factors": [1.0]}}, "1 factors for a head of 6"),
     ],
 )
 def test_a_config_that_cannot_be_run_is_refused(changes, said):
     with pytest.raises(UserError, match=said):
         read(**changes)
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_what_of_a_checkpoint_is_left_out(tmp_path, prefix):
+    """An old buffer, with or without the prefix, and a classifier's map; a model that writes has no use for that."""
+    model = random_decoder(read())
+    save_model(model, weight_map(model.config), tmp_path)
+    file = tmp_path / "model.safetensors"
+    more = {f"{prefix}layers.1.self_attn.rotary_emb.inv_freq": np.ones(3, np.float32)}
+    save_file(load_file(file) | more, file)
+    load_decoder_of(tmp_path, model.config, head=True)
+    classifier = {"score.weight": np.ones((2, 24), np.float32), "score.bias": np.ones(2, np.float32)}
+    save_file(load_file(file) | classifier, file)
+    load_decoder_of(tmp_path, model.config, head=False)
+    with pytest.raises(UserError, match=r"unexpected tensor score\.bias .*\n.*unexpected tensor score\.weight"):
+        load_decoder_of(tmp_path, model.config, head=True)
+
+
+def load_decoder_of(folder, config, *, head: bool) -> Decoder:
+    weights = weight_map(config, head=head)
+    return load_model(
+        lambda: Decoder(config, head=head, rngs=nnx.Rngs(0)), weights, safetensors([folder / "model.safetensors"])
+    )

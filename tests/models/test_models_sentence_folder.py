@@ -10,7 +10,7 @@ from mig_jax.models.sentence_folder import folder_says
 from mig_jax.sample import overrides, parser
 
 
-def write(folder: Path, **files: dict) -> Path:
+def write(folder: Path, **files: object) -> Path:
     for name, content in files.items():
         file = folder / {"pooling": "1_Pooling/config.json", "sentence": "sentence_bert_config.json"}.get(
             name, f"{name}.json"
@@ -54,6 +54,36 @@ def test_a_pooling_that_there_is_not(tmp_path, modes):
     write(tmp_path, config={"model_type": "bert"}, pooling=modes)
     with pytest.raises(UserError, match=r"1_Pooling/config\.json: asks for .*; there is pooling_mode_mean_tokens"):
         folder_says(tmp_path)
+
+
+def modules(*kinds: str) -> list[dict]:
+    kind_at = {n: f"sentence_transformers.models.{kind}" for n, kind in enumerate(kinds)}
+    return [{"idx": n, "name": str(n), "path": f"{n}_{kinds[n]}" if n else "", "type": of} for n, of in kind_at.items()]
+
+
+def test_modules(tmp_path):
+    """Pooling stands where modules.json says; without Normalize a label graph's cosines still want unit vectors."""
+    write(tmp_path, config={"model_type": "bert"}, modules=modules("Transformer", "Pooling"))
+    assert folder_says(tmp_path) == {"group": "bert"}
+    write(tmp_path, pooling={"pooling_mode_cls_token": True})
+    assert folder_says(tmp_path) == {"group": "bert", "pooling": "cls"}
+    write(tmp_path, modules=modules("Transformer", "Normalize", "Pooling"))
+    (tmp_path / "1_Pooling").rename(tmp_path / "2_Pooling")
+    assert folder_says(tmp_path) == {"group": "bert", "pooling": "cls"}
+    given = overrides(parser().parse_args(["p.jsonl", "--out", "o", "--embedding-model", str(tmp_path)]))
+    assert not [one for one in given if one.startswith("embedder.normalize")]
+
+
+def test_a_module_that_there_is_not(tmp_path):
+    write(tmp_path, config={"model_type": "bert"}, modules=modules("Transformer", "Pooling", "Dense", "LayerNorm"))
+    with pytest.raises(UserError, match=r"modules\.json: the embeddings go through Dense and LayerNorm, which is not"):
+        folder_says(tmp_path)
+
+
+@pytest.mark.parametrize("said", [{"a": 1}, [1], [{"type": "Pooling"}], 3])
+def test_modules_that_are_none(tmp_path, said):
+    with pytest.raises(UserError, match=r"modules\.json: must be a JSON list of objects with type and path"):
+        folder_says(write(tmp_path, config={"model_type": "bert"}, modules=said))
 
 
 def test_the_published_command_takes_any_family(tmp_path):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="the lane that compares with torch: requirements/bench.txt")
+torch = pytest.importorskip("torch", reason="the lane that compares with torch: make torch, then make test-torch")
 transformers = pytest.importorskip("transformers")
 
 from decoder_cases import Letters, language_model, load_decoder, random_decoder  # noqa: E402
