@@ -4,6 +4,7 @@ import io
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sentencepiece
@@ -12,7 +13,7 @@ from mig_jax.errors import UserError
 from mig_jax.models.text_tokenizer import load_text_tokenizer
 
 TEXTS = ["the cat sat on the mat", "the dog and the cat", "a  b   c", "numbers 12 345", "café über"] * 20
-LLAMA = {"model_type": "bpe", "vocab_size": 330, "byte_fallback": True, "normalization_rule_name": "identity",
+LLAMA: dict[str, Any] = {"model_type": "bpe", "vocab_size": 330, "byte_fallback": True, "normalization_rule_name": "identity",
          "remove_extra_whitespaces": False, "split_digits": True}  # fmt: skip
 HARD = [
     "",
@@ -134,8 +135,5 @@ def test_xlm_roberta_s(tmp_path):
     assert mine.encode(texts) == [[0, *(n + 1 if n else 3 for n in ids), 2] for ids in own.encode(texts)]
     assert mine.encode(["the \ud83d"]) == mine.encode(["the \ufffd"])  # half of a surrogate pair
     assert mine.run(["the cat sat", "the"], True).cut == 0
-    cut = load_text_tokenizer(tmp_path, 4).run(["the cat sat", "th", ""], True)
-    assert cut == (
-        [[0, *(n + 1 for n in own.encode("the cat sat")[:2]), 2], mine.encode(["th"])[0][:3] + [2], [0, 2]],
-        2,
-    )
+    found = load_text_tokenizer(tmp_path, 4).run(["the cat sat", "th", ""], True)
+    assert found == ([[0, *(n + 1 for n in own.encode(text)[:2]), 2] for text in ("the cat sat", "th", "")], 2)

@@ -8,6 +8,7 @@ from tiny_gguf import tiny_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from mig_jax.errors import UserError
+from mig_jax.models import gguf_header
 from mig_jax.models.text_tokenizer import load_text_tokenizer
 
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}</s>{% endfor %}"
@@ -98,6 +99,21 @@ def test_gguf(tmp_path):
     assert mine.prompt([{"role": "user", "content": "ab"}]) == "<s>ab</s>"
     other = load_text_tokenizer(tiny_file(tmp_path / "y.gguf", more=more | {"tokenizer.ggml.add_bos_token": False}))
     assert other.encode(["ab"]) == [[10]] and other.sha256 != mine.sha256
+
+
+def test_a_gguf_header_is_read_once(tmp_path, monkeypatch):
+    """For the vocabulary and the template in it."""
+    read, calls = gguf_header.read_header, []
+    monkeypatch.setattr(gguf_header, "read_header", lambda file: calls.append(file) or read(file))
+    file = tiny_file(tmp_path / "x.gguf", more={"tokenizer.chat_template": TEMPLATE})
+    assert load_text_tokenizer(file).template == TEMPLATE and calls == [file]
+
+
+def test_what_was_cut_is_counted(folder):
+    run = load_text_tokenizer(folder, 3).run
+    assert run(["abc", "ab", "a", "abcd"], True) == ([[0, 4, 5], [0, 4, 5], [0, 4], [0, 4, 5]], 2)
+    assert run(["abc", "abcd"], False) == ([[4, 5, 6], [4, 5, 6]], 1)
+    assert load_text_tokenizer(folder).run(["abcd"], True).cut == 0
 
 
 def test_older_files_through_transformers(tmp_path):
