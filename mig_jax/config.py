@@ -45,11 +45,11 @@ class EmbedderConfig(Struct, frozen=True):
     hub: str | None
     revision: str | None
     sha256: str | None
-    pooling: Literal["mean", "cls", "last"]
+    pooling: Literal["mean", "cls", "last"] | None
     normalize: bool
     max_length: Positive | None
     threshold: str | float
-    append_eos: bool = False
+    append_eos: bool | None = False
     prompt: str = "Instruct: {instruction}\nQuery: {text}"
     instruction: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -155,6 +155,8 @@ class SelectConfig(Struct, frozen=True):
             ("pool", "note"),
             ("graph", "path"),
             ("embedder", "path"),
+            ("embedder", "instruction"),  # labels go in as they are
+            ("embedder", "prompt"),
         ):
             plain[part].pop(key)
         return plain

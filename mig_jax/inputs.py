@@ -5,6 +5,7 @@ import importlib.resources
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import msgspec
@@ -17,12 +18,14 @@ from mig_jax.engine import pool_mesh
 from mig_jax.errors import UserError
 from mig_jax.graph import LabelGraph, label_graph
 from mig_jax.graph.label_graph import check_threshold
-from mig_jax.models.checkpoint import EmbedderSpec, ModelSpec
+from mig_jax.models.checkpoint import EmbedderSpec, ModelSpec, find_place
+from mig_jax.models.sentence_folder import folder_says
 from mig_jax.pool import Pool, load_pool
 from mig_jax.runtime.cache import ArrayCache, one_at_a_time
 from mig_jax.runtime.progress import Progress, silent
 
 BUNDLED = "bundled"
+_FOLDER_KEYS = ("pooling", "max_length", "append_eos")  # null: as the checkpoint's folder says
 GRAPH_FIELDS = ("diagonal", "source", "target", "weight", "threshold", "automatic")
 
 
@@ -60,11 +63,39 @@ def encoded_of(pool: Pool, config: PoolConfig, score: ScoreConfig) -> Encoded:
 
 
 def spec_of(config: EmbedderConfig) -> EmbedderSpec:
-    """The embedder as mig_jax.models knows it. A folder of one's own is not held to the published checksum."""
-    plain = msgspec.structs.asdict(config)
-    del plain["threshold"]
-    own = config.path is not None
-    return EmbedderSpec(**plain | ({"path": Path(str(config.path)), "sha256": None} if own else {}))
+    """The embedder as mig_jax.models knows it. A folder of one's own is not held to the published checksum.
+
+    Raises:
+      UserError: something is left to the checkpoint's folder, which cannot be found; see ``folder_says``.
+    """
+    plain: dict[str, Any] = {
+        k: v for k, v in msgspec.structs.asdict(config).items() if k not in ("threshold", *_left_open(config))
+    }
+    said = _folder_of(config)
+    usual: dict[str, Any] = {"pooling": "last"} if said.get("group") == "decoder" and config.pooling is None else {}
+    return EmbedderSpec(**plain | _own(config) | usual | folder_decides(config))
+
+
+def folder_decides(config: EmbedderConfig) -> dict[str, Any]:
+    """What the configuration leaves open of pooling, max_length and append_eos and the checkpoint's folder says."""
+    said = {key: value for key, value in _folder_of(config).items() if key in _left_open(config)}
+    return {key: value in (True, "true") if key == "append_eos" else value for key, value in said.items()}
+
+
+def _left_open(config: EmbedderConfig) -> list[str]:
+    return [key for key in _FOLDER_KEYS if getattr(config, key) is None]
+
+
+def _folder_of(config: EmbedderConfig) -> dict[str, Any]:
+    """What ``folder_says`` says, where it is asked at all: the checkpoint may have to be fetched for it."""
+    if not _left_open(config):
+        return {}
+    where = {key: getattr(config, key) for key in ("name", "wheel", "hub", "revision")}
+    return folder_says(find_place(EmbedderSpec(**where | _own(config)))[0])
+
+
+def _own(config: EmbedderConfig) -> dict[str, Any]:
+    return {} if config.path is None else {"path": Path(config.path), "sha256": None}
 
 
 def model_spec_of(config: ModelConfig) -> ModelSpec:

@@ -21,6 +21,7 @@ from mig_jax.runtime.stopwatch import Stopwatch
 
 EMBEDDINGS = "embeddings.npy"
 _POLL = 0.5  # seconds between two looks at what other processes have done
+_PATIENCE = 10.0  # seconds without a new batch until it is told who is missing
 
 
 class Team(NamedTuple):
@@ -33,6 +34,10 @@ class Team(NamedTuple):
     def is_main(self) -> bool:
         """Whether this one puts the shards together."""
         return self.process == 0
+
+    def share(self, batches: int) -> range:
+        """The numbers of its batches."""
+        return range(self.process, batches, self.processes)
 
 
 @dataclass
@@ -58,7 +63,7 @@ class Made:
 
     def told(self, team: Team) -> str:
         """What a process that does not put the shards together says."""
-        share = len(range(team.process, len(self.plan), team.processes))
+        share = len(team.share(len(self.plan)))
         return (
             f"process {team.process} of {team.processes}: its {share:,} of {len(self.plan):,} batches are done; "
             "process 0 puts them together"
@@ -80,6 +85,9 @@ def embed(
         embedder = load()
     with watch.stage("tokenize"):
         tokens = embedder.tokenize(texts.each(), query=True, total=texts.count, progress=progress)
+        if len(tokens.length) != texts.count:
+            texts.check()  # as a rule, the file was written to meanwhile
+            raise AssertionError(f"{len(tokens.length)} texts came, {texts.count} were counted")
         plan = embedder.plan(tokens, without=texts.without)
     shards = Shards(folder, plan, embedder.dim)
     notes = _notes(texts, tokens, embedder)
@@ -90,7 +98,7 @@ def embed(
         tell(f"resuming: {saved.sum():,} of {len(plan):,} batches are there")
     failed = folder / f"failed-{team.process}"
     failed.unlink(missing_ok=True)
-    mine = np.arange(team.process, len(plan), team.processes)
+    mine = np.array(team.share(len(plan)), int)
     with watch.stage("embed"):
         left = mine[~saved[mine]]
         done = _tokens_in(tokens, plan, mine[saved[mine]])
@@ -103,7 +111,7 @@ def embed(
             raise
     if team.is_main or jax.process_count() > 1:  # all at once into the end, else one waits in it for long
         with watch.stage("wait"):
-            _wait(shards, team, progress)
+            _wait(shards, team, progress, tell)
     return Made(embedder, tokens, plan, shards, notes, computed)
 
 
@@ -138,17 +146,34 @@ def _tokens_in(tokens: Tokens, plan: tuple[Batch, ...], numbers: np.ndarray) -> 
     return sum(int(tokens.length[plan[number].text].sum()) for number in numbers)
 
 
-def _wait(shards: Shards, team: Team, progress: Progress) -> None:
-    """Until every batch is in a shard."""
+def _wait(shards: Shards, team: Team, progress: Progress, tell: Callable[[str], None]) -> None:
+    """Until every batch is in a shard; processes that nothing is heard of are named, once."""
+    last, since, told = -1, time.monotonic(), jax.process_count() > 1  # those have all been started
     while not (saved := shards.saved()).all():
         if failed := sorted(shards.folder.glob("failed-*")):
             raise UserError(f"process {failed[0].name.partition('-')[2]} of {team.processes} has stopped; it says why")
         progress("other processes", int(saved.sum()), len(saved))
+        if saved.sum() != last:
+            last, since = saved.sum(), time.monotonic()
+        elif not told and time.monotonic() - since >= _PATIENCE:
+            tell(_missing(saved, team))
+            told = True
         time.sleep(_POLL)
 
 
+def _missing(saved: np.ndarray, team: Team) -> str:
+    missing = np.flatnonzero(~saved)
+    who = sorted({str(number) for number in (missing % team.processes).tolist()}, key=int)
+    names = f"process{'es' * (len(who) > 1)} {', '.join(who)}"
+    return (
+        f"waiting for {names} of {team.processes}: {len(missing):,} of {len(saved):,} batches are missing; start "
+        f"{names}, or stop this one and run the same command without mesh.processes and mesh.process, which takes over "
+        "what is there"
+    )
+
+
 def _notes(texts: Texts, tokens: Tokens, embedder: Embedder) -> list[str]:
-    notes, empty = [], int(texts.without.sum())
+    notes, empty, wordless = [], int(texts.without.sum()), without_tokens(texts, tokens)
     if tokens.cut:
         notes.append(
             f"{tokens.cut:,} of {texts.count:,} texts were longer than max_length={embedder.max_length} tokens and "
@@ -156,4 +181,11 @@ def _notes(texts: Texts, tokens: Tokens, embedder: Embedder) -> list[str]:
         )
     if empty:
         notes.append(f"{empty:,} of {texts.count:,} rows have no dialog: their vectors are zero")
+    if wordless:
+        notes.append(f"{wordless:,} of {texts.count:,} texts have no token: their vectors are zero")
     return notes
+
+
+def without_tokens(texts: Texts, tokens: Tokens) -> int:
+    """How many texts the tokenizer makes nothing of: the empty ones, where it adds no special token."""
+    return int(((tokens.length == 0) & ~texts.without).sum())

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from mig_jax.embed.compute import Made
+from mig_jax.embed.compute import Made, without_tokens
 from mig_jax.embed.texts import Texts
 from mig_jax.export.jsonable import write_json
 from mig_jax.export.manifest import MANIFEST, SCHEMA, file_facts, versions
@@ -42,7 +42,11 @@ def write_manifest(
         "dtype": "float32",
         "inputs": texts.decides,
         "without_text": int(texts.without.sum()),
+        "without_tokens": without_tokens(texts, tokens),
         "embedder": embedder.fingerprint,
+        "pooling": embedder.spec.pooling,
+        "max_length": embedder.max_length,
+        "append_eos": embedder.spec.append_eos,
         "tokens": int(tokens.length[~texts.without].sum()),
         "cut": tokens.cut,
         "batches": len(made.plan),
@@ -71,7 +75,8 @@ def summary(manifest: Mapping[str, Any], out: str) -> str:
     speed = manifest["tokens_per_s"]
     rate = f" in {manifest['computed'] / speed:,.1f} s ({speed:,.0f} tokens/s)" if speed else ""
     resumed = "" if manifest["computed"] == manifest["tokens"] else f", {manifest['computed']:,} of them now,"
+    what = manifest["of"].removesuffix("s" if manifest["n"] == 1 else "")
     return (
-        f"{manifest['n']:,} {manifest['of']} -> {manifest['dim']:,} numbers each; "
+        f"{manifest['n']:,} {what} -> {manifest['dim']:,} numbers each; "
         f"{manifest['tokens']:,} tokens{resumed}{rate}; {out}"
     )

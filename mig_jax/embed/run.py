@@ -23,7 +23,7 @@ from mig_jax.export.lock import Busy
 from mig_jax.export.manifest import read_manifest
 from mig_jax.export.out_folder import checked_out
 from mig_jax.export.staging import join
-from mig_jax.inputs import models_mesh, spec_of
+from mig_jax.inputs import folder_decides, models_mesh, spec_of
 from mig_jax.models.embed import Embedder, find_embedder, usual_batch_tokens
 from mig_jax.runtime import processes
 from mig_jax.runtime.progress import Progress, silent
@@ -70,12 +70,20 @@ def run_embed(
     claimed = processes.together(lambda: claimed or _claim(config, key, team))
     try:
         if claimed.state == "done":
-            tell(f"{config.out} holds this very run already; overwrite=true would do it again")
+            again = "overwrite=true would do it again" if team.is_main else "only process 0 can do it again"
+            tell(f"{config.out} holds this very run already; {again}")
             return Embedded(claimed.out, summary(read_manifest(claimed.out), config.out))
-        for note in claimed.notes:
+        left_to_folder = _taken(config)
+        for note in (*claimed.notes, *left_to_folder):
             tell(note)
-        with watch.compiling():
-            made = embed(config.embed, texts, load, claimed.checkpoint, team, watch, progress, tell)
+        try:
+            with watch.compiling():
+                made = embed(config.embed, texts, load, claimed.checkpoint, team, watch, progress, tell)
+        except FileNotFoundError:
+            if team.is_main or claimed.checkpoint.is_dir():
+                raise
+            return Embedded(None, _late(claimed, key, config.out, team))  # as a rule, process 0 was done without it
+        made.notes[:0] = left_to_folder
 
         def finish() -> dict[str, Any] | None:
             if not team.is_main:
@@ -136,6 +144,21 @@ def _prepare(config: EmbedConfig, watch: Stopwatch, progress: Progress) -> tuple
         "batch_tokens": batch_tokens,
     }
     return texts, hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest(), load
+
+
+def _taken(config: EmbedConfig) -> list[str]:
+    """A note of what the configuration leaves to the embedder's folder and the folder decides."""
+    said = folder_decides(config.embedder)
+    shown = ", ".join(f"embedder.{key}={str(value).lower()}" for key, value in said.items())
+    return [f"{shown}, as the folder of the embedder says"] if said else []
+
+
+def _late(claimed: Claim, key: str, out: str, team: Team) -> str:
+    """What a process says whose folder of shards is gone."""
+    with suppress(UserError, OSError):
+        if read_manifest(claimed.out)["run_key"] == key:
+            return f"process {team.process} of {team.processes}: {out} is finished without the rest of its batches"
+    return f"process {team.process} of {team.processes}: nobody works on {out} any more; {claimed.checkpoint} is gone"
 
 
 def _claim(config: EmbedConfig, key: str, team: Team) -> Claim:

@@ -1,6 +1,7 @@
 """What is embedded: the rows of a pool, its labels, or the texts of a plain file; one by one, never all in memory."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from mig_jax.pool import Pool
 from mig_jax.runtime.progress import Progress, silent
 
 BETWEEN = "\n\n"  # the turns of a row
+_BOM = b"\xef\xbb\xbf"
 _PEEK = 1 << 16
 
 
@@ -94,7 +96,7 @@ def _plain_file(config: EmbedConfig) -> Path | None:
         return None
     if path.suffix == ".json":
         with path.open("rb") as file:
-            head = file.read(_PEEK).removeprefix(b"\xef\xbb\xbf").lstrip()
+            head = file.read(_PEEK).removeprefix(_BOM).lstrip()
         return path if head[:1] == b"[" and head[1:].lstrip()[:1] in (b'"', b"]") else None
     return path if path.suffix == ".txt" else None
 
@@ -104,7 +106,7 @@ def _lines(path: Path) -> Texts:
     count, digest = 0, hashlib.sha256()
     with path.open("rb") as file:
         for line in file:
-            count += 1
+            count += line != _BOM or count > 0  # a file that is nothing but this mark has no line
             digest.update(line)
             try:
                 line.decode()
@@ -123,10 +125,21 @@ def _list(path: Path) -> Texts:
     """A JSON list of strings."""
     raw = path.read_bytes()
     try:
-        texts = msgspec.json.decode(raw.removeprefix(b"\xef\xbb\xbf"), type=list[str])
+        texts = msgspec.json.decode(raw.removeprefix(_BOM), type=list[str])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: must be a list of strings, as it begins, or a pool: {error}") from None
+        texts = _with_halves(raw.removeprefix(_BOM))
+        if texts is None:
+            raise UserError(f"{path}: must be a list of strings, as it begins, or a pool: {error}") from None
     return _of_file(path, len(texts), lambda: iter(texts), hashlib.sha256(raw).hexdigest())
+
+
+def _with_halves(raw: bytes) -> list[str] | None:
+    """A list of strings with halves of surrogate pairs, which msgspec refuses and tokenizers replace; None: no list."""
+    try:
+        texts = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return texts if isinstance(texts, list) and all(isinstance(text, str) for text in texts) else None
 
 
 def _of_file(path: Path, count: int, each: Callable[[], Iterator[str]], digest: str) -> Texts:

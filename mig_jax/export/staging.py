@@ -16,6 +16,7 @@ claim puts it back. Files of the old folder that no run wrote (a training's chec
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -117,18 +118,21 @@ def join(out: str | Path, run_key: str, overwrite: bool = False) -> Claim:
     """As ``claim`` with ``spare``, for one of several processes that fill ``checkpoint``: it holds no lock.
 
     What is in ``checkpoint`` belongs to all of them; one, which claims, publishes. Whoever comes first makes the
-    folder, and it stays until then.
+    folder, and it stays until then. ``overwrite`` does not do a finished run again: whoever comes too late to help
+    would begin it anew, and only ``claim`` ends one.
     """
     with _told(f"out={out}"):
         path = checked_out(out)
     partial = path.parent / f".{path.name}.partial"
     joined = Claim(path, "resume", partial / "files", partial / "checkpoint")
     try:
-        made = claim(out, run_key, overwrite, spare=True)
+        with _told(f"out={out}"):
+            made = _claim(path, run_key, overwrite, None, not overwrite, again=False)
     except Busy:
-        if _claimed_key(partial) != run_key or not joined.checkpoint.is_dir():
-            raise
-        return joined
+        with suppress(FileNotFoundError):  # it has just been published
+            if _claimed_key(partial) == run_key and joined.checkpoint.is_dir():
+                return joined
+        raise
     made._unlock()
     return made
 
@@ -142,11 +146,13 @@ def claim_file(file: str | Path, run_key: str, overwrite: bool = False) -> Claim
         return _claim(checked_out(f"{target}.run", "--out FILE.run"), run_key, overwrite, target)
 
 
-def _claim(out: Path, run_key: str, overwrite: bool, target: Path | None, spare: bool = False) -> Claim:
+def _claim(
+    out: Path, run_key: str, overwrite: bool, target: Path | None, spare: bool = False, again: bool = True
+) -> Claim:
     partial = out.parent / f".{out.name}.partial"
     made = Claim(out, "done", partial / "files", partial / "checkpoint", None, target)
     # Ask without the lock first: a finished run on a read-only disk is still finished, a foreign folder still foreign.
-    if not partial.exists() and _standing(out, run_key, overwrite, target)[0] == "done":
+    if not partial.exists() and _standing(out, run_key, overwrite, target, again)[0] == "done":
         return made
     out.parent.mkdir(parents=True, exist_ok=True)
     made._lock, locks = lock_folder(partial)
@@ -155,7 +161,7 @@ def _claim(out: Path, run_key: str, overwrite: bool, target: Path | None, spare:
         notes += _recover(partial, out)
         claimed = _claimed_key(partial)
         resumed = claimed == run_key
-        state, found = _standing(out, run_key, overwrite, None if resumed else target)
+        state, found = _standing(out, run_key, overwrite, None if resumed else target, again or resumed)
         if state == "done":
             _remove_partial(partial)
             made._unlock()
@@ -188,17 +194,22 @@ def _claim(out: Path, run_key: str, overwrite: bool, target: Path | None, spare:
         raise
 
 
-def _standing(out: Path, run_key: str, overwrite: bool, target: Path | None) -> tuple[State, list[str]]:
-    """Whether ``out`` (and FILE) are free, or hold this run; what to tell. Raises UserError for another's."""
+def _standing(out: Path, run_key: str, overwrite: bool, target: Path | None, again: bool) -> tuple[State, list[str]]:
+    """Whether ``out`` (and FILE) are free, or hold this run; what to tell. Raises UserError for another's.
+
+    Args:
+      again: ``overwrite`` does a finished run again, too.
+    """
     held = occupant(out)
     same = held.run_key == run_key
     sample = (held.manifest or {}).get("sample_file") or {}
     whole = target is None or (target.is_file() and target.stat().st_size == sample.get("bytes"))
-    if overwrite:
+    done = same and whole and not held.changed
+    if overwrite and (again or not done):
         if held.entries:
             check_replaceable(out, held.words(out))
         return "fresh", []
-    if same and whole and not held.changed:
+    if done:
         return "done", []
     if same:
         gone = [name for name in held.changed if not (out / name).exists()]
@@ -276,9 +287,15 @@ def _tidy(previous: Path, out: Path) -> None:
 
 
 def _empty(partial: Path) -> None:
-    for path in list(partial.iterdir()):
-        if path.name != LOCK:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    # The claim last: without it, what a crash leaves here would pass for a stranger's.
+    for path in sorted(partial.iterdir(), key=lambda path: path.name == "claim.json"):
+        if path.name == LOCK:
+            continue
+        if not path.is_dir() or path.is_symlink():
+            path.unlink()
+            continue
+        # By another name nobody can add to it: a process that joined may still be writing.
+        shutil.rmtree(path.rename(partial / f"old-{uuid.uuid4().hex}"))
 
 
 def _remove_partial(partial: Path) -> None:

@@ -163,7 +163,7 @@ def find_checkpoint(spec: ModelSpec) -> Checkpoint:
     """
     from mig_jax.models.families import FAMILIES  # Flax: half a second that only who needs weights waits for
 
-    place, source = _find_place(spec)
+    place, source = find_place(spec)
     opened = None
     if place.suffix == ".gguf" and place.is_file():
         from mig_jax.models.gguf import open_gguf
@@ -205,7 +205,7 @@ def sha256_file(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _find_place(spec: ModelSpec) -> tuple[Path, str]:
+def find_place(spec: ModelSpec) -> tuple[Path, str]:
     """The folder or the .gguf file, and where it came from."""
     if spec.path is not None:
         path = Path(spec.path).expanduser()

@@ -115,7 +115,7 @@ class DecoderConfig:
 
 # What a field means that is not there at all; null means none (transformers' configuration_*.py).
 _QWEN = {"max_position_embeddings": 32_768, "num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28}
-_ABSENT: dict[str, dict[str, int]] = {
+_ABSENT: dict[str, dict[str, Any]] = {
     "llama": {"max_position_embeddings": 2048},  # the first Llama's files lack it
     "mistral": {"max_position_embeddings": 4096 * 32, "num_key_value_heads": 8, "sliding_window": 4096},
     "qwen2": _QWEN,

@@ -145,8 +145,8 @@ def attend(
     able = _can_fuse(q_BxLxHxK)
     if how == "fused" and not able:
         raise UserError(
-            "attention=fused: needs an NVIDIA GPU of compute capability 8.0 or more, bfloat16, and heads whose size is a "
-            "multiple of 8 up to 128; auto takes what there is"
+            "attention=fused: needs an NVIDIA GPU of compute capability 8.0 or more, bfloat16, and heads whose size "
+            "is a multiple of 8 up to 128; auto takes what there is"
         )
     if how == "plain" or not able:
         return _plain(q_BxLxHxK, k_BxSxGxK, v_BxSxGxK, mask_BxLxS, bias_HxLxS, causal)
@@ -181,8 +181,8 @@ _QUERIES, _PARTS = 128, 8  # tokens whose scores are held at once, unless that m
 def _plain(q_BxLxHxK, k_BxSxGxK, v_BxSxGxK, mask_BxLxS, bias_HxLxS, causal: bool):
     """``attend`` on any backend, some queries at a time.
 
-    All scores of 4,096 tokens would be 2 GB a row of 32 heads; and on a CPU those of 128 tokens stay in its caches: twice
-    as fast at 512 tokens. Where later keys are masked for all of a part they are left out: twice as fast again.
+    All scores of 4,096 tokens would be 2 GB a row of 32 heads; and on a CPU those of 128 tokens stay in its caches:
+    twice as fast at 512 tokens. Where later keys are masked for all of a part they are left out: twice as fast again.
     """
     L, S = mask_BxLxS.shape[1:]
     step = max(_QUERIES, -(-L // _PARTS))

@@ -33,9 +33,7 @@ Model = TypeVar("Model", bound=nnx.Module)
 Axes = tuple[str | None, ...]
 
 
-def model_mesh(
-    data: int | None = None, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None
-) -> Mesh:
+def model_mesh(data: int | None = None, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """Devices as data x fsdp x tensor.
 
     Args:

@@ -112,7 +112,9 @@ def save_model(
     config: Mapping[str, Any] | None = None,
     shard_bytes: int = 5 * 10**9,
 ) -> list[Path]:
-    """Write the model as a Hugging Face checkpoint, which ``transformers`` loads. One shard is in host memory at a time.
+    """Write the model as a Hugging Face checkpoint, which ``transformers`` loads.
+
+    One shard at a time is in host memory.
 
     Args:
       folder: exists; files of the same names are replaced.

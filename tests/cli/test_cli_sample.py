@@ -84,7 +84,7 @@ def test_each_flag_reaches_the_configuration() -> None:
         ("--num", "7"): lambda c: c.n == 7,
         ("--num-sample", "7"): lambda c: c.n == 7,
         ("--valid-tag-path", "a b"): lambda c: c.pool.valid_tags == "a b",
-        ("--embedding-model", "a=b"): lambda c: (c.embedder.path, c.embedder.pooling) == ("a=b", "mean"),
+        ("--embedding-model", "a=b"): lambda c: (c.embedder.path, c.embedder.pooling) == ("a=b", None),
         ("--sampler-type", "random"): lambda c: c.sampler.name == "random" and c.sampler.compat,
         ("--sampler-type", "ifd"): lambda c: c.sampler.name == "ifd",
         ("--sim-threshold", "0.75"): lambda c: c.graph.threshold == 0.75,

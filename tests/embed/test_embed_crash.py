@@ -108,14 +108,30 @@ def test_killed_again_and_again(server, command, undisturbed, tmp_path, seed) ->
     assert (tmp_path / "run/embeddings.npy").read_bytes() == undisturbed
 
 
+def test_killed_between_two_shards(server, command, undisturbed, tmp_path) -> None:
+    """Only the batches since the last shard are computed again; how old that is, test_embed_shards tells."""
+    slow = [*command, "embed.save_every=0.05"]
+    broken_off(server, slow, tmp_path, 3, 0.02)
+    shards, tokens = shards_of(tmp_path)
+    saved = shards.saved()
+    assert len(files(tmp_path / SHARDS)) < saved.sum() < len(saved)  # a shard has several
+    assert not saved[np.flatnonzero(~saved)[0] :].any()
+    _, manifest = finished(server, slow, tmp_path)
+    assert manifest["computed"] == tokens[~saved].sum()
+    assert (tmp_path / "run/embeddings.npy").read_bytes() == undisturbed
+
+
 def test_killed_while_all_is_put_together(server, command, undisturbed, tmp_path) -> None:
-    job = server.start([*command, "out=run"], tmp_path)
-    assert until(job, (tmp_path / ".run.partial/files/embeddings.npy").exists), job.wait()
-    job.kill()
-    code = job.wait().code
-    done, manifest = finished(server, command, tmp_path)
-    if code == -signal.SIGKILL:  # else it had come to its end
-        assert manifest["computed"] == 0 and " s (" not in done.out, done
+    for _ in range(5):  # it may come to its end before the signal does
+        job = server.start([*command, "out=run", "overwrite=true"], tmp_path)
+        until(job, (tmp_path / ".run.partial/files/embeddings.npy").exists)
+        job.kill()
+        if job.wait().code == -signal.SIGKILL and (tmp_path / SHARDS).exists():
+            break
+    else:
+        pytest.fail("the run was never killed in time")
+    done, manifest = finished(server, [*command, "overwrite=true"], tmp_path)
+    assert manifest["computed"] == 0 and " s (" not in done.out, done
     assert (tmp_path / "run/embeddings.npy").read_bytes() == undisturbed
 
 
@@ -213,6 +229,15 @@ def test_one_of_two_processes_then_a_single_run(server, command, undisturbed, tm
     done, manifest = finished(server, command, tmp_path)
     assert "resuming" in done.err and manifest["computed"] == tokens[~saved].sum()
     assert (tmp_path / "run/embeddings.npy").read_bytes() == undisturbed
+
+
+def test_a_helper_that_comes_too_late(server, command, undisturbed, tmp_path) -> None:
+    """A finished run is not begun anew, and nothing is left beside it."""
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for more in ([], ["overwrite=true"]):
+        done = server.run([*command, "mesh.processes=2", "mesh.process=1", "out=whole", *more], tmp_path)
+        assert done.code == 0 and "only process 0 can do it again" in done.err, done
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 def test_eight_devices_give_the_same_to_rounding(server, command, undisturbed, tmp_path) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mig_jax.embed import compute
+from mig_jax.embed import shards as shards_module
 from mig_jax.embed.compute import Team
 from mig_jax.embed.shards import Saver, Shards
 from mig_jax.models.packing import plan_batches
@@ -54,6 +56,40 @@ def test_a_shard_ends_with_time_or_bytes(shards):
     assert len(names(shards)) == 4
     save(shards, [4, 5], every=1e9)
     assert len(names(shards)) == 5
+
+
+def test_a_crash_takes_no_more_than_save_every(shards, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(shards_module.time, "monotonic", lambda: clock[0])
+    saver = Saver(shards, 1, 10.0)
+    for number in range(8):  # a batch takes 4 s
+        clock[0] += 4.0
+        saver.add(number, vectors_of(shards, number))
+        lost = number + 1 - int(shards.saved().sum())
+        assert lost * 4.0 < 10.0
+    assert names(shards) == ["00000000-00000002-1.npz", "00000003-00000005-1.npz"]
+
+
+def test_who_is_missing_is_told_once(shards, monkeypatch):
+    clock, told, last = [0.0], [], len(shards.plan) - 1
+    monkeypatch.setattr(compute.time, "monotonic", lambda: clock[0])
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+        if clock[0] == 8.0:
+            save(shards, [1], step=3)
+        if clock[0] == 60.0:
+            save(shards, [*range(4, last + 1, 3)], step=3)
+            save(shards, [*range(2, last + 1, 3)], step=3)
+
+    monkeypatch.setattr(compute.time, "sleep", sleep)
+    save(shards, [*range(0, last + 1, 3)], step=3)
+    compute._wait(shards, Team(0, 3), silent, lambda text: told.append((clock[0], text)))
+    assert shards.saved().all() and len(told) == 1
+    when, text = told[0]
+    assert when == 18.0  # ten seconds after the last batch came
+    assert text.startswith("waiting for processes 1, 2 of 3: ") and "start processes 1, 2, or stop this one" in text
+    assert "without mesh.processes and mesh.process, which takes over what is there" in text
 
 
 def test_all_together_in_the_order_of_the_texts(shards, tmp_path_factory):
@@ -117,6 +153,6 @@ def test_a_full_disk_leaves_no_half_shard(shards, monkeypatch):
 
 def test_shares_of_a_team_are_all_batches_once():
     for processes in (1, 2, 5):
-        shares = [range(Team(p, processes).process, 17, processes) for p in range(processes)]
+        shares = [Team(p, processes).share(17) for p in range(processes)]
         assert sorted(number for share in shares for number in share) == list(range(17))
     assert [Team(p, 3).is_main for p in range(3)] == [True, False, False]

@@ -66,6 +66,9 @@ def test_labels_are_the_sorted_distinct_tags_that_are_valid(tmp_path):
         (b"a\nb", ["a", "b"]),
         (b"a\nb\n", ["a", "b"]),
         (b"\n\n", ["", ""]),
+        (b"\xef\xbb\xbf\n", [""]),
+        (b"\xef\xbb\xbf\na", ["", "a"]),
+        (b"a\n\xef\xbb\xbf", ["a", "\ufeff"]),
         (b"\xef\xbb\xbfa\r\n\xc3\xa9\r\n", ["a", "é"]),
         ("a\x0b\x1c\u2028b\n".encode(), ["a\x0b\x1c\u2028b"]),  # what str.splitlines would cut
     ],
@@ -81,6 +84,9 @@ def test_a_list_of_strings(tmp_path):
     file.write_text(' [\n "a\\nb", "", "é"]')
     texts = texts_of(config(file), None)
     assert list(texts.each()) == ["a\nb", "", "é"] and texts.of == "texts"
+    file.write_text('["a", "\\ud800 x"]')
+    texts = texts_of(config(file), None)
+    assert (texts.count, list(texts.each())) == (2, ["a", "\ud800 x"])
 
 
 @pytest.mark.parametrize(
@@ -88,6 +94,8 @@ def test_a_list_of_strings(tmp_path):
     [
         ("t.txt", b"a\n\xff\n", {}, r"t\.txt:2: not UTF-8"),
         ("t.txt", b"", {}, r"t\.txt: holds no text"),
+        ("t.txt", b"\xef\xbb\xbf", {}, r"t\.txt: holds no text"),
+        ("t.json", b'["\\ud800", 3]', {}, r"t\.json: must be a list of strings"),
         ("t.json", b"[]", {}, r"t\.json: holds no text"),
         ("t.json", b'["a", 3]', {}, r"t\.json: must be a list of strings, as it begins, or a pool: Expected `str`"),
         ("t.json", b'["a",', {}, r"t\.json: must be a list of strings"),

@@ -13,8 +13,14 @@ from mig_jax.errors import UserError
 from mig_jax.models.text_tokenizer import load_text_tokenizer
 
 TEXTS = ["the cat sat on the mat", "the dog and the cat", "a  b   c", "numbers 12 345", "café über"] * 20
-LLAMA: dict[str, Any] = {"model_type": "bpe", "vocab_size": 330, "byte_fallback": True, "normalization_rule_name": "identity",
-         "remove_extra_whitespaces": False, "split_digits": True}  # fmt: skip
+LLAMA: dict[str, Any] = {
+    "model_type": "bpe",
+    "vocab_size": 330,
+    "byte_fallback": True,
+    "normalization_rule_name": "identity",
+    "remove_extra_whitespaces": False,
+    "split_digits": True,
+}
 HARD = [
     "",
     " ",
