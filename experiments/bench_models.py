@@ -7,7 +7,7 @@ rows, against transformers on torch. Both need torch (`make torch` makes .venv-t
 are timed. matmul: a decoder of random weights in Mistral-7B's shape (``--layers 32 --width 4096``; smaller on a CPU)
 embeds texts of 512 tokens, against what the device does in one large matrix product of the same type.
 
-Compilation and loading are timed apart. Each contestant runs once before it is timed, then in turns.
+Compilation and loading are timed apart: each contestant runs once before, then in turns.
 """
 
 import argparse
@@ -29,9 +29,7 @@ from mig_jax.models.tokens import Tokens
 
 
 def in_turns(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each run; every contestant has run once before."""
-    for run in contestants.values():
-        run()
+    """Seconds of each run; every contestant has run before, so that nothing is compiled or read here."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, run in contestants.items():

@@ -70,8 +70,10 @@ def prepare(arguments: list[str], command: str = "select") -> list[str]:
         elif _is_text(argument, command) or not is_override(argument):
             key = _first_key(argument, command)
             if pool is not None:
-                several = "several files: pool.path=[a,b]" if key == "pool.path" else "several prompts: a file of them"
-                raise UserError(f"{argument}: neither key=value nor {key}, which is {pool}; {several}")
+                what, several = "pool", "several files: pool.path=[a,b]"
+                if command == "generate":
+                    what, several = "prompt", "several prompts: a file of them"
+                raise UserError(f"{argument}: neither key=value nor the {what}, which is {pool}; {several}")
             pool = argument
             out.append(f"{key}={quoted(argument)}")
         else:

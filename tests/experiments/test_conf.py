@@ -47,7 +47,7 @@ def test_every_option_of_every_group(group: str, name: str):
     config = check(composed(f"{group}={name}", command=command))
     assert isinstance(config, COMMANDS[command])
     part = getattr(config, group)
-    if group in ("model", "embedder"):  # the checks that loading makes before it looks for weights
+    if group in ("model", "embedder") and part.path != "x":  # the checks that loading makes before it looks for weights
         spec = (model_spec_of if group == "model" else spec_of)(part)
         assert spec.architecture is None or spec.architecture in FAMILIES
     # An option that is never reached would leave the default's name standing.

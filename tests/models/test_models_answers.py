@@ -170,7 +170,7 @@ def test_the_command_prints_the_answer_alone(file, capsys):
     with pytest.raises(SystemExit) as end:
         main(["generate", "abc", "second", *own])
     assert end.value.code == 2
-    assert "second: neither key=value nor prompt, which is abc" in capsys.readouterr().err
+    assert "second: neither key=value nor the prompt, which is abc" in capsys.readouterr().err
 
 
 def test_words_that_the_table_lacks(tmp_path):
