@@ -119,6 +119,7 @@ def test_under_a_mesh(tiny, kind):
 
 
 def test_one_trace_a_width_and_none_for_more_texts(tiny, monkeypatch):
+    jax.clear_caches()  # another test may have had this model and these widths
     traces = []
     forward = Encoder.__call__
     monkeypatch.setattr(
