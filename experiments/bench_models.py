@@ -83,7 +83,10 @@ def bench_embed(pool: str, count: int, rounds: int) -> dict[str, Any]:
 
         model = SentenceTransformer(str(find_checkpoint(MINILM).folder), device="cpu")
         model.max_seq_length = MINILM.max_length
-        encode = lambda: model.encode(texts, batch_size=32, normalize_embeddings=True)  # noqa: E731
+
+        def encode() -> np.ndarray:
+            return model.encode(texts, batch_size=32, normalize_embeddings=True)
+
         contestants["sentence-transformers, batches of 32"] = encode
         print(f"  largest difference of a number: {np.abs(ours - encode()).max():.1e}")
     return told(in_turns(contestants, rounds), int(embedder.tokenize(texts).length.sum()))
@@ -155,10 +158,12 @@ def bench_matmul(args: argparse.Namespace) -> dict[str, Any]:
 
     from mig_jax.models.decoder import Decoder
     from mig_jax.models.decoder_config import DecoderConfig, Rope
-    from mig_jax.models.embed import Embedder, usual_batch_tokens
+    from mig_jax.models.embed import Embedder
     from mig_jax.models.layers import Build
+    from mig_jax.models.loaded import LoadedModel
+    from mig_jax.models.packing import usual_batch_tokens
     from mig_jax.models.sharding import init_model
-    from mig_jax.models.tokens import Encoded, Tokenizer
+    from mig_jax.models.tokens import Tokenized, Tokenizer
 
     config = DecoderConfig(
         vocab_size=32_000, hidden_size=args.width, num_layers=args.layers, num_heads=args.width // 128,
@@ -169,21 +174,24 @@ def bench_matmul(args: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     options = Build(args.dtype, args.attention)
     model = init_model(lambda: Decoder(config, options, head=False, rngs=nnx.Rngs(0)))
-    graphdef, state = nnx.split(model)
-    leaves = [leaf.get_value() for _, leaf in nnx.to_flat_state(state)]
+    loaded = LoadedModel(*nnx.split(model))
+    leaves = [leaf.get_value() for _, leaf in nnx.to_flat_state(loaded.state)]
     jax.block_until_ready(leaves)
     table = config.vocab_size * config.hidden_size
     weights = sum(leaf.size for leaf in leaves if leaf.ndim > 1) - table
     print(f"matmul: {(weights + table) / 1e9:.2f}e9 random weights, {args.dtype}; {time.perf_counter() - start:.1f} s")
     spec = EmbedderSpec(name="random", pooling="last", dtype=args.dtype, max_length=512)
     embedder = Embedder(
-        spec, graphdef, state, Tokenizer(lambda texts: Encoded([], 0), ""), config.hidden_size, config.vocab_size, 512,
+        spec, loaded, Tokenizer(lambda texts: Tokenized([], 0), ""), config.hidden_size, config.vocab_size, 512,
         "random", args.batch_tokens or usual_batch_tokens(),
     )  # fmt: skip
     count = args.texts_512
     ids = np.random.default_rng(0).integers(0, config.vocab_size, 512 * count).astype(np.int32)
     tokens = Tokens(ids, np.arange(0, len(ids) + 1, 512))
-    run = lambda: [vector for _, vector in embedder.run(tokens, embedder.plan(tokens))]  # noqa: E731
+
+    def run() -> list[np.ndarray]:
+        return [vector for _, vector in embedder.run(tokens, embedder.plan(tokens))]
+
     start = time.perf_counter()
     run()
     print(f"  first run, with compilation {time.perf_counter() - start:.1f} s")

@@ -23,6 +23,7 @@ import numpy as np
 from experiments.bench_select import engine as contestant
 from experiments.bench_select import machine, memory, peak_gb
 from experiments.synthetic import synthetic_pool
+from mig_jax.config_check import sampler_options
 from mig_jax.engine import greedy, make_problem, pool_mesh
 from mig_jax.engine.greedy import C1
 from mig_jax.gain import make_phi
@@ -101,7 +102,7 @@ class Real:
             start = time.perf_counter()
             make_problem(self.encoded, self.p, phi, case.gain, mesh.size)
             times[0] = times[1] - (time.perf_counter() - start)
-        task = Task(self.encoded, self.p, phi, np.full(case.rows, np.nan), gain=case.gain, mesh=mesh)
+        task = Task(self.encoded, self.p, phi, sampler_options("mig", {"gain": case.gain}), mesh=mesh)
         order = Order(found.points, found.gains.astype(np.float64), "", {})
         took: Numbers = {}
         known = Sampler(lambda task, n: order, by_labels=True)

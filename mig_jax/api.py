@@ -1,29 +1,36 @@
 """mig_jax from Python: load_pool, label_graph, select."""
 
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from mig_jax.config_check import limits_config, sampler_options
+from mig_jax.embed.texts import BETWEEN
 from mig_jax.encode import Encoded, encode, read_valid_tags
 from mig_jax.errors import UserError
 from mig_jax.export import RunFacts, write_run
 from mig_jax.gain import Certificate, Phi, make_phi
 from mig_jax.graph import LabelGraph
 from mig_jax.graph import label_graph as build_graph
-from mig_jax.inputs import BUNDLED, bundled_pool
+from mig_jax.inputs import BUNDLED, bundled_pool, ranking_of
+from mig_jax.limits import check_refused, limits_of
 from mig_jax.models.checkpoint import MINILM, EmbedderSpec
 from mig_jax.models.embed import load_embedder
 from mig_jax.pool import Pool
 from mig_jax.pool import load_pool as read_pool
 from mig_jax.report import page
+from mig_jax.row_embeddings import checked, vectors_of
 from mig_jax.run_facts import facts_of
 from mig_jax.runtime.progress import Progress, silent
 from mig_jax.samplers import Task, find_sampler
-from mig_jax.solve import Solved, check_budgets, solve
+from mig_jax.samplers.task import rows_of
+from mig_jax.solve import Solved, budgets_of, solve
 
 
 @dataclass(frozen=True)
@@ -114,13 +121,16 @@ def select(
     sampler: str = "mig",
     graph: LabelGraph | None = None,
     phi: Phi | None = None,
-    gain: str = "first_order",
+    gain: str | None = None,
     propagation: float = 1.0,
-    compat: bool = False,
+    compat: bool | None = None,
     valid_tags: Collection[str] | str | Path | None = None,
     seed: int = 42,
     runners_up: int = 50,
     progress: Progress = silent,
+    settings: Mapping[str, Any] | None = None,
+    embeddings: np.ndarray | None = None,
+    limits: Mapping[str, Any] | None = None,
     **options,
 ) -> Selection:
     """Select n rows of a pool.
@@ -131,48 +141,67 @@ def select(
       sampler: a name of ``mig_jax.samplers.SAMPLERS``.
       graph: the label graph; None: ``label_graph(pool)``. One of more labels than the pool's is restricted to them.
       phi: ``mig_jax.gain.make_phi(...)``; None: x^0.8.
-      gain: "first_order" (the published one) or "exact".
+      gain: "first_order" (the published one; the default) or "exact"; of mig.
       propagation: alpha.
       compat: the reference's behaviour where ours differs.
       valid_tags: the tags that count, or a file of them.
+      settings: more of the sampler's own, as conf/sampler/NAME.yaml has them: {"threshold": 0.8}.
+      embeddings: one vector a row of the pool, float ``[R, d]``, for the samplers that need them (deita, car, qdit);
+        None: they are embedded by all-MiniLM-L6-v2.
+      limits: ``limits.*`` of the command: {"exclude": "ids.txt", "sources": {"gsm8k": 100}, "tokens": 1_000_000}.
       options: score, turns, ... of ``mig_jax.encode.encode``.
 
     Raises:
       UserError: names what is wrong.
     """
-    if gain not in ("first_order", "exact"):
-        raise UserError(f"gain={gain}: must be first_order or exact")
-    encoded = encode(pool, valid_tags=_tags(valid_tags), **options)
-    check_budgets((n,), encoded, len(pool))
+    chosen = find_sampler(sampler)
+    own = {"gain": gain, "compat": compat}
+    own = {key: value for key, value in own.items() if value is not None} | dict(settings or {})
+    asked = sampler_options(sampler, own)
+    bounds = limits_config(dict(limits or {}))
+    encoded = encode(pool, valid_tags=_tags(valid_tags), bare="labels" not in chosen.needs, **options)
+    budget = budgets_of(chosen, (n,), encoded, len(pool))[0]
     if graph is None:
         graph = label_graph(pool, valid_tags=valid_tags, progress=progress, **options)
     graph = graph.restrict(encoded.labels)
-    chosen = find_sampler(sampler)
+    allowed = limits_of(bounds, pool, encoded, () if chosen.whole else (n,))
+    check_refused(chosen, sampler, allowed)
+    vectors = None
+    if "vectors" in chosen.needs:
+        array = load_embedder(MINILM).embed(_texts(pool), progress=progress) if embeddings is None else embeddings
+        vectors = vectors_of(checked(array, "embeddings", pool), pool, encoded, progress)
+    score = options.get("score", "deita"), options.get("turns", "mean")
     task = Task(
         encoded,
         graph.propagation(propagation),
         phi or make_phi(),
-        pool.ifd[encoded.row],
-        gain=gain,
-        compat=compat,
+        asked,
+        ranking=ranking_of(asked, *score, pool, encoded),
+        vectors=vectors,
+        rows=rows_of(pool, encoded),
+        limits=allowed,
         seed=seed,
         progress=progress,
     )
-    solved = solve(chosen, task, (n,), runners_up)
-    settings = {"n": n, "sampler": sampler, "gain": gain, "propagation": propagation, "seed": seed, "compat": compat}
-    facts = facts_of("", "python: mig_jax.select", settings, "selection", pool, task, graph, chosen, solved, (n,))
+    solved = solve(chosen, task, (budget,), runners_up)
+    said = {"n": n, "sampler": msgspec.to_builtins(asked), "propagation": propagation, "seed": seed}
+    facts = facts_of("", "python: mig_jax.select", said, "selection", pool, task, graph, chosen, solved, (budget,))
     points = facts.selection.points
     return Selection(
         encoded.row[points],
         facts.selection.gains,
         solved.curve.objective,
-        solved.certificate[n],
+        solved.certificate.get(budget, Certificate(0.0, 0.0, 1.0)),
         pool,
         encoded,
         graph,
         solved,
         facts,
     )
+
+
+def _texts(pool: Pool) -> list[str]:
+    return [BETWEEN.join(text for _, text in turns) for turns in pool.each_dialog(np.arange(len(pool)))]
 
 
 def _tags(valid_tags: Collection[str] | str | Path | None) -> Collection[str] | None:

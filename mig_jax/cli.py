@@ -15,6 +15,7 @@ mig-jax: select the rows of an instruction-tuning pool that add the most informa
   mig-jax plan [POOL] [key=value ...]          what that select would take here: seconds, memory, whether it fits
   mig-jax embed [POOL|FILE] [key=value ...]    texts or labels -> embeddings.npy; goes on where it was broken off
   mig-jax generate PROMPT|FILE [key=value ...] what a language model answers
+  mig-jax report RUN [RUN ...] [out=FILE.html] runs or sweeps -> one page that compares them; of one run its page again
   mig-jax sample SRC --out FILE ...            select with the flags of yichengchen24/MIG (= xsample sample)
 
   mig-jax COMMAND --help                       all keys of a command; --cfg job: the configuration, not run
@@ -25,7 +26,7 @@ POOL is a file, a folder, a glob or hf:org/name. Examples:
   mig-jax select pool.jsonl.gz n=[1000,5000] sampler.gain=exact phi=log
   mig-jax select -m n=100 graph.threshold=0.6,0.7,0.8 out=runs/sweep
 """
-HYDRAS = ("select", "plan", "embed", "generate")  # what takes key=value
+HYDRAS = ("select", "plan", "embed", "generate", "report")  # what takes key=value
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
 
         _guarded(lambda: sample(rest))
     else:
-        from mig_jax.config import closest
+        from mig_jax.config_check import closest
 
         known = [*HYDRAS, "sample"]
         fail(f"{command}: no such command; there are {', '.join(HYDRAS)} and sample{closest(command, known)}")
@@ -66,7 +67,11 @@ def _hydra(name: str, arguments: list[str]) -> None:
     from mig_jax.overrides import prepare
 
     if name != "select" and {"-m", "--multirun"} & set(arguments):
-        does = {"plan": "plans one selection", "embed": "makes one set of embeddings"}.get(name, "runs one model")
+        does = {
+            "plan": "plans one selection",
+            "embed": "makes one set of embeddings",
+            "report": "writes one page",
+        }.get(name, "runs one model")
         raise UserError(f"mig-jax {name}: {does}; -m belongs to mig-jax select")
     sys.argv = [f"mig-jax {name}", *prepare(arguments, name)]
     command, composed = getattr(commands, name), []
@@ -93,7 +98,7 @@ def _guarded(work: Callable[[], None], command: str = "select") -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     from mig_jax.commands import disk_error
-    from mig_jax.config import composition_error
+    from mig_jax.config_check import composition_error
 
     try:
         work()

@@ -12,7 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mig_jax.config import SelectConfig, embed_config, generate_config, select_config
+from mig_jax.config import SelectConfig
+from mig_jax.config_check import embed_config, generate_config, report_config, select_config
 from mig_jax.errors import UserError, fail
 
 _OF_DISKS = {
@@ -114,6 +115,18 @@ def generate(raw: DictConfig) -> None:
             print(line)
 
 
+def report(raw: DictConfig) -> None:
+    """``mig-jax report``."""
+    import shutil
+
+    from mig_jax.reports import run_report
+
+    with _one_message():
+        # A log has no width of its own.
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
+        print(run_report(report_config(raw), width), end="")
+
+
 @contextmanager
 def _one_message() -> Iterator[None]:
     """A user's mistake ends here, before Hydra adds its own lines to it."""
@@ -151,7 +164,7 @@ def run_and_tell(
     use_compile_cache(config.cache)
     from mig_jax.run import run_select
 
-    with Terminal(quiet=not processes.is_main()) as terminal:
+    with Terminal(quiet=not processes.is_main(), units={"embed": "tokens"}) as terminal:
         folder = run_select(config, command, sample_file=sample_file, progress=terminal.progress, tell=terminal.tell)
     if folder is None:
         return

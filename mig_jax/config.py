@@ -1,20 +1,10 @@
-"""The configuration, checked once: YAML and overrides in, frozen structs out; every mistake names its key."""
+"""The settings of every command, as frozen structs; ``mig_jax.config_check`` makes them of YAML and overrides."""
 
-import difflib
-import importlib.resources
-import re
-from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import msgspec
-from hydra.errors import OverrideParseException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from mig_jax.errors import UserError
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
-_BUDGETS = "must be a whole number >= 1, or a list of such numbers"
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -77,16 +67,30 @@ class PhiConfig(Struct, frozen=True):
     c: float = 1.0
 
 
-class SamplerConfig(Struct, frozen=True):
+class SamplerOptions(Struct, frozen=True):
+    """Settings of a sampler; each has its own, beside its code in mig_jax.samplers."""
+
     name: str
-    gain: Literal["first_order", "exact"] = "first_order"
-    compat: bool = False
 
 
 class ScoreConfig(Struct, frozen=True):
     source: str = msgspec.field(default="deita", name="from")
     turns: Literal["mean", "sum"] = "mean"
     normalize: bool = False
+
+
+class LimitsConfig(Struct, frozen=True):
+    start: str | None = None
+    include: str | None = None
+    exclude: str | None = None
+    sources: dict[str, Any] | str = {}
+    labels: dict[str, Any] | str = {}
+    tokens: Positive | None = None
+    cost: str = "tokens"
+
+
+class EmbeddingsConfig(Struct, frozen=True):
+    path: str | None = None
 
 
 class GraphConfig(Struct, frozen=True):
@@ -125,13 +129,15 @@ class SelectConfig(Struct, frozen=True):
     pool: PoolConfig
     embedder: EmbedderConfig
     phi: PhiConfig
-    sampler: SamplerConfig
-    n: Positive | tuple[Positive, ...]
+    sampler: Any  # the SamplerOptions of the sampler that it names
+    n: Positive | tuple[Positive, ...] | None
     out: str
     seed: int = 42
     overwrite: bool = False
     score: ScoreConfig = ScoreConfig()
     graph: GraphConfig = GraphConfig()
+    embeddings: EmbeddingsConfig = EmbeddingsConfig()
+    limits: LimitsConfig = LimitsConfig()
     export: ExportConfig = ExportConfig()
     engine: EngineConfig = EngineConfig()
     mesh: MeshConfig = MeshConfig()
@@ -139,26 +145,28 @@ class SelectConfig(Struct, frozen=True):
 
     @property
     def budgets(self) -> tuple[int, ...]:
-        """The budgets, ascending."""
-        return tuple(sorted({self.n} if isinstance(self.n, int) else set(self.n)))
+        """The budgets in rows, ascending; none where tokens alone are the budget."""
+        return () if self.n is None else tuple(sorted({self.n} if isinstance(self.n, int) else set(self.n)))
 
     def decides(self) -> dict:
         """What the selected rows depend on: all but where they go, how fast, and on which devices."""
         plain = msgspec.to_builtins(self)
-        for key in ("out", "overwrite", "mesh", "engine", "cache"):
+        for key in ("out", "overwrite", "mesh", "engine", "cache", "limits"):
             plain.pop(key)
-        # Contents count, not where they lie: files, labels and graph are in the run's key by their hashes.
+        # Contents count, not where they lie: files, labels, limits and graph are in the run's key by their hashes.
         for part, key in (
             ("pool", "path"),
             ("pool", "valid_tags"),
             ("pool", "n"),
             ("pool", "note"),
             ("graph", "path"),
+            ("embeddings", "path"),
             ("embedder", "path"),
             ("embedder", "instruction"),  # labels go in as they are
             ("embedder", "prompt"),
         ):
             plain[part].pop(key)
+        plain["sampler"].pop("workers", None)
         return plain
 
 
@@ -204,156 +212,17 @@ class GenerateConfig(Struct, frozen=True):
     cache: str | None = None
 
 
-COMMANDS: dict[str, type[Struct]] = {"select": SelectConfig, "embed": EmbedConfig, "generate": GenerateConfig}
-Config = TypeVar("Config", bound=Struct)
+class ReportConfig(Struct, frozen=True):
+    """``mig-jax report``."""
+
+    runs: tuple[str, ...] = ()
+    out: str | None = None
+    overwrite: bool = False
 
 
-def select_config(raw: DictConfig | dict) -> SelectConfig:
-    """Check a composed configuration.
-
-    Raises:
-      UserError: names the key, its value and what is allowed.
-    """
-    config = _checked(raw, SelectConfig, "select")
-    if not config.budgets:
-        raise UserError(f"n=[]: {_BUDGETS}")
-    return config
-
-
-def embed_config(raw: DictConfig | dict) -> EmbedConfig:
-    """The same for ``mig-jax embed``."""
-    return _checked(raw, EmbedConfig, "embed")
-
-
-def generate_config(raw: DictConfig | dict) -> GenerateConfig:
-    """The same for ``mig-jax generate``."""
-    return _checked(raw, GenerateConfig, "generate")
-
-
-def _checked(raw: DictConfig | dict, kind: type[Config], command: str) -> Config:
-    plain = raw
-    if isinstance(raw, DictConfig):
-        try:
-            missing = sorted(OmegaConf.missing_keys(raw))
-            if missing:
-                raise UserError(f"{missing[0]}: must be given, as {missing[0]}=...")
-            plain = OmegaConf.to_container(raw, resolve=True)
-        except OmegaConfBaseException as error:
-            raise UserError(composition_error(error, command)) from None
-    try:
-        return msgspec.convert(plain, kind)
-    except msgspec.ValidationError as error:
-        raise UserError(_told(str(error), plain, command)) from None
-
-
-def closest(name: str, allowed: list[str]) -> str:
-    """What to add to a message where one of ``allowed`` is close: "; did you mean X?"; else nothing."""
-    near = difflib.get_close_matches(name, allowed, 1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def _told(message: str, plain: Any, command: str) -> str:
-    """msgspec says "Expected `int`, got `str` - at `$.engine.c1`": turn it into key=value: what is allowed."""
-    reason, _, path = message.partition(" - at `$")
-    key = path.rstrip("`").lstrip(".")
-    named = re.search(r"(unknown|missing required) field `([^`]+)`", reason)
-    if named:
-        name = ".".join(filter(None, (key, named.group(2))))
-        return _no_such_key(name, command) if named.group(1) == "unknown" else f"{name}: must be given"
-    if key == "n" or key.startswith("n["):
-        return f"n={_shown(plain.get('n'))}: {_BUDGETS}"
-    value: Any = plain
-    kind: Any = COMMANDS[command]
-    for part in key.split("."):
-        part = part.partition("[")[0]
-        fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)} if _is_struct(kind) else {}
-        if part not in fields or not isinstance(value, dict):
-            break
-        value, kind = value.get(part), fields[part]
-    options = [str(option) for option in _options(kind)]
-    hint = closest(value, options) if isinstance(value, str) else ""
-    return f"{key.partition('[')[0]}={_shown(value)}: must be {_allowed(kind)}{hint}"
-
-
-def _is_struct(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Struct)
-
-
-def _options(kind: Any) -> tuple[Any, ...]:
-    """The values that a Literal, alone or in a union, allows."""
-    if get_origin(kind) is Literal:
-        return get_args(kind)
-    return tuple(value for part in _parts(kind) for value in _options(part))
-
-
-def _parts(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) in (Union, UnionType) else ()
-
-
-def _allowed(kind: Any) -> str:
-    """A type in words."""
-    if get_origin(kind) is Literal:
-        values = [str(value) for value in get_args(kind)]
-        return f"one of {', '.join(values)}" if len(values) > 1 else values[0]
-    if get_origin(kind) is Annotated:
-        base, meta = get_args(kind)
-        return f"{_allowed(base)} >= {meta.ge:g}"
-    if _parts(kind):
-        return " or ".join(map(_allowed, _parts(kind)))
-    if get_origin(kind) is tuple:
-        return "a list"
-    if get_origin(kind) is dict:
-        return "a mapping, as {tags: meta.tags}"
-    if _is_struct(kind):
-        return f"a group of keys ({', '.join(field.encode_name for field in msgspec.structs.fields(kind))})"
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(kind, "null")
-
-
-def _shown(value: Any) -> str:
-    """A value as one would type it."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def composition_error(error: Exception, command: str = "select") -> str:
-    """Hydra's or OmegaConf's error in one sentence."""
-    command = command if command in COMMANDS else "select"  # plan has its keys
-    text = f"{error}".strip()
-    cause = f"{error.__cause__}".strip() if error.__cause__ is not None else ""
-    if isinstance(error, OverrideParseException):
-        return f"{error.override}: not key=value as Hydra reads it; quote what has special characters: key='\"a, b\"'"
-    option = re.search(
-        r"Could not find '([^']+)/([^']+)'\s+Available options in '[^']+':\s*(.*?)\s*Config search path", text, re.S
-    )
-    if option:
-        group, given, options = option.groups()
-        allowed = sorted(options.split())
-        return f"{group}={given}: must be one of {', '.join(allowed)}{closest(given, allowed)}"
-    key = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", f"{text}\n{cause}")
-    if key:
-        return _no_such_key(key.group(1) or key.group(2), command)
-    lines = [line.strip() for line in (text or cause).splitlines() if line.strip()]
-    if isinstance(error, OmegaConfBaseException) and error.full_key:
-        return f"{error.full_key}: {lines[0]}"
-    return " ".join(lines)
-
-
-def _no_such_key(name: str, command: str) -> str:
-    """The key is unknown, or belongs to another choice of its group (phi.c: to phi=log)."""
-    group, _, rest = name.partition(".")
-    folder = importlib.resources.files("mig_jax.conf") / group
-    if rest and folder.is_dir():
-        files = sorted((path.name, path) for path in folder.iterdir() if path.name.endswith(".yaml"))
-        having = [stem[:-5] for stem, path in files if rest in OmegaConf.create(path.read_text(encoding="utf-8"))]
-        if having:
-            return f"{name}: not a key of the {group} chosen; {' and '.join(f'{group}={one}' for one in having)} has it"
-    known = [key for key in _known_keys(COMMANDS[command]) if key != name]
-    return f"{name}: no such key{closest(name, known)} (mig-jax {command} --help lists them all)"
-
-
-def _known_keys(struct: type[Struct], prefix: str = "") -> list[str]:
-    keys = []
-    for field in msgspec.structs.fields(struct):
-        keys.append(prefix + field.encode_name)
-        if isinstance(field.type, type) and issubclass(field.type, Struct):
-            keys += _known_keys(field.type, f"{prefix}{field.encode_name}.")
-    return keys
+COMMANDS: dict[str, type[Struct]] = {
+    "select": SelectConfig,
+    "embed": EmbedConfig,
+    "generate": GenerateConfig,
+    "report": ReportConfig,
+}

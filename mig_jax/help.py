@@ -47,6 +47,19 @@ written with their prompts, log-probabilities and why they ended to out=FILE.jso
   mig-jax generate "Once upon a time" model=checkpoint model.path=model.gguf generate.chat=false
 
 """
+REPORT_HEAD = """\
+mig-jax report RUN [RUN ...] [key=value ...]
+
+Finished runs told again. RUN is the folder of a run, its manifest.json, or a folder that holds runs, as a sweep's: then
+all inside. Several runs are compared on one page and in comparison.csv beside it: what each reached, where its rows
+come from, what they are like, which rows two of them share, and what it took. Of one run: its summary, or with out= its
+page again.
+
+  mig-jax select -m n=1000 sampler=mig,random,deita,pool out=runs/all
+  mig-jax report runs/all
+  mig-jax report runs/first runs/second out=both.html
+
+"""
 GROUPS = ("pool", "embedder", "phi", "sampler", "experiment")
 SHARED = "base"
 
@@ -74,6 +87,12 @@ def _help(head: str, name: str, groups: tuple[str, ...]) -> str:
         how = f"+{group}=NAME with -m" if group == "experiment" else f"{group}=NAME"
         parts.append(f"{group} ({how})\n" + "".join(_option(file) for file in _files(conf / group)))
     return "\n".join(parts)
+
+
+def report_help() -> str:
+    """The keys of mig-jax report."""
+    text = (importlib.resources.files("mig_jax.conf") / "report.yaml").read_text(encoding="utf-8")
+    return REPORT_HEAD + _keys(text.partition("\nhydra:")[0] + "\n")
 
 
 def plan_help() -> str:

@@ -11,9 +11,19 @@ import jax
 import msgspec
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float64
 
-from mig_jax.config import EmbedderConfig, GraphConfig, MeshConfig, ModelConfig, PoolConfig, ScoreConfig
-from mig_jax.encode import Encoded, encode, read_valid_tags
+from mig_jax.config import (
+    EmbedderConfig,
+    GraphConfig,
+    MeshConfig,
+    ModelConfig,
+    PoolConfig,
+    SamplerOptions,
+    ScoreConfig,
+    SelectConfig,
+)
+from mig_jax.encode import Encoded, encode, read_valid_tags, scores
 from mig_jax.engine import pool_mesh
 from mig_jax.errors import UserError
 from mig_jax.graph import LabelGraph, label_graph
@@ -29,10 +39,9 @@ _FOLDER_KEYS = ("pooling", "max_length", "append_eos")  # null: as the checkpoin
 GRAPH_FIELDS = ("diagonal", "source", "target", "weight", "threshold", "automatic")
 
 
-def pool_of(config: PoolConfig, score: ScoreConfig, cache: Path | None, progress: Progress = silent) -> Pool:
-    """Read the pool; the path "bundled" is the one that comes with mig_jax."""
+def pool_of(config: PoolConfig, columns: Sequence[str], cache: Path | None, progress: Progress = silent) -> Pool:
+    """Read the pool; the path "bundled" is the one that comes with mig_jax. ``columns``: further numbers to read."""
     paths = [str(bundled_pool()) if path == BUNDLED else path for path in config.paths]
-    columns = () if score.source in ("deita", "ifd") else (score.source,)
     with one_at_a_time(cache, f"pool {paths}"):
         return load_pool(
             paths,
@@ -50,8 +59,41 @@ def bundled_pool() -> Path:
     return Path(str(importlib.resources.files("mig_jax.data") / "pool.jsonl"))
 
 
-def encoded_of(pool: Pool, config: PoolConfig, score: ScoreConfig) -> Encoded:
-    """The usable rows, under the configured vocabulary and score."""
+def columns_of(config: SelectConfig) -> tuple[str, ...]:
+    """The paths of the numbers that a selection reads besides the usual ones."""
+    limits = config.limits
+    asked = [config.score.source, getattr(config.sampler, "score", None)]
+    asked += [limits.cost] if limits.tokens is not None and limits.cost not in ("tokens", "chars") else []
+    return tuple(dict.fromkeys(name for name in asked if name is not None and name not in ("deita", "ifd")))
+
+
+def ranking_of(
+    options: SamplerOptions, score: str, turns: str, pool: Pool, encoded: Encoded
+) -> Float64[np.ndarray, " M"] | None:
+    """What the sampler ranks by: the score that its options name, or else the pool's; NaN where a point has none.
+
+    Args:
+      score, turns: the pool's (``score.from``, ``score.turns``).
+
+    Raises:
+      UserError: no point has one.
+    """
+    if not hasattr(options, "score"):
+        return None
+    asked, own = getattr(options, "score", None), getattr(options, "turns", turns)
+    if asked is None and own == turns:
+        return encoded.score
+    value, missing, wrong = (found[encoded.row] for found in scores(pool, asked or score, own))
+    if (missing | wrong).all():
+        raise UserError(
+            f"sampler={options.name}: none of the {len(encoded)} usable rows has the score that it ranks by,"
+            f" sampler.score={asked or score}; it may be deita, ifd or the path of a numeric column"
+        )
+    return np.where(missing | wrong, np.nan, value)
+
+
+def encoded_of(pool: Pool, config: PoolConfig, score: ScoreConfig, bare: bool = False) -> Encoded:
+    """The usable rows, under the configured vocabulary and score; ``bare``: of a pool without tags or scores too."""
     return encode(
         pool,
         valid_tags=None if config.valid_tags is None else read_valid_tags(config.valid_tags),
@@ -59,6 +101,7 @@ def encoded_of(pool: Pool, config: PoolConfig, score: ScoreConfig) -> Encoded:
         turns=score.turns,
         normalize=score.normalize,
         on_error=config.on_error,
+        bare=bare,
     )
 
 
@@ -94,16 +137,13 @@ def _folder_of(config: EmbedderConfig) -> dict[str, Any]:
     return folder_says(find_place(EmbedderSpec(**where | _own(config)))[0])
 
 
-def _own(config: EmbedderConfig) -> dict[str, Any]:
+def _own(config: EmbedderConfig | ModelConfig) -> dict[str, Any]:
     return {} if config.path is None else {"path": Path(config.path), "sha256": None}
 
 
 def model_spec_of(config: ModelConfig) -> ModelSpec:
     """The language model as mig_jax.models knows it; a checkpoint of one's own as above."""
-    own = config.path is not None
-    return ModelSpec(
-        **msgspec.structs.asdict(config) | ({"path": Path(str(config.path)), "sha256": None} if own else {})
-    )
+    return ModelSpec(**msgspec.structs.asdict(config) | _own(config))
 
 
 def graph_of(
@@ -115,6 +155,9 @@ def graph_of(
     mesh: MeshConfig = MeshConfig(),  # noqa: B008  (frozen)
 ) -> LabelGraph:
     """The label graph: a stored one, or cosines of the labels' embeddings."""
+    if not labels:
+        weights, ends = np.zeros(0, np.float32), np.zeros(0, np.int32)
+        return LabelGraph((), weights, ends, ends, weights, 1.0)
     if graph.path is not None:
         return LabelGraph.load(graph.path).restrict(tuple(labels))
     if graph.threshold != "auto":

@@ -3,12 +3,13 @@
 import re
 from pathlib import Path
 
-from mig_jax.config import closest
+from mig_jax.config_check import closest
 from mig_jax.errors import UserError
 
 KEY = re.compile(r"^[+~]*[A-Za-z_][\w./@]*(=|$)")
 PATHS = (
     "pool.path", "pool.valid_tags", "out", "graph.path", "embedder.path", "model.path", "prompts", "cache", "plan.out",
+    "embeddings.path", "limits.start", "limits.include", "limits.exclude",
 )  # fmt: skip
 TEXTS = (*PATHS, "embedder.prompt", "embedder.instruction", "prompt", "generate.system")  # what holds any characters
 OF_GENERATE = ("model", "prompt", "prompts", "out", "overwrite", "seed", "generate", "mesh", "cache", "hydra")
@@ -16,7 +17,7 @@ SPECIAL = set("=(){}[]~&:;, '\"\\%!?*#$")
 NO_TEXT = re.compile(
     r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf|nan|true|false", re.I
 )  # Hydra would not read a name
-FIELDS = "pool.fields"  # an open mapping: its keys are the user's to add
+OPEN = ("pool.fields", "limits.sources", "limits.labels")  # mappings whose keys are the user's to add
 # Hydra's own flags, and those that take the next argument.
 FLAGS = [
     "-h",
@@ -52,15 +53,16 @@ INFOS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 def prepare(arguments: list[str], command: str = "select") -> list[str]:
     """Hydra's arguments from the command's.
 
-    The first argument that is no override is the pool; of ``generate``, the prompt or the file of prompts. Values of
-    the keys that hold paths or texts are quoted where Hydra's grammar would choke on them; lists, sweeps and what is
-    quoted already stay as they are.
+    The first argument that is no override is the pool; of ``generate``, the prompt or the file of prompts; of
+    ``report`` all such arguments are runs. Values of the keys that hold paths or texts are quoted where Hydra's grammar
+    would choke on them; lists, sweeps and what is quoted already stay as they are.
 
     Raises:
       UserError: a flag that is not known; a second argument that is no override.
     """
     sweeping = "-m" in arguments or "--multirun" in arguments
     out, flags, pool, before = [], [], None, ""
+    runs: list[str] = []
     for argument in arguments:
         if before in WITH_VALUE or (before in ("--info", "-i") and argument in INFOS):
             flags.append(argument)
@@ -68,6 +70,10 @@ def prepare(arguments: list[str], command: str = "select") -> list[str]:
             _check_flag(argument, command)
             flags.append(argument)
         elif _is_text(argument, command) or not is_override(argument):
+            if command == "report":
+                runs.append(quoted(argument))
+                before = argument
+                continue
             key = _first_key(argument, command)
             if pool is not None:
                 what, several = "pool", "several files: pool.path=[a,b]"
@@ -80,10 +86,14 @@ def prepare(arguments: list[str], command: str = "select") -> list[str]:
             key, equals, value = argument.partition("=")
             if equals and key in TEXTS and _needs_quotes(value, sweeping):
                 value = quoted(value)
-            if equals and (key == FIELDS or key.startswith(f"{FIELDS}.")):
+            if equals and any(key == mapping or key.startswith(f"{mapping}.") for mapping in OPEN):
                 key = f"++{key}"
             out.append(f"{key}{equals}{value}")
         before = argument
+    if runs and any(argument.startswith("runs=") for argument in out):
+        raise UserError(f"runs= and {runs[0]}: name the runs in one way, as arguments or as runs=[a,b]")
+    if runs:
+        out.append(f"runs=[{','.join(runs)}]")
     if sweeping and not any(argument.startswith("hydra.sweep.subdir=") for argument in out):
         name = _sweep_name(out)
         if name:
@@ -131,7 +141,10 @@ def _check_flag(argument: str, command: str) -> None:
     name = argument.partition("=")[0]
     if name not in FLAGS and name not in WITH_VALUE:
         hint = closest(name, [flag for flag in FLAGS + WITH_VALUE if flag.startswith("--")])
-        named = f"a prompt is prompt='{argument}'" if command == "generate" else f"a pool of that name is ./{argument}"
+        what = "run" if command == "report" else "pool"
+        named = (
+            f"a prompt is prompt='{argument}'" if command == "generate" else f"a {what} of that name is ./{argument}"
+        )
         raise UserError(f"{argument}: no such flag{hint}; settings are key=value, and {named}")
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from jax.sharding import Mesh
 
 from mig_jax import __version__
 from mig_jax.config import PhiConfig, SelectConfig
@@ -19,15 +19,19 @@ from mig_jax.export import Claim, claim, claim_file, write_run
 from mig_jax.export.out_folder import checked_out
 from mig_jax.gain import Phi, make_phi
 from mig_jax.graph import LabelGraph
-from mig_jax.inputs import encoded_of, graph_of, mesh_of, pool_of
+from mig_jax.inputs import columns_of, encoded_of, graph_of, mesh_of, pool_of, ranking_of
+from mig_jax.limits import check_refused, limits_of
 from mig_jax.pool import REASONS, Pool
 from mig_jax.report import page
+from mig_jax.row_embeddings import row_embeddings, vectors_of
 from mig_jax.run_facts import facts_of, remarks
 from mig_jax.runtime import processes
+from mig_jax.runtime.memory import PeakMemory
 from mig_jax.runtime.progress import Progress, silent
 from mig_jax.runtime.stopwatch import Stopwatch
-from mig_jax.samplers import Task, find_sampler
-from mig_jax.solve import check_budgets, solve
+from mig_jax.samplers import Limits, Sampler, Task, find_sampler
+from mig_jax.samplers.task import rows_of
+from mig_jax.solve import budgets_of, solve
 
 
 def run_select(
@@ -49,11 +53,17 @@ def run_select(
     Raises:
       UserError: a mistake in the input; nothing has been written then.
     """
-    watch = Stopwatch()
+    watch, peak = Stopwatch(), PeakMemory()
     out = Path(sample_file or config.out)
     sampler = find_sampler(config.sampler.name)
-    pool, encoded, graph, task = processes.together(lambda: _prepare(config, sample_file, watch, progress))
-    key = _run_key(config, pool, graph)
+    inputs = processes.together(lambda: _prepare(config, sampler, sample_file, watch, progress))
+    pool, encoded, graph, task = inputs.pool, inputs.encoded, inputs.graph, inputs.task
+    stored = None
+    if "vectors" in sampler.needs:
+        with watch.stage("row embeddings"):
+            stored = row_embeddings(config, pool, progress, tell)
+            task = replace(task, vectors=processes.together(lambda: vectors_of(stored.array, pool, encoded, progress)))
+    key = _run_key(config, pool, graph, task.limit, None if stored is None else stored.sha256)
     made = [folder for folder in out.absolute().parents if not folder.exists()]
     claimed = processes.together(lambda: _claim(out, key, config.overwrite, sample_file is not None))
     try:
@@ -63,7 +73,7 @@ def run_select(
             tell(f"{sample_file or config.out} holds this very run already; overwrite=true would do it again")
             return claimed.out
         hint = [config.pool.note] if config.pool.note and config.pool.valid_tags is None else []
-        notes = [*hint, *graph.warnings(), *(claimed.notes if claimed else ())]
+        notes = [*hint, *_bare(encoded), *graph.warnings(), *(claimed.notes if claimed else ())]
         rejected = _rejected(pool, encoded)
         if rejected:
             rows = "1 faulty row was" if len(rejected) == 1 else f"{len(rejected):,} faulty rows were"
@@ -76,12 +86,14 @@ def run_select(
             tell(f"resuming after {len(snapshot.rows):,} picks")
         task = replace(task, resume=snapshot, on_snapshot=checkpoint)
         with watch.compiling():
-            solved = solve(sampler, task, config.budgets, config.export.runners_up, watch.stage)
+            solved = solve(sampler, task, inputs.budgets, config.export.runners_up, watch.stage)
+        for note in solved.order.notes:
+            tell(note)
 
         def write() -> None:
             if claimed is None:
                 return
-            more = remarks(solved, config.sampler.name, config.budgets[-1], config.sampler.compat, config.phi.kind)
+            more = remarks(solved, task, config.sampler.name, inputs.budgets[-1], config.phi.kind)
             facts = facts_of(
                 key,
                 command,
@@ -92,8 +104,9 @@ def run_select(
                 graph,
                 sampler,
                 solved,
-                config.budgets,
+                inputs.budgets,
                 timings=watch.seconds,
+                memory=peak.facts,
                 export_layout=config.export.layout,
                 sample_file=claimed.sample,
                 sample_target=claimed.sample_target,
@@ -116,20 +129,55 @@ def run_select(
                     folder.rmdir()
 
 
-def _prepare(config: SelectConfig, sample_file: str | None, watch: Stopwatch, progress: Progress):
+class _Inputs(NamedTuple):
+    """What a selection starts from."""
+
+    pool: Pool
+    encoded: Encoded
+    graph: LabelGraph
+    task: Task
+    budgets: tuple[int, ...]
+
+
+def _prepare(
+    config: SelectConfig, sampler: Sampler, sample_file: str | None, watch: Stopwatch, progress: Progress
+) -> _Inputs:
     """The inputs of a selection, and the task; every mistake in them is met here."""
     if processes.is_main():  # before reading gigabytes
         checked_out(f"{sample_file}.run" if sample_file else config.out, "--out FILE.run" if sample_file else "out")
     mesh, phi = mesh_of(config.mesh), _phi(config.phi)
     cache = Path(config.cache).expanduser() if config.cache else None
     with watch.stage("read pool"):
-        pool = pool_of(config.pool, config.score, cache, progress)
+        pool = pool_of(config.pool, columns_of(config), cache, progress)
     with watch.stage("encode"):
-        encoded = encoded_of(pool, config.pool, config.score)
-    check_budgets(config.budgets, encoded, len(pool))
+        encoded = encoded_of(pool, config.pool, config.score, bare="labels" not in sampler.needs)
+    budgets = budgets_of(sampler, config.budgets, encoded, len(pool))
+    limits = limits_of(config.limits, pool, encoded, budgets if config.budgets and not sampler.whole else ())
+    check_refused(sampler, config.sampler.name, limits)
+    ranking = ranking_of(config.sampler, config.score.source, config.score.turns, pool, encoded)
     with watch.stage("label graph"):
         graph = graph_of(encoded.labels, config.graph, config.embedder, cache, progress, config.mesh)
-    return pool, encoded, graph, _task(config, pool, encoded, graph, phi, mesh, progress)
+    task = Task(
+        encoded,
+        graph.propagation(config.graph.propagation),
+        phi,
+        config.sampler,
+        ranking=ranking,
+        rows=rows_of(pool, encoded) if "rows" in sampler.needs else None,
+        limits=limits,
+        seed=config.seed,
+        mesh=mesh,
+        c1=config.engine.c1,
+        segment=config.engine.segment,
+        inner=config.engine.inner,
+        progress=progress,
+    )
+    return _Inputs(pool, encoded, graph, task, budgets)
+
+
+def _bare(encoded: Encoded) -> list[str]:
+    """That a pool has no labels, where it has none."""
+    return [] if encoded.labels else ["the pool has no tags: labels, E(D) and what follows from it are not known"]
 
 
 def _rejected(pool: Pool, encoded: Encoded) -> dict[int, str]:
@@ -142,13 +190,15 @@ def _rejected(pool: Pool, encoded: Encoded) -> dict[int, str]:
     return dict(sorted(rows.items()))
 
 
-def _run_key(config: SelectConfig, pool: Pool, graph: LabelGraph) -> str:
+def _run_key(config: SelectConfig, pool: Pool, graph: LabelGraph, limits: Limits, vectors: str | None) -> str:
     """sha256 of what decides the files: settings, contents of the inputs, version."""
     decides = {
         "version": __version__,
         "config": config.decides(),
         "files": [source.sha256 for source in pool.sources],
         "graph": graph.digest(),  # its labels are the pool's
+        "limits": limits.digest(),
+        "embeddings": vectors,
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -162,28 +212,3 @@ def _claim(out: Path, key: str, overwrite: bool, file: bool) -> Claim | None:
 
 def _phi(config: PhiConfig) -> Phi:
     return make_phi(config.kind, exponent=config.exponent, eps=config.eps, alpha=config.alpha, c=config.c)
-
-
-def _task(
-    config: SelectConfig,
-    pool: Pool,
-    encoded: Encoded,
-    graph: LabelGraph,
-    phi: Phi,
-    mesh: Mesh,
-    progress: Progress,
-) -> Task:
-    return Task(
-        encoded,
-        graph.propagation(config.graph.propagation),
-        phi,
-        pool.ifd[encoded.row],
-        gain=config.sampler.gain,
-        compat=config.sampler.compat,
-        seed=config.seed,
-        mesh=mesh,
-        c1=config.engine.c1,
-        segment=config.engine.segment,
-        inner=config.engine.inner,
-        progress=progress,
-    )

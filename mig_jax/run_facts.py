@@ -1,6 +1,7 @@
 """What the files of a run say, gathered from a solved task; the command line and the Python API share it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,9 +11,9 @@ from mig_jax.encode import Encoded
 from mig_jax.export import RunFacts, RunnersUp
 from mig_jax.export.shares import LabelShares
 from mig_jax.graph import LabelGraph
+from mig_jax.limits import facts_of_limits
 from mig_jax.pool import Pool
 from mig_jax.samplers import Sampler, Task
-from mig_jax.samplers.order import Order
 from mig_jax.solve import Solved
 
 
@@ -36,7 +37,7 @@ def facts_of(
     if sampler.by_labels:
         # Gains in float64, by the same formula: what a person reads does not depend on the backend that picked.
         gains = c.first_order if task.gain == "first_order" else c.exact
-        order = Order(order.points, np.asarray(gains), order.reason, order.rounds)
+        order = replace(order, gains=np.asarray(gains))
         labels_earned = LabelShares(encoded.labels, c.share_ptr, c.share_label, c.share)
         runners_up = RunnersUp(near, near_gains, near_labels)
     devices = jax.devices()
@@ -63,18 +64,24 @@ def facts_of(
         },
         orders=solved.orders,
         order_objective={n: float(x.objective[-1]) for n, x in solved.order_curves.items()},
+        limits=facts_of_limits(task.limit, solved.order.points),
         **more,
     )
 
 
-def remarks(solved: Solved, sampler: str, asked: int, compat: bool, phi: str) -> list[str]:
+def remarks(solved: Solved, task: Task, sampler: str, asked: int, phi: str) -> list[str]:
     """What a selection gives reason to say."""
-    notes = []
-    if len(solved.order) < asked:
+    notes, limits = [*solved.order.notes], task.limit
+    if limits.cost is not None and limits.budget is not None:
+        spent = float(limits.cost[solved.order.points].sum())
+        notes.append(
+            f"{len(solved.order):,} rows use {spent:,.0f} of {limits.budget:,.0f} ({spent / limits.budget:.1%})"
+        )
+    elif len(solved.order) < asked and sampler != "pool":
         notes.append(f"{sampler} found only {len(solved.order)} rows for n={asked}: its own rules leave no more")
     empty = solved.order.rounds.get("picked_without_gain", 0)
     if empty:
-        how = "in file order" if compat else "by score"
+        how = "in file order" if task.options.compat else "by score"
         why = " (phi=exp underflows where a label has much mass)" if phi == "exp" else ""
         first = len(solved.order) - empty + 1
         notes.append(f"from pick {first} on no row gains anything{why}: the last {empty} were taken {how}")

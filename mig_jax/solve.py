@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from mig_jax.gain import Certificate, Curve, certify, curve
 from mig_jax.gain.certificate import exact_gains
 from mig_jax.gain.objective import first_order_gains, gains_at
 from mig_jax.samplers import Order, Sampler, Task
+from mig_jax.samplers.limits import Gate
 
 CURVE_POINTS = 48
 
@@ -39,6 +40,18 @@ class Solved:
     certificate: dict[int, Certificate]
     random_objective: dict[int, float]
     runners_up: tuple[Int64[np.ndarray, " r"], Float64[np.ndarray, " r"], Sequence[Shares]]
+
+
+def budgets_of(sampler: Sampler, asked: tuple[int, ...], encoded: Encoded, rows: int) -> tuple[int, ...]:
+    """The budgets in rows: those asked for; all usable rows where the sampler takes them all, or tokens are the budget.
+
+    Raises:
+      UserError: a budget is no number of usable rows.
+    """
+    if sampler.whole or not asked:
+        return (len(encoded),)
+    check_budgets(asked, encoded, rows)
+    return asked
 
 
 def check_budgets(budgets: tuple[int, ...], encoded: Encoded, rows: int) -> None:
@@ -68,13 +81,17 @@ def solve(
     with stage("select"):
         order = sampler.sample(task, budgets[-1])
         smaller = () if sampler.nested(task) else budgets[:-1]
-        orders = {n: sampler.sample(task, n).points for n in smaller}
+        again = replace(task, resume=None, on_snapshot=None)  # what is kept is of the largest
+        orders = {n: sampler.sample(again, n).points for n in smaller}
     with stage("judge"):
         return _judge(sampler, task, budgets, order, orders, runners_up)
 
 
 def _judge(sampler: Sampler, task: Task, budgets: tuple[int, ...], order: Order, orders, runners_up: int) -> Solved:
     encoded, p, phi = task.encoded, task.propagation, task.phi
+    if not encoded.labels:  # nothing is known of information
+        curves = {n: _no_curve(len(points)) for n, points in orders.items()}
+        return Solved(order, _no_curve(len(order)), orders, curves, {}, {}, _nobody())
     whole = curve(encoded, p, phi, order.points, task.gain if sampler.by_labels else None)
     curves = {n: curve(encoded, p, phi, points, None) for n, points in orders.items()}
     certificate = {}
@@ -82,15 +99,21 @@ def _judge(sampler: Sampler, task: Task, budgets: tuple[int, ...], order: Order,
         task.progress("certificate", len(certificate), len(budgets))
         points = orders.get(n, order.points[:n])
         objective = curves[n].objective if n in curves else whole.objective[:n]
-        certificate[n] = certify(encoded, p, phi, points, objective)
+        certificate[n] = certify(encoded, p, phi, points, objective, limits=task.limit.feasible(n))
     # Another stream than the random sampler's own, which would else be compared with itself.
     random_points = np.random.default_rng([task.seed, 1]).permutation(len(encoded))[: budgets[-1]]
     random_curve = curve(encoded, p, phi, random_points, None).objective
     ranks = {int(r) for r in np.unique(np.geomspace(1, budgets[-1], CURVE_POINTS).round())} | set(budgets)
+    ranks |= {len(order)} - {0}
     near = _runners_up(task, order.points, whole.x, runners_up) if sampler.by_labels else _nobody()
     return Solved(
         order, whole, orders, curves, certificate, {r: float(random_curve[r - 1]) for r in sorted(ranks)}, near
     )
+
+
+def _no_curve(n: int) -> Curve:
+    zeros, none = np.zeros(n), np.zeros(0)
+    return Curve(zeros, zeros, zeros, none, np.zeros(n + 1, np.int64), none.astype(np.int64), none)
 
 
 def _nobody():
@@ -99,8 +122,7 @@ def _nobody():
 
 def _runners_up(task: Task, picked: np.ndarray, x: np.ndarray, most: int):
     """The points outside with the largest gains at the end, equals in file order."""
-    left = np.ones(len(task.encoded), bool)
-    left[picked] = False
+    left = Gate(task.limit, picked).open()
     most = min(most, int(left.sum()))
     if not most:
         return _nobody()

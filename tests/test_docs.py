@@ -14,7 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import mig_jax.commands  # noqa: F401  (the resolvers)
 from mig_jax import sample
-from mig_jax.config import SelectConfig, embed_config, generate_config, select_config
+from mig_jax.config import SelectConfig
+from mig_jax.config_check import embed_config, generate_config, report_config, select_config
 from mig_jax.errors import UserError
 from mig_jax.inputs import model_spec_of, spec_of
 from mig_jax.models.checkpoint import MINILM, SMOLLM2_135M, find_checkpoint
@@ -108,13 +109,13 @@ def check_command(line: str) -> None:
     """It is accepted by what reads it; a UserError or one of Hydra's otherwise."""
     _, command, *arguments = shlex.split(line, comments=True)
     if "--help" in arguments:
-        assert command in ("select", "plan", "embed", "generate", "sample")
+        assert command in ("select", "plan", "embed", "generate", "report", "sample")
     elif command == "sample":
         composed(sample.overrides(sample.parser().parse_args(arguments)))
-    elif command in ("embed", "generate"):
+    elif command in ("embed", "generate", "report"):
         with initialize_config_module("mig_jax.conf", version_base="1.3"):
             raw = compose(command, overrides=prepare(arguments, command))
-        (embed_config if command == "embed" else generate_config)(raw)
+        {"embed": embed_config, "generate": generate_config, "report": report_config}[command](raw)
     else:
         assert command in ("select", "plan")  # plan takes the keys of select
         for job in expanded([word for word in prepare(arguments) if not word.startswith("-")]):
@@ -158,6 +159,7 @@ def test_the_documents_were_searched():
         "mig-jax select -m p.jsonl engine.c1=5,0",
         "mig-jax embed p.jsonl n=3",
         "mig-jax generate hello model=gpt5",
+        "mig-jax report runs/a colour=red",
         "mig-jax sample p.jsonl --out x --no-such-flag",
         "mig-jax select --no-such-flag",
     ],

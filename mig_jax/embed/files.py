@@ -28,7 +28,8 @@ def write_manifest(
     embedder, tokens = made.embedder, made.tokens
     if texts.names is not None:
         write_json(folder / LABELS, texts.names)
-    devices = jax.local_devices() if embedder.mesh is None else embedder.mesh.devices.reshape(-1).tolist()
+    mesh = embedder.loaded.mesh
+    devices = jax.local_devices() if mesh is None else mesh.devices.reshape(-1).tolist()
     seconds = timings.get("embed", 0.0)
     manifest = {
         "schema": SCHEMA,
@@ -56,7 +57,7 @@ def write_manifest(
         "config": config,
         "versions": versions(),
         "devices": {
-            "mesh": None if embedder.mesh is None else dict(embedder.mesh.shape),
+            "mesh": None if mesh is None else dict(mesh.shape),
             "count": len(devices),
             "kind": devices[0].device_kind,
             "platform": devices[0].platform,

@@ -24,7 +24,8 @@ from mig_jax.export.manifest import read_manifest
 from mig_jax.export.out_folder import checked_out
 from mig_jax.export.staging import join
 from mig_jax.inputs import folder_decides, models_mesh, spec_of
-from mig_jax.models.embed import Embedder, find_embedder, usual_batch_tokens
+from mig_jax.models.embed import Embedder, find_embedder
+from mig_jax.models.packing import usual_batch_tokens
 from mig_jax.runtime import processes
 from mig_jax.runtime.progress import Progress, silent
 from mig_jax.runtime.stopwatch import Stopwatch

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from jaxtyping import Bool
 
-from mig_jax.config import EmbedConfig, ScoreConfig
+from mig_jax.config import EmbedConfig
 from mig_jax.encode import read_valid_tags
 from mig_jax.errors import UserError
 from mig_jax.inputs import pool_of
@@ -60,7 +60,7 @@ def texts_of(config: EmbedConfig, cache: Path | None, progress: Progress = silen
         if config.embed.of == "labels":
             raise UserError(f"embed.of=labels: {file} holds texts; labels are the tags of a pool")
         return _lines(file) if file.suffix == ".txt" else _list(file)
-    pool = pool_of(config.pool, ScoreConfig(), cache, progress)
+    pool = pool_of(config.pool, (), cache, progress)
     return _labels(pool, config) if config.embed.of == "labels" else _rows(pool, config)
 
 

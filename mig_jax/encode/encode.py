@@ -28,6 +28,7 @@ def encode(
     turns: str = "mean",
     normalize: bool = False,
     on_error: str = "raise",
+    bare: bool = False,
 ) -> Encoded:
     """The usable rows of a pool as label ids and scores.
 
@@ -37,6 +38,8 @@ def encode(
       score: "deita": s = quality_t * complexity_t over the turns t; "ifd"; or the path of a numeric column.
       turns: "mean" over the turns (MIG) or "sum" (DEITA).
       normalize: divide each score by the row's number of tags, repeats counted (the reference's --norm).
+      bare: a pool without any tags, or without any scores, is taken as it is: no labels, scores of 1. For systems that
+        need neither; where some rows have them, the others are left out as ever.
       on_error: "skip" drops rows whose score is negative or no finite number instead of refusing the pool.
 
     Raises:
@@ -44,9 +47,13 @@ def encode(
     """
     usable = pool.status == 0
     dropped = {reason: int((pool.status == i).sum()) for i, reason in enumerate(REASONS) if i}
+    unlabelled = bare and bool((pool.tag_state[usable] == ABSENT).all())
     for state, reason in ((ABSENT, "no tags"), (BAD_VALUE, "tags are not a list of strings")):
-        usable = _drop(usable, pool.tag_state == state, reason, dropped)
-    value, missing, wrong = _scores(pool, score, turns)
+        if not unlabelled:
+            usable = _drop(usable, pool.tag_state == state, reason, dropped)
+    value, missing, wrong = scores(pool, score, turns)
+    if bare and missing[usable].all():
+        value, missing, wrong = np.ones(len(pool)), np.zeros(len(pool), bool), np.zeros(len(pool), bool)
     absent = f"no {score} score" if score in ("deita", "ifd") else f"no number at {score}"
     usable = _drop(usable, missing, absent, dropped)
     with np.errstate(invalid="ignore"):
@@ -66,7 +73,7 @@ def encode(
     if not len(row):
         raise UserError(f"no usable row among {len(pool)}: {_listed(dropped)}. {_hint(score, dropped)}")
     ptr, idx, labels, tag_count = _labels(pool, row, valid_tags)
-    if not len(idx):
+    if not len(idx) and not unlabelled:
         raise UserError(
             f"no row of the pool has a valid tag ({len(row)} usable rows, {len(pool.tag_names)} distinct tags such as"
             f" {', '.join(map(repr, pool.tag_names[:3])) or 'none'}): do pool.valid_tags and the pool belong together?"
@@ -74,7 +81,7 @@ def encode(
     value = value[row]
     if normalize:
         value = value / np.maximum(tag_count, 1)
-    return Encoded(row, ptr, idx, value, labels, dropped, faulty.astype(np.int64))
+    return Encoded(row, ptr, idx, value, labels, dropped, faulty.astype(np.int64), tag_count)
 
 
 def read_valid_tags(path: Path | str) -> frozenset[str]:
@@ -112,8 +119,8 @@ def _drop(usable: np.ndarray, rows: np.ndarray, reason: str, dropped: dict[str, 
     return usable & ~rows
 
 
-def _scores(pool: Pool, score: str, turns: str) -> tuple[Float64[np.ndarray, " R"], Bool[np.ndarray, " R"], np.ndarray]:
-    """(value, missing, wrong) of every row."""
+def scores(pool: Pool, score: str, turns: str) -> tuple[Float64[np.ndarray, " R"], Bool[np.ndarray, " R"], np.ndarray]:
+    """(value, missing, wrong) of every row; value is meaningless where one of the others is true."""
     if score == "deita":
         return _deita(pool, turns)
     if score == "ifd":

@@ -18,6 +18,7 @@ class Encoded:
       labels: the label names, sorted; ``L`` of them.
       dropped: how many pool rows are not points, by reason.
       faulty: pool rows that were left out for their score, where that was allowed; int64 ``[F]``.
+      tag_count: the tags of each point that are labels, repeats counted; int64 ``[M]``; None: as the labels.
     """
 
     row: Int64[np.ndarray, " M"]
@@ -27,6 +28,7 @@ class Encoded:
     labels: tuple[str, ...]
     dropped: dict[str, int]
     faulty: Int64[np.ndarray, " F"] = field(default_factory=lambda: np.zeros(0, np.int64))
+    tag_count: Int64[np.ndarray, " M"] | None = None
 
     def __len__(self) -> int:
         return len(self.row)

@@ -3,5 +3,20 @@
 from mig_jax.engine.blocks import BlockWriter
 from mig_jax.engine.greedy import Result, Snapshot, greedy, greedy_from_disk, pool_mesh
 from mig_jax.engine.problem import Problem, make_problem
+from mig_jax.engine.rules import Allowance, Left, Rules
+from mig_jax.engine.warm_start import warm_start
 
-__all__ = ["BlockWriter", "Problem", "Result", "Snapshot", "greedy", "greedy_from_disk", "make_problem", "pool_mesh"]
+__all__ = [
+    "Allowance",
+    "BlockWriter",
+    "Left",
+    "Problem",
+    "Result",
+    "Rules",
+    "Snapshot",
+    "greedy",
+    "greedy_from_disk",
+    "make_problem",
+    "pool_mesh",
+    "warm_start",
+]

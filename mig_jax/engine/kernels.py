@@ -48,12 +48,13 @@ class Kernel(NamedTuple):
     """``start(side)`` is the empty selection's state. ``gain(labels, phi, state, rows, r, score)`` float64.
 
     ``absorb(labels, phi, state, rows, start, stop, score)`` adds the row that owns start..stop, or nothing where
-    start = stop.
+    start = stop. ``linear``: the gain is the score times what does not depend on it.
     """
 
     start: Callable[[Side], Any]
     gain: Callable[..., Any]
     absorb: Callable[..., Any]
+    linear: bool
 
 
 def _first_order_start(side: Side) -> FirstOrder:
@@ -129,7 +130,32 @@ def _exact_absorb(labels: Labels, phi: Phi, state: Exact, rows: Rows, start, sto
     return jax.lax.fori_loop(start, stop, term, state)
 
 
+@partial(jax.jit, static_argnames=("kind", "native"))
+def absorb_all(
+    labels: Labels, phi: Phi, state: Any, rows: Rows, score: Tensor, count: Any, *, kind: str, native: bool
+) -> tuple[Any, Any]:
+    """Add the first ``count`` rows, one after the other: (state, what each gained then, float64 ``[R]``)."""
+
+    def run(labels, phi, state, rows, score, count):
+        kernel = KERNELS[kind]
+
+        def gain(state, r):
+            return kernel.gain(labels, phi, state, rows, r, at(score, r))
+
+        def row(r, carry):
+            state, gains, here = carry
+            gains = put(gains, r, here)
+            state = kernel.absorb(labels, phi, state, rows, at(rows.ptr, r), at(rows.ptr, r + 1), at(score, r))
+            return state, gains, gain(state, r + 1)
+
+        state, gains, _ = jax.lax.fori_loop(0, count, row, (state, jnp.zeros_like(score), gain(state, jnp.int32(0))))
+        return state, gains
+
+    args = (labels, phi, state, rows, score, count)
+    return as_one_function(run, *args) if native else run(*args)
+
+
 KERNELS = {
-    "first_order": Kernel(_first_order_start, _first_order_gain, _first_order_absorb),
-    "exact": Kernel(_exact_start, _exact_gain, _exact_absorb),
+    "first_order": Kernel(_first_order_start, _first_order_gain, _first_order_absorb, linear=True),
+    "exact": Kernel(_exact_start, _exact_gain, _exact_absorb, linear=False),
 }

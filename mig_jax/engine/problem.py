@@ -6,6 +6,9 @@ but for the score, so only the best of them that is left can be the next pick: t
 gains round to one number, the higher score goes first.) Groups stand in the order of their first heads. Shard s of S
 holds groups s n .. (s+1) n - 1. Within a shard groups of similar width share a bucket, padded to the bucket's power of
 two, so that one row with forty tags does not widen a million others.
+
+Where rows are ordered by their first-order gain per cost, a queue is ordered by score / cost. The exact gain per cost
+orders rows of equal labels now one way, now another: each row is a group of its own then.
 """
 
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Int32
+from jaxtyping import Float64, Int32
 
 from mig_jax.encode.encoded import Encoded
 from mig_jax.errors import UserError
@@ -42,6 +45,7 @@ class Groups(NamedTuple):
 
     ``ptr`` int64 ``[G+1]``, ``idx`` int32 ``[...]`` ascending, ``part`` float64 ``[...]`` or None. The queue of group g
     is ``row`` (int32, points) and ``score`` (float64) at ``queue[g] .. queue[g+1] - 1``; ``queue`` int32 ``[G+1]``.
+    ``cost``: float64 like ``score`` where rows are ordered by their gain per cost, else None.
     """
 
     ptr: np.ndarray
@@ -50,6 +54,12 @@ class Groups(NamedTuple):
     queue: np.ndarray
     row: np.ndarray
     score: np.ndarray
+    cost: np.ndarray | None = None
+
+    @property
+    def ratio(self) -> np.ndarray:
+        """What a queue is ordered by: the score, or score / cost."""
+        return self.score if self.cost is None else self.score / self.cost
 
     @property
     def many(self) -> int:
@@ -98,12 +108,19 @@ class Problem:
         return len(self.groups.row)
 
 
-def make_problem(encoded: Encoded, p: Propagation, phi: Phi, kind: str = "first_order", shards: int = 1) -> Problem:
-    """Lay a pool out for ``shards`` devices."""
+def make_problem(
+    encoded: Encoded,
+    p: Propagation,
+    phi: Phi,
+    kind: str = "first_order",
+    shards: int = 1,
+    cost: Float64[np.ndarray, " M"] | None = None,
+) -> Problem:
+    """Lay a pool out for ``shards`` devices; with a ``cost`` (> 0) of each row to be picked by the gain per cost."""
     count = len(encoded.labels)
     if len(encoded) >= 2**31 or len(p.idx) >= 2**31:
         raise UserError(f"{len(encoded)} rows and {len(p.idx)} edge ends: the engine counts both in 31 bits")
-    groups = make_groups(encoded.label_ptr, encoded.label_idx, encoded.score, count)
+    groups = make_groups(encoded.label_ptr, encoded.label_idx, encoded.score, count, cost, alone=kind == "exact")
     buckets, where = _buckets(groups, count, shards)
     reach = None
     if kind == "exact":
@@ -116,25 +133,37 @@ def make_problem(encoded: Encoded, p: Propagation, phi: Phi, kind: str = "first_
     return Problem(side, groups, buckets, where, reach, shards)
 
 
-def make_groups(ptr: np.ndarray, idx: np.ndarray, score: np.ndarray, num_labels: int) -> Groups:
-    """Rows (CSR of labels, any order within a row) to groups of equal label sets."""
+def make_groups(
+    ptr: np.ndarray,
+    idx: np.ndarray,
+    score: np.ndarray,
+    num_labels: int,
+    cost: np.ndarray | None = None,
+    alone: bool = False,
+) -> Groups:
+    """Rows (CSR of labels, any order within a row) to groups of equal labels; ``alone``: to one each, if they cost."""
     point = np.flatnonzero((np.diff(ptr) > 0) & (score > 0)).astype(np.int32)
-    ptr, idx = _rows(ptr, idx, point)
+    ptr, idx = rows_of(ptr, idx, point)
     idx = _sorted_within(ptr, idx, num_labels)
     score = score[point].astype(np.float64)
     count, width = len(point), np.diff(ptr)
     if not count:
         none = np.zeros(0, np.int32)
         return Groups(np.zeros(1, np.int64), none, None, np.zeros(1, np.int32), none, np.zeros(0))
-    order, new = _by_labels(ptr, idx, width, score, num_labels)
+    if cost is not None:
+        cost = cost[point]
+    if cost is not None and alone:
+        return Groups(ptr, idx, None, np.arange(count + 1, dtype=np.int32), point, score, cost)
+    order, new = _by_labels(ptr, idx, width, score if cost is None else score / cost, num_labels)
     first = np.flatnonzero(new)  # where a group starts in `order`
     by_head = np.argsort(order[first], kind="stable")
     size = np.diff(np.append(first, count))[by_head]
     queue = np.concatenate([[0], np.cumsum(size)])
     rank = order[np.repeat(first[by_head] - queue[:-1], size) + np.arange(count)]
     heads = rank[queue[:-1]]
-    group_ptr, group_idx = _rows(ptr, idx, heads)
-    return Groups(group_ptr, group_idx, None, queue.astype(np.int32), point[rank], score[rank])
+    group_ptr, group_idx = rows_of(ptr, idx, heads)
+    cost = None if cost is None else cost[rank]
+    return Groups(group_ptr, group_idx, None, queue.astype(np.int32), point[rank], score[rank], cost)
 
 
 def _by_labels(ptr, idx, width, score, num_labels):
@@ -156,7 +185,7 @@ def _truly_equal(ptr, idx, width, a, b) -> bool:
     """Whether rows a[i] and b[i] have equal labels, for all i: a digest alone would be a bet."""
     if not np.array_equal(width[a], width[b]):
         return False
-    return np.array_equal(_rows(ptr, idx, a)[1], _rows(ptr, idx, b)[1])
+    return np.array_equal(rows_of(ptr, idx, a)[1], rows_of(ptr, idx, b)[1])
 
 
 def make_labels(p: Propagation) -> Labels:
@@ -174,7 +203,7 @@ def power_of_two(value):
     return np.int64(1) << np.ceil(np.log2(np.maximum(value, 1))).astype(np.int64)
 
 
-def _rows(ptr, idx, rows):
+def rows_of(ptr: np.ndarray, idx: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """CSR rows ``rows`` of (ptr, idx)."""
     if len(rows) == len(ptr) - 1 and (rows == np.arange(len(rows))).all():
         return ptr, idx

@@ -63,19 +63,21 @@ class Resident:
         self.problem, self.mesh = problem, mesh
         self.most = problem.groups.many
         with jax.enable_x64(True):
-            self.queues = jax.device_put(Queues(problem.groups.row, problem.groups.score), home)
+            ratio = None if problem.groups.cost is None else problem.groups.ratio
+            self.queues = jax.device_put(Queues(problem.groups.row, problem.groups.score, ratio), home)
         self.head = self._heads(taken)
         self.buckets, self.where = jax.tree.map(self._put, (problem.buckets, problem.where))
         self._shape(c1)
-        score = np.pad(self._score(np.arange(self.most)), (0, len(problem.where) - self.most))
         bound = None
         if problem.reach is not None:
             x, reach = np.asarray(state.x).astype(np.float32), jax.tree.map(self._put, problem.reach)
             wide = max(bucket.labels.shape[0] for bucket in problem.reach[0])
             bound = first_bounds(problem.side.phi, x, *reach, mesh=mesh) * np.float32(1 + SLACK + 2 * wide * ULP)
-        self.heads = Heads(self._put(score), bound)
+            if problem.groups.cost is not None:  # of one row each
+                bound = bound * self._put(self._wide(1 / problem.groups.cost).astype(np.float32))
+        self.heads = Heads(self._scores(), bound)
         widest = max(bucket.labels.shape[0] for bucket in problem.buckets)
-        self.slack, self.least = slacks(widest, float(problem.groups.score.max()))
+        self.slack, self.least = slacks(widest, float(problem.groups.ratio.max()))
 
     def _heads(self, taken: np.ndarray) -> np.ndarray:
         """Where each queue stands once ``taken`` have left: always from its front."""
@@ -129,10 +131,31 @@ class Resident:
         above = np.where(gain > 0, gain * (1 + 4 * ULP), gain).astype(np.float32)
         self.news = News(np.where(looked, found.group, -1).astype(np.int32), self._score(found.group), above)
 
+    def skip(self, is_open: np.ndarray) -> None:
+        """Move every queue up to its first row that is open (bool ``[N]``, by place)."""
+        place, end = np.arange(len(is_open) + 1), self.problem.groups.queue[1:]
+        place[:-1][~is_open] = len(is_open)
+        following = np.minimum.accumulate(place[::-1])[::-1]  # the first open place from here on
+        head = np.minimum(following[self.head], end).astype(np.int32)
+        if (head > self.head).any():
+            self.head = head
+            self.heads = self.heads._replace(score=self._scores())
+            listed = self.news.group >= 0
+            score = np.where(listed, self._score(np.where(listed, self.news.group, 0)), np.float32(0))
+            self.news = self.news._replace(score=score)
+
+    def _scores(self) -> jax.Array:
+        return self._put(self._wide(self._score(np.arange(self.most))))
+
+    def _wide(self, of_groups: np.ndarray) -> np.ndarray:
+        """Padded to what the shards hold."""
+        return np.pad(of_groups, (0, len(self.problem.where) - self.most))
+
     def _score(self, group: np.ndarray) -> np.ndarray:
-        """Of the heads; 0 where the queue is empty."""
-        groups, head = self.problem.groups, self.head[group]
-        score = groups.score[np.minimum(head, self.problem.rows - 1)]
+        """Of the heads, or their score / cost; 0 where the queue is empty."""
+        head = self.head[group]
+        groups, at = self.problem.groups, np.minimum(head, self.problem.rows - 1)
+        score = groups.score[at] if groups.cost is None else groups.score[at] / groups.cost[at]
         return np.where(head < groups.queue[group + 1], score, 0.0).astype(np.float32)
 
     def _labels(self, group: np.ndarray) -> Rows:

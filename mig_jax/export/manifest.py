@@ -21,10 +21,10 @@ KEYS = (
     "run_key",  # hex sha256 of what decides the files
     "command",  # the command line, as one can run it again
     "finished",  # UTC, ISO 8601
-    "n",  # rows selected
+    "n",  # rows selected; fewer than the largest budget where a system found no more
     "budgets",  # the budgets asked for, ascending
     "gain_meaning",  # what the trace's gain is
-    "objective",  # {budget: E(D) of its selection}, E(empty) = 0
+    "objective",  # {budget: E(D) of its selection}, E(empty) = 0; None where the pool has no labels
     "random_objective",  # {rows: E(D) of a random pick of as many}
     "certificate",  # {budget: {"bound": no selection exceeds it, "ratio": objective / bound}}
     "pool",  # {"rows", "usable", "sources": [{"path", "sha256", "size_bytes", "rows", "layout", "format"}]}
@@ -32,16 +32,18 @@ KEYS = (
     "labels",  # {"total": L, "covered": labels that a selected row has}
     "graph",  # facts of the label graph
     "rounds",  # how the engine worked
+    "limits",  # what bounded the picks; since 0.2
     "config",  # the resolved configuration
     "versions",
     "devices",
     "timings",  # {stage: seconds}
+    "memory",  # {"peak_bytes": the most that this process held at once, "since": "run" or "process"}; since 0.2
     "layout",  # of the selection's rows; None where the pool mixes layouts
     "notes",  # warnings that were given
     "files",  # {name: {"bytes", "sha256"}}, all but manifest.json and report.html
     "sample_file",  # {"path", "bytes", "sha256"} of `sample --out FILE`, else None
 )
-"""The keys in the order in which they stand in the file."""
+"""The keys in the order in which they stand in the file. Readers do without those that came later."""
 
 
 def versions() -> dict[str, str]:

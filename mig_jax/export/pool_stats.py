@@ -1,15 +1,17 @@
 """pool_stats.json: what a report needs of the pool, so that it never opens the pool again. Same run, same bytes."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from mig_jax.encode.encoded import Encoded
 from mig_jax.export.jsonable import clean_text
 from mig_jax.export.pool_view import PoolView, source_name
 from mig_jax.export.shares import Shares, biggest
+
+if TYPE_CHECKING:  # its package reads pools, which a reader of finished runs does not need
+    from mig_jax.encode.encoded import Encoded
 
 POOL_STATS = "pool_stats.json"
 TOP_LABELS = 200
@@ -24,9 +26,10 @@ MOST_TURNS = 16
 
 def pool_stats(
     pool: PoolView,
-    encoded: Encoded,
+    encoded: "Encoded",
     points: Int64[np.ndarray, " n"],
     gains: Float64[np.ndarray, " n"],
+    why: Sequence[str],
     labels_earned: Sequence[Shares],
     runners_up: Int64[np.ndarray, " r"],
     runner_gains: Float64[np.ndarray, " r"],
@@ -47,13 +50,13 @@ def pool_stats(
         "score": _histogram(encoded.score, points, None),
         "chars": _histogram(pool.chars[rows], points, _log_edges(pool.chars[rows])),
         "tokens": _known_histogram(pool.tokens[rows], points),
-        "turns": _histogram(np.minimum(pool.turns[rows], MOST_TURNS), points, np.arange(0.5, MOST_TURNS + 1)),
-        "picks": _shown(pool, encoded, first, dialogs[: len(first)], gains, labels_earned),
-        "runners_up": _shown(pool, encoded, near, dialogs[len(first) :], runner_gains, runner_labels),
+        "turns": _histogram(pool.turns[rows], points, np.arange(0.5, MOST_TURNS + 1)),
+        "picks": _shown(pool, encoded, first, dialogs[: len(first)], gains, why, labels_earned),
+        "runners_up": _shown(pool, encoded, near, dialogs[len(first) :], runner_gains, (), runner_labels),
     }
 
 
-def covered_labels(encoded: Encoded, points: Int64[np.ndarray, " n"]) -> int:
+def covered_labels(encoded: "Encoded", points: Int64[np.ndarray, " n"]) -> int:
     """How many labels a selected row has."""
     return int(np.count_nonzero(_label_counts(encoded, points)))
 
@@ -73,7 +76,7 @@ def _sources(pool: PoolView, rows: np.ndarray, chosen: np.ndarray) -> dict[str, 
     }
 
 
-def _label_counts(encoded: Encoded, points: np.ndarray) -> np.ndarray:
+def _label_counts(encoded: "Encoded", points: np.ndarray) -> np.ndarray:
     """Selected rows of each label; int64 ``[L]``. Gathers the picks' labels, does not scan the pool's."""
     starts, counts = encoded.label_ptr[points], encoded.label_count[points]
     first = np.cumsum(counts) - counts
@@ -81,7 +84,7 @@ def _label_counts(encoded: Encoded, points: np.ndarray) -> np.ndarray:
     return np.bincount(encoded.label_idx[at], minlength=len(encoded.labels))
 
 
-def _labels(encoded: Encoded, points: np.ndarray) -> dict[str, Any]:
+def _labels(encoded: "Encoded", points: np.ndarray) -> dict[str, Any]:
     in_pool = np.bincount(encoded.label_idx, minlength=len(encoded.labels))
     in_selection = _label_counts(encoded, points)
     order = np.lexsort((np.arange(len(in_pool)), -in_pool))
@@ -96,25 +99,37 @@ def _labels(encoded: Encoded, points: np.ndarray) -> dict[str, Any]:
         "total": len(in_pool),
         "covered": int(np.count_nonzero(in_selection)),
         "assignments": {"pool": int(in_pool.sum()), "selected": int(in_selection.sum())},
+        "entropy": {"pool": _entropy(in_pool), "selected": _entropy(in_selection)},
         "top": entries(order[:TOP_LABELS]),
         "missed": entries(order[(in_selection[order] == 0) & (in_pool[order] > 0)][:MISSED_LABELS]),
     }
 
 
+def _entropy(counts: np.ndarray) -> float | None:
+    """H = -sum_l p_l log2 p_l of the label assignments, p_l = counts_l / sum(counts), in bits; None without any."""
+    there = counts[counts > 0].astype(np.float64)
+    if not len(there):
+        return None
+    p = there / there.sum()
+    return abs(float(-(p * np.log2(p)).sum()))  # one label alone: 0, not -0
+
+
 def _histogram(values: np.ndarray, points: np.ndarray, edges: np.ndarray | None) -> dict[str, Any] | None:
-    """Counts of all ``values`` and of those at ``points`` in the same bins, with the means; None for an empty pool."""
+    """Counts of all ``values`` and of those at ``points`` in the same bins, with means, medians and, of whole numbers,
+    sums; None for an empty pool. What lies above the last edge counts in the last bin."""
     if len(values) == 0:
         return None
     if edges is None:
         low, high = float(values.min()), float(values.max())
         edges = np.linspace(low, high, BINS + 1) if high > low else np.array([low - 0.5, low + 0.5])
-    picked = values[points]
-    return {
-        "edges": edges.tolist(),
-        "pool": np.histogram(values, edges)[0].tolist(),
-        "selected": np.histogram(picked, edges)[0].tolist(),
-        "mean": {"pool": _mean(values), "selected": _mean(picked)},
-    }
+    both = {"pool": values, "selected": values[points]}
+    found: dict[str, Any] = {"edges": edges.tolist()}
+    found |= {name: np.histogram(np.minimum(some, edges[-1]), edges)[0].tolist() for name, some in both.items()}
+    found["mean"] = {name: float(some.mean(dtype=np.float64)) if len(some) else None for name, some in both.items()}
+    found["median"] = {name: float(np.median(some)) if len(some) else None for name, some in both.items()}
+    if values.dtype.kind in "iu":
+        found["sum"] = {name: int(some.sum(dtype=np.int64)) for name, some in both.items()}
+    return found
 
 
 def _known_histogram(values: np.ndarray, points: np.ndarray) -> dict[str, Any] | None:
@@ -135,16 +150,13 @@ def _log_edges(values: np.ndarray) -> np.ndarray:
     return edges if values.min() >= 1 else np.concatenate([[0.0], edges])
 
 
-def _mean(values: np.ndarray) -> float | None:
-    return float(values.mean(dtype=np.float64)) if len(values) else None
-
-
 def _shown(
     pool: PoolView,
-    encoded: Encoded,
+    encoded: "Encoded",
     points: np.ndarray,
     dialogs: Sequence[Sequence[tuple[str, str]]],
     gains: np.ndarray,
+    why: Sequence[str],
     labels: Sequence[Shares],
 ) -> list[dict[str, Any]]:
     """The rows that a report shows, with the start of their texts."""
@@ -159,6 +171,7 @@ def _shown(
                 "id": None if found is None else clean_text(found),
                 "source": source_name(pool, row),
                 "gain": float(gains[at]),
+                "reason": clean_text(why[at]) if len(why) else None,
                 "score": float(encoded.score[points[at]]),
                 "labels": biggest(labels[at]) if len(labels) else [],
                 "turns": len(dialog),

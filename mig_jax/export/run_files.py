@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from mig_jax.encode.encoded import Encoded
 from mig_jax.export.convert import check_layout, converted_line
 from mig_jax.export.jsonable import write_json
 from mig_jax.export.llama_factory import dataset_info, describable
@@ -20,7 +19,10 @@ from mig_jax.export.pool_view import PoolView
 from mig_jax.export.rows import one_line, selection_names, write_lines, write_prefixes
 from mig_jax.export.shares import Shares
 from mig_jax.export.trace import write_runners_up, write_trace
-from mig_jax.samplers.order import Order
+
+if TYPE_CHECKING:  # their packages import JAX, which a reader of finished runs does not need
+    from mig_jax.encode.encoded import Encoded
+    from mig_jax.samplers.order import Order
 
 TRACE = "trace.parquet"
 RUNNERS_UP = "runners_up.parquet"
@@ -69,7 +71,8 @@ class RunFacts:
       certificate: budget -> {"bound", "ratio"}.
       labels_earned: per pick, (label, share of the gain); empty where the system does not rank by labels.
       runners_up: those that nearly made it.
-      graph, timings (seconds by stage), devices: facts for the manifest, plain.
+      graph, timings (seconds by stage), devices, limits (what bounded the picks): facts for the manifest, plain.
+      memory: asked for the same when all else is written (``mig_jax.runtime.memory.PeakMemory.facts``).
       export_layout: mig, sharegpt, openai or alpaca; None writes rows as they came.
       sample_file: write the selection here (one budget) and none into the folder; ``Claim.sample``.
       sample_target: where that will stand; ``Claim.sample_target``.
@@ -85,8 +88,8 @@ class RunFacts:
     config: Mapping[str, Any]
     name: str
     pool: PoolView
-    encoded: Encoded
-    selection: Order
+    encoded: "Encoded"
+    selection: "Order"
     budgets: tuple[int, ...]
     objective: Float64[np.ndarray, " n"]
     random_objective: Mapping[int, float] = field(default_factory=dict)
@@ -96,6 +99,8 @@ class RunFacts:
     graph: Mapping[str, Any] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     devices: Mapping[str, Any] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    memory: Callable[[], Mapping[str, Any]] = dict
     export_layout: str | None = None
     sample_file: Path | None = None
     sample_target: Path | None = None
@@ -110,7 +115,11 @@ class RunFacts:
         check_layout(self.export_layout)
         if not self.budgets or list(self.budgets) != sorted(set(self.budgets)):
             raise ValueError(f"budgets={self.budgets}: ascending and without repeats")
-        for name, length in (("objective", len(self.objective)), ("labels_earned", len(self.labels_earned) or n)):
+        for name, length in (
+            ("objective", len(self.objective)),
+            ("labels_earned", len(self.labels_earned) or n),
+            ("selection.why", len(self.selection.why) or n),
+        ):
             if length != n:
                 raise ValueError(f"{name} has {length} entries for {n} picks")
         if self.sample_file is not None and len(self.budgets) != 1:
@@ -120,8 +129,15 @@ class RunFacts:
         """The picks of a budget."""
         return self.orders.get(budget, self.selection.points[:budget])
 
-    def reached(self, budget: int) -> float:
-        """E(D) of a budget's selection."""
+    @property
+    def judged(self) -> bool:
+        """Whether E(D) says anything: a pool without labels has no information to add."""
+        return len(self.encoded.labels) > 0
+
+    def reached(self, budget: int) -> float | None:
+        """E(D) of a budget's selection; None where it is not known."""
+        if not self.judged:
+            return None
         if budget in self.orders:
             return self.order_objective.get(budget, float("nan"))
         n = min(budget, len(self.selection))
@@ -155,14 +171,23 @@ def write_run(folder: Path, facts: RunFacts, page: Callable[[Path], str]) -> dic
         facts.pool,
         rows,
         facts.selection.gains,
-        facts.objective,
+        facts.objective if facts.judged else None,
+        facts.selection.why or (facts.selection.reason,),
         encoded.score[points],
         facts.labels_earned,
     )
     near_rows = encoded.row[near.points]
     write_runners_up(folder / RUNNERS_UP, facts.pool, near_rows, near.gains, encoded.score[near.points], near.labels)
     stats = pool_stats(
-        facts.pool, encoded, points, facts.selection.gains, facts.labels_earned, near.points, near.gains, near.labels
+        facts.pool,
+        encoded,
+        points,
+        facts.selection.gains,
+        facts.selection.why,
+        facts.labels_earned,
+        near.points,
+        near.gains,
+        near.labels,
     )
     write_json(folder / POOL_STATS, stats)
     notes = list(facts.notes)
@@ -185,17 +210,19 @@ def write_run(folder: Path, facts: RunFacts, page: Callable[[Path], str]) -> dic
             "budgets": facts.budgets,
             "gain_meaning": facts.selection.reason,
             "objective": {n: facts.reached(n) for n in facts.budgets},
-            "random_objective": dict(sorted(facts.random_objective.items())),
-            "certificate": dict(sorted(facts.certificate.items())),
+            "random_objective": dict(sorted(facts.random_objective.items())) if facts.judged else {},
+            "certificate": dict(sorted(facts.certificate.items())) if facts.judged else {},
             "pool": {"rows": len(facts.pool), "usable": len(encoded), "sources": _sources(facts.pool)},
             "dropped": dict(sorted(encoded.dropped.items())),
             "labels": {"total": len(encoded.labels), "covered": covered_labels(encoded, points)},
             "graph": facts.graph,
             "rounds": facts.selection.rounds,
+            "limits": facts.limits,
             "config": facts.config,
             "versions": versions(),
             "devices": facts.devices,
             "timings": timings,
+            "memory": facts.memory(),
             "layout": layout,
             "notes": notes,
             "files": {path.name: file_facts(path) for path in sorted(folder.iterdir())},

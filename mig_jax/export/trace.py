@@ -8,7 +8,8 @@ trace.parquet, one row a pick, in pick order:
 | row | int64 | row of the pool, from 0 over all its files |
 | id | string | the row's own id, null without one |
 | gain | double | what the sampler ranked by when it took the row (manifest: gain_meaning) |
-| objective | double | E(D) of this and all earlier picks |
+| objective | double | E(D) of this and all earlier picks, null where the pool has no labels |
+| reason | string | why it was taken, as the sampler says it; each phrase is stored once (dictionary) |
 | score | double | the score s_d of the row |
 | tokens | int64 | tokens of the row, null where they were not counted |
 | source | string | the row's source, null without one |
@@ -39,6 +40,7 @@ TRACE = pa.schema(
         pa.field("id", pa.string()),
         pa.field("gain", pa.float64()),
         pa.field("objective", pa.float64()),
+        pa.field("reason", pa.dictionary(pa.int32(), pa.string())),
         pa.field("score", pa.float64()),
         pa.field("tokens", pa.int64()),
         pa.field("source", pa.string()),
@@ -53,12 +55,22 @@ def write_trace(
     pool: PoolView,
     rows: Int64[np.ndarray, " n"],
     gains: Float64[np.ndarray, " n"],
-    objective: Float64[np.ndarray, " n"],
+    objective: Float64[np.ndarray, " n"] | None,
+    reasons: Sequence[str],
     scores: Float64[np.ndarray, " n"],
     labels_earned: Sequence[Shares],
 ) -> None:
-    """Write trace.parquet; ``labels_earned`` may be empty where a sampler earns nothing by labels."""
+    """Write trace.parquet.
+
+    Args:
+      objective: None: it is not known.
+      reasons: of each pick, or one for all.
+      labels_earned: may be empty where a sampler earns nothing by labels.
+    """
     labels = _labels(labels_earned, len(rows))
+    reasons = _phrases(reasons, len(rows))
+    known = None if objective is not None else np.zeros(len(rows), bool)
+    objective = np.zeros(len(rows)) if objective is None else objective
     with _writer(path, TRACE) as writer:
         for start in range(0, len(rows), ROW_GROUP):
             part = slice(start, start + ROW_GROUP)
@@ -70,7 +82,8 @@ def write_trace(
                 _numbers(chosen),
                 _strings(_ids(pool, chosen)),
                 _numbers(gains[part]),
-                _numbers(objective[part]),
+                _numbers(objective[part], None if known is None else known[part]),
+                reasons[part],
                 _numbers(scores[part]),
                 _numbers(tokens, tokens >= 0),
                 _strings([names[at] for at in pool.source_idx[chosen].tolist()]),
@@ -123,6 +136,16 @@ def _strings(values: Sequence[str | None]) -> pa.StringArray:
     ends = np.cumsum([0, *map(len, texts)], dtype=np.int64).astype(np.int32)
     valid = np.array([value is not None for value in values], bool)
     return pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(texts)), _bitmap(valid))
+
+
+def _phrases(texts: Sequence[str], count: int) -> pa.DictionaryArray:
+    """Few texts that many rows share; one alone is everybody's."""
+    clean = [clean_text(text) for text in texts]
+    place = {text: at for at, text in enumerate(dict.fromkeys(clean))}
+    number = np.array([place[text] for text in clean], np.int32)
+    number = np.full(count, number[0], np.int32) if len(texts) == 1 else number
+    indices = pa.Array.from_buffers(pa.int32(), count, [None, pa.py_buffer(number)])
+    return pa.DictionaryArray.from_arrays(indices, _strings([*place]))
 
 
 def _bitmap(valid: np.ndarray | None) -> pa.Buffer | None:

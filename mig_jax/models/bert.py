@@ -1,18 +1,10 @@
-"""BERT (Devlin et al. 2019) and what is built like it: MiniLM, BGE, E5, GTE.
+"""BERT (Devlin et al. 2019) and what is built like it: MiniLM, BGE, E5, GTE. Its config is ``encoder.read_config``'s.
 
 Source of names and numerics: transformers/models/bert/modeling_bert.py.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
-from mig_jax.models.encoder import EncoderConfig, ignored, read_config, stack_rules
+from mig_jax.models.encoder import ignored, stack_rules
 from mig_jax.models.weights import WeightMap
-
-
-def config_from_json(raw: Mapping[str, Any], where: str = "config.json") -> EncoderConfig:
-    """Read config.json; UserError with every field that is missing or unusable."""
-    return read_config(raw, where)
 
 
 def weight_map(*, pooler: bool = False) -> WeightMap:

@@ -23,8 +23,8 @@ from jaxtyping import Array, Float, Int
 from mig_jax.errors import UserError
 from mig_jax.models import xlm_roberta
 from mig_jax.models.encoder import Encoder, EncoderConfig, dense
-from mig_jax.models.layers import Build, Linear
-from mig_jax.models.weights import Rule, WeightMap
+from mig_jax.models.layers import FLOAT32, Build, Linear
+from mig_jax.models.weights import WeightMap, WeightRule
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class CarScorer(nnx.Module):
     The text is "Instruction: {i} Input: {x} Response: {o}" in CaR.
     """
 
-    def __init__(self, config: CarConfig, options: Build = Build(), *, rngs: nnx.Rngs):  # noqa: B008
+    def __init__(self, config: CarConfig, options: Build = FLOAT32, *, rngs: nnx.Rngs):
         self.encoder = Encoder(config.encoder, options, rngs=rngs)
         self.mix = LayerMix(config.encoder.num_layers + 1, dtype=options.dtype)
         sizes = (config.encoder.hidden_size, *config.hidden_sizes, 1)
@@ -111,9 +111,9 @@ def weight_map(config: CarConfig) -> WeightMap:
     """The ``state_dict`` of a scorer; the encoder's tensors may lack their prefix ``encoder.model.``."""
     base = "encoder.model."
     encoder = xlm_roberta.weight_map()
-    rules = [Rule(base + rule.source, "encoder." + rule.target, rule.transform) for rule in encoder.rules]
-    rules.append(Rule("layerwise_attention.scalar_parameters.{n}", "mix.scalar.{n}"))
-    rules.append(Rule("layerwise_attention.gamma", "mix.gamma"))
+    rules = [WeightRule(base + rule.source, "encoder." + rule.target, rule.transform) for rule in encoder.rules]
+    rules.append(WeightRule("layerwise_attention.scalar_parameters.{n}", "mix.scalar.{n}"))
+    rules.append(WeightRule("layerwise_attention.gamma", "mix.gamma"))
     for n in range(len(config.hidden_sizes) + 1):
         rules += dense(f"estimator.ff.{3 * n}", f"estimator.{n}")  # between two of them: the activation and dropout
     ignored = tuple(f"({re.escape(base)})?{pattern}" for pattern in encoder.ignored)

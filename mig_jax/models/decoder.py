@@ -12,9 +12,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from mig_jax.models.decoder_config import DecoderConfig, Rope
-from mig_jax.models.layers import ACTIVATIONS, Build, Embed, Linear, RMSNorm, attend, segment_positions
+from mig_jax.models.layers import ACTIVATIONS, FLOAT32, Build, Embed, Linear, RMSNorm, attend, segment_positions
 from mig_jax.models.sharding import constrain
-from mig_jax.models.weights import Rule, WeightMap
+from mig_jax.models.weights import WeightMap, WeightRule
 
 
 class Cache(NamedTuple):
@@ -144,7 +144,7 @@ class DecoderLayer(nnx.Module):
 class Decoder(nnx.Module):
     """The stack. ``head`` builds the map to the vocabulary too; embedders do without."""
 
-    def __init__(self, config: DecoderConfig, options: Build = Build(), *, head: bool = True, rngs: nnx.Rngs):  # noqa: B008
+    def __init__(self, config: DecoderConfig, options: Build = FLOAT32, *, head: bool = True, rngs: nnx.Rngs):
         dim = config.hidden_size
         self.config = config
         self.embed = Embed(config.vocab_size, dim, dtype=options.dtype, rngs=rngs, axes=("vocab", "embed"))
@@ -226,7 +226,7 @@ _LAYER, _AT = "model.layers.{n}.", "layers.{n}."
 
 def weight_map(config: DecoderConfig, *, head: bool = True) -> WeightMap:
     """The weight map of a decoder's checkpoint; files of the bare stack, without ``model.``, fit too."""
-    rules = [Rule("model.embed_tokens.weight", "embed.embedding"), Rule("model.norm.weight", "norm.scale")]
+    rules = [WeightRule("model.embed_tokens.weight", "embed.embedding"), WeightRule("model.norm.weight", "norm.scale")]
     for name, target, how in (
         ("q_proj", "query", "outputs"),
         ("k_proj", "key", "outputs"),
@@ -234,21 +234,21 @@ def weight_map(config: DecoderConfig, *, head: bool = True) -> WeightMap:
         ("o_proj", "output", "inputs"),
     ):
         source, to = f"{_LAYER}self_attn.{name}.", f"{_AT}attention.{target}."
-        rules.append(Rule(source + "weight", to + "kernel", how))
+        rules.append(WeightRule(source + "weight", to + "kernel", how))
         if config.out_bias if target == "output" else config.qkv_bias:
-            rules.append(Rule(source + "bias", to + "bias", "same" if target == "output" else "flat"))
+            rules.append(WeightRule(source + "bias", to + "bias", "same" if target == "output" else "flat"))
     if config.qk_norm:
         for name, target in (("q_norm", "query_norm"), ("k_norm", "key_norm")):
-            rules.append(Rule(f"{_LAYER}self_attn.{name}.weight", f"{_AT}attention.{target}.scale"))
+            rules.append(WeightRule(f"{_LAYER}self_attn.{name}.weight", f"{_AT}attention.{target}.scale"))
     for name, target in (("gate_proj", "gate"), ("up_proj", "up"), ("down_proj", "down")):
-        rules.append(Rule(f"{_LAYER}mlp.{name}.weight", f"{_AT}mlp.{target}.kernel", "outputs"))
+        rules.append(WeightRule(f"{_LAYER}mlp.{name}.weight", f"{_AT}mlp.{target}.kernel", "outputs"))
         if config.mlp_bias:
-            rules.append(Rule(f"{_LAYER}mlp.{name}.bias", f"{_AT}mlp.{target}.bias"))
-    rules.append(Rule(f"{_LAYER}input_layernorm.weight", f"{_AT}attention_norm.scale"))
-    rules.append(Rule(f"{_LAYER}post_attention_layernorm.weight", f"{_AT}mlp_norm.scale"))
+            rules.append(WeightRule(f"{_LAYER}mlp.{name}.bias", f"{_AT}mlp.{target}.bias"))
+    rules.append(WeightRule(f"{_LAYER}input_layernorm.weight", f"{_AT}attention_norm.scale"))
+    rules.append(WeightRule(f"{_LAYER}post_attention_layernorm.weight", f"{_AT}mlp_norm.scale"))
     ignored = [r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq"]  # a buffer, of transformers < 4.32
     if head and not config.tied:
-        rules.append(Rule("lm_head.weight", "head.kernel", "outputs"))
+        rules.append(WeightRule("lm_head.weight", "head.kernel", "outputs"))
     else:
         ignored.append(r"(model\.)?lm_head\.weight")  # tied: the same numbers again; an embedder: not used
     if not head:

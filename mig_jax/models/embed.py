@@ -4,33 +4,25 @@ Letters as in packing.py and pooling.py: B rows, L tokens in a row, S texts in a
 """
 
 import functools
-import hashlib
-import json
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float32, Int
 
 from mig_jax.errors import UserError
 from mig_jax.models.checkpoint import EmbedderSpec, find_checkpoint
 from mig_jax.models.families import FAMILIES
-from mig_jax.models.layers import Build
-from mig_jax.models.packing import Batch, fill, plan_batches
+from mig_jax.models.loaded import LoadedModel, fingerprint_of, in_flight, load_weights, max_length_of
+from mig_jax.models.packing import Batch, fill, plan_batches, usual_batch_tokens
 from mig_jax.models.pooling import pool_segments
-from mig_jax.models.sharding import RULES, constrain
+from mig_jax.models.sharding import constrain
 from mig_jax.models.tokens import Tokenizer, Tokens, load_tokenizer
-from mig_jax.models.weights import load_model
 from mig_jax.runtime.progress import Progress, silent
-
-_IN_FLIGHT = 4  # batches sent to the device before the first of them is waited for
-_ON_CPU, _ON_ACCELERATOR = 1024, 32_768
 
 
 @dataclass(frozen=True)
@@ -39,26 +31,23 @@ class Embedder:
 
     Args:
       spec: what was asked for.
-      graphdef, state: the model, split; the state goes into the compiled function as an argument.
+      loaded: the model on the devices that share the rows of a batch.
       tokenizer: with the spec's max_length.
       dim: D.
       vocab_size: token ids are below it.
       max_length: tokens of a text that count.
       fingerprint: sha256 over everything that decides an embedding: weights, config, tokenizer, pooling, length.
       batch_tokens: tokens of a batch, padding included. Another value changes embeddings by rounding only (1e-6).
-      mesh: the devices that share the rows of a batch, and the weights; None: the default device.
     """
 
     spec: EmbedderSpec
-    graphdef: nnx.GraphDef
-    state: nnx.State
+    loaded: LoadedModel
     tokenizer: Tokenizer
     dim: int
     vocab_size: int
     max_length: int
     fingerprint: str
     batch_tokens: int
-    mesh: Mesh | None = None
 
     def embed(
         self, texts: Sequence[str], *, query: bool = False, progress: Progress = silent
@@ -118,29 +107,19 @@ class Embedder:
 
         The device works on the next batches while the caller has one.
         """
-        waiting: deque[tuple[Batch, Array]] = deque()
-        for batch in batches:
-            waiting.append((batch, self._send(batch, tokens)))
-            if len(waiting) >= _IN_FLIGHT:
-                yield self._receive(*waiting.popleft())
-        while waiting:
-            yield self._receive(*waiting.popleft())
+        return in_flight(batches, lambda batch: self._send(batch, tokens), self._receive)
 
     def _send(self, batch: Batch, tokens: Tokens) -> Array:
-        mesh = self.mesh
-        names = () if mesh is None else RULES["batch"]
-        rows = fill(batch, tokens, multiple=1 if mesh is None else int(np.prod([mesh.shape[name] for name in names])))
-        if mesh is not None:
-            rows = jax.device_put(rows, NamedSharding(mesh, PartitionSpec(names)))
-        with nullcontext() if mesh is None else jax.set_mesh(mesh):
+        model = self.loaded
+        with model.on_mesh():
             pooled_BxSxD = _embed_batch(
-                self.graphdef,
-                self.state,
-                *rows,
+                model.graphdef,
+                model.state,
+                *model.rows(*fill(batch, tokens, multiple=model.row_multiple)),
                 slots=batch.slots,
                 pooling=self.spec.pooling,
                 normalize=self.spec.normalize,
-                exact=self.spec.dtype == "float32",
+                exact=model.exact,
             )
         pooled_BxSxD.copy_to_host_async()
         return pooled_BxSxD
@@ -158,20 +137,13 @@ def load_embedder(spec: EmbedderSpec, *, batch_tokens: int | None = None, mesh: 
     """Find, check and load an embedder.
 
     Args:
-      batch_tokens, mesh: see ``Embedder``; batch_tokens None: ``usual_batch_tokens()``.
+      batch_tokens: see ``Embedder``; None: ``usual_batch_tokens()``.
+      mesh: see ``LoadedModel``.
 
     Raises:
       UserError: see ``find_checkpoint`` and ``load_model``; max_length beyond the model's positions.
     """
     return find_embedder(spec, batch_tokens=batch_tokens, mesh=mesh)[1]()
-
-
-def usual_batch_tokens() -> int:
-    """1,024 is where two CPU cores reach their peak (200 GFLOP/s); an accelerator wants more.
-
-    Of the backend alone, not of how many devices there are: every machine of a kind plans the same batches.
-    """
-    return _ON_CPU if jax.default_backend() == "cpu" else _ON_ACCELERATOR
 
 
 def find_embedder(
@@ -185,42 +157,30 @@ def find_embedder(
     checkpoint = find_checkpoint(spec)
     family = FAMILIES[checkpoint.config["model_type"]]
     config = family.read_config(checkpoint.config, str(checkpoint.config_file))
-    max_length = config.max_positions if spec.max_length is None else spec.max_length
-    if max_length > config.max_positions:
-        raise UserError(
-            f"embedder.max_length={max_length}: {checkpoint.tokenizer_source} has {config.max_positions} positions"
-        )
+    max_length = max_length_of(spec, config.max_positions, checkpoint.tokenizer_source)
     prompt_of(spec)
     tokenizer = load_tokenizer(checkpoint.tokenizer_source, max_length, append_end=spec.append_eos)
-    decides = {
-        "weights": checkpoint.sha256,
-        "config": checkpoint.config,
-        "tokenizer": tokenizer.sha256,
-        "append_eos": spec.append_eos,
-        "instruction": None if spec.instruction is None else [spec.prompt, spec.instruction],
-        "pooling": spec.pooling,
-        "normalize": spec.normalize,
-        "max_length": max_length,
-        "dtype": spec.dtype,
-    }
-    fingerprint = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
+    fingerprint = fingerprint_of(
+        checkpoint,
+        spec,
+        tokenizer.sha256,
+        append_eos=spec.append_eos,
+        instruction=None if spec.instruction is None else [spec.prompt, spec.instruction],
+        pooling=spec.pooling,
+        normalize=spec.normalize,
+        max_length=max_length,
+    )
 
     def load() -> Embedder:
-        options = Build(spec.dtype, spec.attention)
-        weights = family.weights(config, False)
-        model = load_model(lambda: family.build(config, options, False), weights, checkpoint.tensors(), mesh)
-        graphdef, state = nnx.split(model)
         return Embedder(
             spec=spec,
-            graphdef=graphdef,
-            state=state,
+            loaded=load_weights(family, config, checkpoint.tensors(), spec, mesh, head=False),
             tokenizer=tokenizer,
             dim=config.hidden_size,
             vocab_size=config.vocab_size,
             max_length=max_length,
             fingerprint=fingerprint,
             batch_tokens=usual_batch_tokens() if batch_tokens is None else batch_tokens,
-            mesh=mesh,
         )
 
     return fingerprint, load

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mig_jax.errors import UserError
 from mig_jax.models.layers import (
     ACTIVATIONS,
+    FLOAT32,
     Build,
     Embed,
     Linear,
@@ -24,7 +25,7 @@ from mig_jax.models.layers import (
     segment_positions,
 )
 from mig_jax.models.sharding import constrain
-from mig_jax.models.weights import Rule
+from mig_jax.models.weights import WeightRule
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def read_config(
     return EncoderConfig(**({"types": 0} | fields), eps=float(eps), activation=activation)
 
 
-class Encoded(NamedTuple):
+class EncoderStates(NamedTuple):
     """What a forward pass gives.
 
     Args:
@@ -199,7 +200,7 @@ class Encoder(nnx.Module):
     def __init__(
         self,
         config: EncoderConfig,
-        options: Build = Build(),  # noqa: B008
+        options: Build = FLOAT32,
         *,
         relative: nnx.Module | None = None,
         pooler: bool = False,
@@ -220,7 +221,7 @@ class Encoder(nnx.Module):
         type_BxL: Int[Array, "B L"] | None = None,
         *,
         hidden_states: bool = False,
-    ) -> Encoded:
+    ) -> EncoderStates:
         """Encode B rows of L tokens.
 
         Args:
@@ -239,7 +240,7 @@ class Encoder(nnx.Module):
         for layer in self.layers:
             x_BxLxD = layer(x_BxLxD, mask_BxLxL, bias_HxLxL)
             hidden.append(x_BxLxD)
-        return Encoded(x_BxLxD, tuple(hidden) if hidden_states else (), self._pooled(x_BxLxD, segment_BxL))
+        return EncoderStates(x_BxLxD, tuple(hidden) if hidden_states else (), self._pooled(x_BxLxD, segment_BxL))
 
     def _pooled(self, x_BxLxD: Float[Array, "B L D"], segment_BxL: Int[Array, "B L"]) -> Float[Array, "B D"] | None:
         if self.pooler is None:
@@ -257,14 +258,15 @@ ATTENTION = {
 """BERT's names of the four maps -> those of ``SelfAttention``."""
 
 
-def dense(source: str, target: str, how: str = "outputs") -> tuple[Rule, Rule]:
+def dense(source: str, target: str, how: str = "outputs") -> tuple[WeightRule, WeightRule]:
     """The two rules of a ``Linear``."""
-    return Rule(f"{source}.weight", f"{target}.kernel", how), Rule(f"{source}.bias", f"{target}.bias", "flat")
+    kernel = WeightRule(f"{source}.weight", f"{target}.kernel", how)
+    return kernel, WeightRule(f"{source}.bias", f"{target}.bias", "flat")
 
 
-def norm(source: str, target: str) -> tuple[Rule, Rule]:
+def norm(source: str, target: str) -> tuple[WeightRule, WeightRule]:
     """The two rules of a layer norm."""
-    return Rule(f"{source}.weight", f"{target}.scale"), Rule(f"{source}.bias", f"{target}.bias")
+    return WeightRule(f"{source}.weight", f"{target}.scale"), WeightRule(f"{source}.bias", f"{target}.bias")
 
 
 def stack_rules(
@@ -273,12 +275,12 @@ def stack_rules(
     pooler: bool = False,
     attention: Mapping[str, str] = ATTENTION,
     attention_norm: str = "attention.output.LayerNorm",
-) -> tuple[Rule, ...]:
+) -> tuple[WeightRule, ...]:
     """The rules of an ``Encoder`` for checkpoints that name things as BERT's do, but for what is given."""
     layer, at = "encoder.layer.{n}.", "layers.{n}."
     rules = [
-        Rule("embeddings.word_embeddings.weight", "embeddings.word.embedding"),
-        Rule("embeddings.position_embeddings.weight", "embeddings.position.embedding"),
+        WeightRule("embeddings.word_embeddings.weight", "embeddings.word.embedding"),
+        WeightRule("embeddings.position_embeddings.weight", "embeddings.position.embedding"),
         *norm("embeddings.LayerNorm", "embeddings.norm"),
         *norm(layer + attention_norm, at + "attention_norm"),
         *dense(layer + "intermediate.dense", at + "up"),
@@ -288,7 +290,7 @@ def stack_rules(
     for source, target in attention.items():
         rules += dense(layer + source, f"{at}attention.{target}", "inputs" if target == "output" else "outputs")
     if typed:
-        rules.append(Rule("embeddings.token_type_embeddings.weight", "embeddings.type.embedding"))
+        rules.append(WeightRule("embeddings.token_type_embeddings.weight", "embeddings.type.embedding"))
     if pooler:
         rules += dense("pooler.dense", "pooler")
     return tuple(rules)

@@ -8,7 +8,7 @@ from flax import nnx
 from mig_jax.models import bert, decoder, mpnet, xlm_roberta
 from mig_jax.models.decoder import Decoder
 from mig_jax.models.decoder_config import DecoderConfig
-from mig_jax.models.encoder import Encoder
+from mig_jax.models.encoder import Encoder, read_config
 from mig_jax.models.layers import Build
 from mig_jax.models.weights import WeightMap
 
@@ -40,7 +40,7 @@ _DECODER = Family(
 
 _BERT = Family(
     causal=False,
-    read_config=bert.config_from_json,
+    read_config=read_config,
     build=lambda config, options, head: Encoder(config, options, rngs=nnx.Rngs(0)),
     weights=lambda config, head: bert.weight_map(),
 )

@@ -187,7 +187,8 @@ def plan_prompts(
 
 def _run(model: LanguageModel, tokens: Tokens, batch: Prompts, options: _Options) -> dict[int, Generated]:
     """The answers of one batch, by prompt."""
-    rows = -(-batch.rows // model.row_multiple) * model.row_multiple
+    loaded = model.loaded
+    rows = -(-batch.rows // loaded.row_multiple) * loaded.row_multiple
     id_BxL, segment_BxL = np.zeros((2, rows, batch.width), np.int32)
     index_B = np.zeros(rows, np.int32)
     index_B[: len(batch.text)] = batch.text
@@ -202,13 +203,13 @@ def _run(model: LanguageModel, tokens: Tokens, batch: Prompts, options: _Options
         temperature=np.float32(options.temperature),
         top_p=np.float32(1.0 if options.top_p is None else options.top_p),
     )
-    fixed = {"rule": options.rule, "exact": model.exact}
+    fixed = {"rule": options.rule, "exact": loaded.exact}
     answers = [_Answer(model, options, set(end_E.tolist())) for _ in batch.text]
     ended_B = np.arange(rows) >= len(batch.text)
-    with model.on_mesh():
+    with loaded.on_mesh():
         places = batch.width + -(-options.max_new_tokens // _PLACES) * _PLACES
         live, token_B, found_B = prefill(
-            model.graphdef, model.state, *model.rows(id_BxL, segment_BxL), draw, end_E, places=places, **fixed
+            loaded.graphdef, loaded.state, *loaded.rows(id_BxL, segment_BxL), draw, end_E, places=places, **fixed
         )
         chosen_BxC, found_BxC, taken = np.asarray(token_B)[:, None], np.asarray(found_B)[:, None], 1
         while True:
@@ -219,7 +220,7 @@ def _run(model: LanguageModel, tokens: Tokens, batch: Prompts, options: _Options
                 return {int(n): answer.generated() for n, answer in zip(batch.text, answers, strict=True)}
             limit = np.int32(options.max_new_tokens)
             live, token_BxC, logprob_BxC = decode(
-                model.graphdef, model.state, live, ended_B, limit, draw, end_E, steps=_STEPS, **fixed
+                loaded.graphdef, loaded.state, live, ended_B, limit, draw, end_E, steps=_STEPS, **fixed
             )
             before, taken = taken, _steps_taken(live)
             chosen_BxC, found_BxC = (np.asarray(x)[:, : taken - before] for x in (token_BxC, logprob_BxC))

@@ -1,26 +1,19 @@
 """A decoder with its tokenizer, ready to run: what ``generate`` and ``token_logprobs`` take."""
 
-import hashlib
-import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-import jax
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Int64
 
 from mig_jax.errors import UserError
 from mig_jax.models.checkpoint import ModelSpec, find_checkpoint
 from mig_jax.models.decoder_config import DecoderConfig
 from mig_jax.models.families import FAMILIES
-from mig_jax.models.layers import Build
-from mig_jax.models.sharding import RULES
+from mig_jax.models.loaded import LoadedModel, fingerprint_of, load_weights, max_length_of
 from mig_jax.models.text_tokenizer import TextTokenizer, load_text_tokenizer
 from mig_jax.models.tokens import Tokens
-from mig_jax.models.weights import load_model
 
 _NAMED = 5  # texts that a message names; of more, it gives the number
 
@@ -31,42 +24,19 @@ class LanguageModel:
 
     Args:
       name: what messages call it.
-      graphdef, state: the ``Decoder`` with its head, split; the state goes into compiled functions as an argument.
+      loaded: the ``Decoder`` with its head, on the devices that share the rows of a batch.
       tokenizer: strings <-> ids; it cuts nothing off.
       config: of the decoder.
-      mesh: the devices that hold the weights and share the rows of a batch; None: the default device.
       max_length: tokens that a text may have, an answer included; at most ``config.max_positions``.
       fingerprint: sha256 over everything that decides a log-probability: weights, config, tokenizer, type.
     """
 
     name: str
-    graphdef: nnx.GraphDef
-    state: nnx.State
+    loaded: LoadedModel
     tokenizer: TextTokenizer
     config: DecoderConfig
-    mesh: Mesh | None
     max_length: int
     fingerprint: str
-
-    @property
-    def exact(self) -> bool:
-        """Whether the model is float32, and its products are to be."""
-        return jax.tree.leaves(self.state)[0].dtype == np.float32
-
-    @property
-    def row_multiple(self) -> int:
-        """Rows of a batch must be a multiple of this for the devices to share them evenly."""
-        return 1 if self.mesh is None else int(np.prod([self.mesh.shape[name] for name in RULES["batch"]]))
-
-    def on_mesh(self) -> AbstractContextManager:
-        """Run in this what runs the model."""
-        return nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
-
-    def rows(self, *arrays: np.ndarray) -> tuple[jax.Array | np.ndarray, ...]:
-        """Arrays whose first axis is rows, each row on the devices that compute it."""
-        if self.mesh is None:
-            return arrays
-        return tuple(jax.device_put(arrays, NamedSharding(self.mesh, PartitionSpec(RULES["batch"]))))
 
     def check(self, tokens: Tokens, *, what: str = "text", room: int = 0) -> None:
         """UserError naming the texts that are too long, with ``room`` tokens more, or have ids that there are not."""
@@ -97,9 +67,7 @@ def load_language_model(spec: ModelSpec, *, mesh: Mesh | None = None) -> Languag
         causal = ", ".join(sorted(name for name, other in FAMILIES.items() if other.causal))
         raise UserError(f"{where}: architecture {named!r} is an encoder and writes nothing; there is {causal}")
     config = family.read_config(checkpoint.config, where)
-    max_length = config.max_positions if spec.max_length is None else spec.max_length
-    if max_length > config.max_positions:
-        raise UserError(f"model.max_length={max_length}: {where} has {config.max_positions} positions")
+    max_length = max_length_of(spec, config.max_positions, where)
     tokenizer = load_text_tokenizer(checkpoint.tokenizer_source)
     # Its tokenizer may have more words than the table, as a <pad> that was added and never used: ``check`` tells of ids
     # that a text really has.
@@ -110,17 +78,9 @@ def load_language_model(spec: ModelSpec, *, mesh: Mesh | None = None) -> Languag
             "output table is its input table needs tie_word_embeddings=true there; an embedder's or a "
             "classifier's checkpoint has no output table and writes nothing"
         )
-    options = Build(spec.dtype, spec.attention)
-    model = load_model(lambda: family.build(config, options, True), family.weights(config, True), tensors, mesh)
-    graphdef, state = nnx.split(model)
-    decides = {
-        "weights": checkpoint.sha256,
-        "config": checkpoint.config,
-        "tokenizer": tokenizer.sha256,
-        "dtype": spec.dtype,
-    }
-    fingerprint = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
-    return LanguageModel(spec.name, graphdef, state, tokenizer, config, mesh, max_length, fingerprint)
+    loaded = load_weights(family, config, tensors, spec, mesh, head=True)
+    fingerprint = fingerprint_of(checkpoint, spec, tokenizer.sha256)
+    return LanguageModel(spec.name, loaded, tokenizer, config, max_length, fingerprint)
 
 
 def as_tokens(texts: Tokens | Sequence[Sequence[int]]) -> Tokens:

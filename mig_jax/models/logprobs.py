@@ -5,7 +5,6 @@ asked for, D hidden size, V vocabulary, C places at once.
 """
 
 import functools
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -16,14 +15,13 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, Int, Int32, Int64
 
 from mig_jax.errors import UserError
-from mig_jax.models.embed import usual_batch_tokens
 from mig_jax.models.language_model import LanguageModel, as_tokens
-from mig_jax.models.packing import Batch, fill, plan_batches
+from mig_jax.models.loaded import in_flight
+from mig_jax.models.packing import Batch, fill, plan_batches, usual_batch_tokens
 from mig_jax.models.sharding import constrain
 from mig_jax.models.tokens import Tokens
 from mig_jax.runtime.progress import Progress, silent
 
-_IN_FLIGHT = 4  # batches sent to the device before the first of them is waited for
 _ON_CPU, _ON_ACCELERATOR = 2**24, 2**27  # logits at once: on a CPU near its caches, elsewhere 512 MiB
 
 
@@ -94,33 +92,30 @@ def _run(
     model: LanguageModel, tokens: Tokens, first_N: Int64[np.ndarray, " N"], plan: Sequence[Batch]
 ) -> Iterator[tuple[Batch, _Wanted, Float32[np.ndarray, " P"]]]:
     """The batches in order; the device works on the next while the caller has one."""
-    waiting: deque[tuple[Batch, _Wanted, Array]] = deque()
-    for batch in plan:
-        wanted = _wanted(batch, tokens, first_N)
-        waiting.append((batch, wanted, _send(model, batch, tokens, wanted)))
-        if len(waiting) >= _IN_FLIGHT:
-            yield _receive(model, *waiting.popleft())
-    while waiting:
-        yield _receive(model, *waiting.popleft())
+    asked = ((batch, _wanted(batch, tokens, first_N)) for batch in plan)
+    return in_flight(
+        asked, lambda one: _send(model, one[0], tokens, one[1]), lambda one, found_P: _receive(model, *one, found_P)
+    )
 
 
 def _send(model: LanguageModel, batch: Batch, tokens: Tokens, wanted: _Wanted) -> Array:
-    id_BxL, segment_BxL = fill(batch, tokens, multiple=model.row_multiple)
+    loaded = model.loaded
+    id_BxL, segment_BxL = fill(batch, tokens, multiple=loaded.row_multiple)
     at_once = _at_once(model.config.vocab_size, id_BxL.size)
     place_P = np.zeros(-(-id_BxL.size // at_once) * at_once, np.int32)
     target_P = np.zeros_like(place_P)
     place_P[: len(wanted.place)] = wanted.place
     target_P[: len(wanted.place)] = tokens.id[wanted.token]
-    with model.on_mesh():
+    with loaded.on_mesh():
         found_P = _logprobs(
-            model.graphdef,
-            model.state,
-            *model.rows(id_BxL, segment_BxL),
+            loaded.graphdef,
+            loaded.state,
+            *loaded.rows(id_BxL, segment_BxL),
             place_P,
             target_P,
             np.int32(len(wanted.place)),
             at_once=at_once,
-            exact=model.exact,
+            exact=loaded.exact,
         )
     found_P.copy_to_host_async()
     return found_P

@@ -12,8 +12,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from mig_jax.models.encoder import Encoder, EncoderConfig, ignored, read_config, stack_rules
-from mig_jax.models.layers import Build, Embed
-from mig_jax.models.weights import Rule, WeightMap
+from mig_jax.models.layers import FLOAT32, Build, Embed
+from mig_jax.models.weights import WeightMap, WeightRule
 
 _BUCKETS = 32  # transformers uses this many, whatever the config says
 _PAD = 1  # and this as the padding's id, after which positions begin
@@ -54,7 +54,7 @@ class RelativeBias(nnx.Module):
         return by_distance.at[:, index].get(mode="promise_in_bounds")
 
 
-def build(config: EncoderConfig, options: Build = Build(), *, pooler: bool = False, rngs: nnx.Rngs) -> Encoder:  # noqa: B008
+def build(config: EncoderConfig, options: Build = FLOAT32, *, pooler: bool = False, rngs: nnx.Rngs) -> Encoder:
     """The network."""
     return Encoder(config, options, relative=RelativeBias(config, options, rngs=rngs), pooler=pooler, rngs=rngs)
 
@@ -65,5 +65,5 @@ _ATTENTION = {f"attention.attn.{name[0]}": name for name in ("query", "key", "va
 def weight_map(*, pooler: bool = False) -> WeightMap:
     """MPNet's checkpoints, with or without the prefix ``mpnet.``; heads for other tasks are ignored."""
     rules = stack_rules(typed=False, pooler=pooler, attention=_ATTENTION, attention_norm="attention.LayerNorm")
-    bias = Rule("encoder.relative_attention_bias.weight", "relative.table.embedding")
+    bias = WeightRule("encoder.relative_attention_bias.weight", "relative.table.embedding")
     return WeightMap((*rules, bias), ignored("mpnet.", pooler=pooler), base="mpnet.")

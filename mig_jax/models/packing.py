@@ -9,6 +9,7 @@ Letters: N texts, B rows of a batch, L width (tokens in a row), S slots of a row
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Int32, Int64
 
@@ -16,6 +17,7 @@ from mig_jax.models.tokens import Tokens
 
 _NARROWEST = 32  # tokens: narrower rows save no attention worth having
 _SLOTS = 16  # texts of a row: what comes back from the device is as large as all slots, filled or not
+_ON_CPU, _ON_ACCELERATOR = 1024, 32_768  # tokens of a batch
 _WORTH = 16  # a width is compiled for (0.4 s on 2 CPU cores) only if it will run about this many batches
 
 
@@ -47,6 +49,14 @@ def slots_of(width: int) -> int:
     Wider rows hold no more: many short texts have narrower rows of their own.
     """
     return max(1, min(width // 2, _SLOTS))
+
+
+def usual_batch_tokens() -> int:
+    """1,024 is where two CPU cores reach their peak (200 GFLOP/s); an accelerator wants more.
+
+    Of the backend alone, not of how many devices there are: every machine of a kind plans the same batches.
+    """
+    return _ON_CPU if jax.default_backend() == "cpu" else _ON_ACCELERATOR
 
 
 def plan_batches(

@@ -23,14 +23,14 @@ _FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", 
 _GGUF_ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")  # end of text, of a turn, of a message
 
 
-class Encoded(NamedTuple):
+class Tokenized(NamedTuple):
     """What a tokenizer makes of some texts: the ids of each, and how many were longer than the limit."""
 
     ids: list[list[int]]
     cut: int
 
 
-Run = Callable[[list[str], bool], Encoded]
+Run = Callable[[list[str], bool], Tokenized]
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,14 @@ def _of_rust(
         _check_length(max_length, tokenizer.num_special_tokens_to_add(False))
         tokenizer.enable_truncation(max_length)
 
-    def run(texts: list[str], special: bool) -> Encoded:
+    def run(texts: list[str], special: bool) -> Tokenized:
         found = tokenizer.encode_batch_fast(texts, add_special_tokens=special)
         ids = [one.ids for one in found]
         if max_length is None:
-            return Encoded(ids, 0)
+            return Tokenized(ids, 0)
         # What was cut fills the limit; asking every text for its rest would take longer than tokenising it.
         full = (one for one, kept in zip(found, ids, strict=True) if len(kept) >= max_length)
-        return Encoded(ids, sum(bool(one.overflowing) for one in full))
+        return Tokenized(ids, sum(bool(one.overflowing) for one in full))
 
     ids = {name: tokenizer.token_to_id(token) for name, token in chat.special_tokens.items()}
     eos = ids.get("eos_token")
@@ -161,13 +161,13 @@ def _of_transformers(
         cut = {"truncation": limit is not None, "max_length": limit}
         return tokenizer(texts, add_special_tokens=special, **cut, **options)["input_ids"] if texts else []
 
-    def run(texts: list[str], special: bool) -> Encoded:
+    def run(texts: list[str], special: bool) -> Tokenized:
         ids = whole(texts, special, max_length)
         if max_length is None:
-            return Encoded(ids, 0)
+            return Tokenized(ids, 0)
         # It does not say which texts it cut: those that fill the limit are tokenised once more, without one.
         full = [text for text, one in zip(texts, ids, strict=True) if len(one) >= max_length]
-        return Encoded(ids, sum(len(one) > max_length for one in whole(full, special)))
+        return Tokenized(ids, sum(len(one) > max_length for one in whole(full, special)))
 
     eos = tokenizer.eos_token_id
     return TextTokenizer(
@@ -215,7 +215,7 @@ def _is_llama(folder: Path) -> bool:
 def _cleaned(run: Run) -> Run:
     """JSON can carry half of a surrogate pair, which no tokenizer takes: such halves are replaced, once one is met."""
 
-    def run_cleaned(texts: list[str], special: bool) -> Encoded:
+    def run_cleaned(texts: list[str], special: bool) -> Tokenized:
         try:
             return run(texts, special)
         except (TypeError, UnicodeEncodeError):

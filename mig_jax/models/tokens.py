@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from mig_jax.errors import UserError
-from mig_jax.models.text_tokenizer import Encoded, TextTokenizer, load_text_tokenizer
+from mig_jax.models.text_tokenizer import TextTokenizer, Tokenized, load_text_tokenizer
 from mig_jax.runtime.progress import Progress, silent
 
 _CHUNK = 4096  # texts per call: memory for the tokenizer's own objects, and how often progress is told
@@ -38,7 +38,7 @@ class Tokens:
         return np.diff(self.ptr)
 
 
-Encode = Callable[[list[str]], Encoded]
+Encode = Callable[[list[str]], Tokenized]
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def _checked(text: str, index: int) -> str:
     return text
 
 
-def _ahead(encode: Encode, chunks: Iterator[list[str]]) -> Iterator[Encoded]:
+def _ahead(encode: Encode, chunks: Iterator[list[str]]) -> Iterator[Tokenized]:
     """``map(encode, chunks)``, in order, a few of them on their way: tokenizers leave Python free for what is next."""
-    waiting: deque[Future[Encoded]] = deque()
+    waiting: deque[Future[Tokenized]] = deque()
     with ThreadPoolExecutor(_AHEAD) as threads:
         for chunk in chunks:
             waiting.append(threads.submit(encode, chunk))
@@ -116,7 +116,7 @@ def load_tokenizer(source: Path, max_length: int, *, append_end: bool = False) -
     """
     known = load_text_tokenizer(source, max_length - append_end)
 
-    def encode(texts: list[str]) -> Encoded:
+    def encode(texts: list[str]) -> Tokenized:
         return known.run(texts, True)
 
     return Tokenizer(_ended(encode, _end_of_text(known)) if append_end else encode, known.sha256)
@@ -125,7 +125,7 @@ def load_tokenizer(source: Path, max_length: int, *, append_end: bool = False) -
 def _ended(encode: Encode, last: int) -> Encode:
     """The same, every text ending with ``last``."""
 
-    def encode_and_end(texts: list[str]) -> Encoded:
+    def encode_and_end(texts: list[str]) -> Tokenized:
         found = encode(texts)
         for ids in found.ids:
             if not ids or ids[-1] != last:

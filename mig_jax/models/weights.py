@@ -24,7 +24,7 @@ from mig_jax.models.tensors import FLOATS, Tensor
 Model = TypeVar("Model", bound=nnx.Module)
 
 
-class Rule(NamedTuple):
+class WeightRule(NamedTuple):
     """One line of a weight map.
 
     Args:
@@ -48,7 +48,7 @@ class WeightMap(NamedTuple):
       renamed: endings of old files -> those of the rules (``gamma`` -> ``weight``).
     """
 
-    rules: tuple[Rule, ...]
+    rules: tuple[WeightRule, ...]
     ignored: tuple[str, ...] = ()
     base: str = ""
     renamed: tuple[tuple[str, str], ...] = ()

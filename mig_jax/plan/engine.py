@@ -22,6 +22,7 @@ import numpy as np
 from jax.sharding import Mesh
 from scipy.optimize import nnls
 
+from mig_jax.config_check import sampler_options
 from mig_jax.encode import Encoded
 from mig_jax.engine import greedy, make_problem
 from mig_jax.gain import Phi
@@ -142,7 +143,7 @@ def measure_judge(shape: Shape, phi: Phi, mesh: Mesh, runners_up: int) -> dict[s
     most = min(shape.rows, JUDGED)
     for rows in sorted({max(1, most // 2), most}):
         encoded, p = synthetic(shape._replace(rows=rows))
-        task = Task(encoded, p, phi, np.full(rows, np.nan), gain=shape.gain, mesh=mesh)
+        task = Task(encoded, p, phi, sampler_options("mig", {"gain": shape.gain}), mesh=mesh)
         for n in sorted({max(1, rows // 50), max(1, rows // 8)} if rows == most else {max(1, rows // 50)}):
             order = greedy(make_problem(encoded, p, phi, "first_order", mesh.size), n, mesh).points
             known = Sampler(lambda task, n, order=order: _order(order), by_labels=True)

@@ -17,7 +17,7 @@ from mig_jax.config import PoolConfig, ScoreConfig, SelectConfig
 from mig_jax.encode import Encoded
 from mig_jax.errors import UserError
 from mig_jax.graph import LabelGraph
-from mig_jax.inputs import BUNDLED, bundled_pool, encoded_of, pool_of
+from mig_jax.inputs import BUNDLED, bundled_pool, columns_of, encoded_of, pool_of
 from mig_jax.plan.engine import fastest, most_bytes, through
 from mig_jax.pool import Pool, load_pool
 from mig_jax.pool.parallel import workers_for
@@ -101,7 +101,7 @@ def measure_pool(config: SelectConfig, sources: list[Source], like: int | None, 
             start = time.perf_counter()
             pool = _load(given, config, Path(place) / f"cache{i}", workers, sources[0].path, path)
             lines.append((path.stat().st_size, time.perf_counter() - start))
-            again, _ = fastest(2, lambda g=given, i=i: pool_of(g, config.score, Path(place) / f"cache{i}"))
+            again, _ = fastest(2, lambda g=given, i=i: pool_of(g, columns_of(config), Path(place) / f"cache{i}"))
             kept.append((path.stat().st_size, again))
         assert pool is not None
         encode_s, encoded = fastest(2, lambda: encoded_of(pool, skipping, config.score))

@@ -99,9 +99,10 @@ def run_plan(config: SelectConfig, keys: PlanKeys, *, start: float | None = None
     start = Stopwatch().seconds.get("start", 0.0) if start is None else start
     if config.mesh.coordinator is not None or config.mesh.processes is not None or config.mesh.process is not None:
         raise UserError("mesh.coordinator: a plan measures one process; leave mesh.coordinator and its like out")
-    find_sampler(config.sampler.name)
-    if keys.rows is not None:
-        _check_budget(config.budgets[-1], keys.rows)
+    sampler = find_sampler(config.sampler.name)
+    asked = () if sampler.whole else config.budgets
+    if keys.rows is not None and asked:
+        _check_budget(asked[-1], keys.rows)
     phi_keys = msgspec.to_builtins(config.phi)
     phi = make_phi(**phi_keys)
     mesh = mesh_of(config.mesh)
@@ -123,13 +124,13 @@ def run_plan(config: SelectConfig, keys: PlanKeys, *, start: float | None = None
     )
     entry = cached_entry(config, sources, cache) if there else None
     sizes = _sizes(keys, sources, size, pool, entry, len(given.labels) if given else None)
-    budgets = config.budgets
     points = round(sizes.rows * sizes.usable)
+    budgets = asked or (points,)
     _check_budget(budgets[-1], points)
     # The engine.
     degree = config.graph.degree if given is None else float(given.facts()["mean_degree"])
     degree = float(np.clip(degree, 0, max(sizes.labels - 1, 0)))
-    gain = config.sampler.gain
+    gain = getattr(config.sampler, "gain", "first_order")
     shape = Shape(points, sizes.labels, round(sizes.tags, 1), round(degree, 1), gain, config.engine.c1)
     progress("plan: engine", 0, None)
     same = shape._replace(rows=measured_rows(shape))
@@ -163,6 +164,13 @@ def run_plan(config: SelectConfig, keys: PlanKeys, *, start: float | None = None
         "c1": config.engine.c1, "devices": mesh.size,
     }  # fmt: skip
     notes = _notes(sizes, pool, engine, counts, degree, config.sampler.name, there)
+    if {"vectors", "rows"} & set(sampler.needs):
+        notes.append(
+            f"sampler={config.sampler.name}: what it takes itself, and embedding the rows, is not in this plan;"
+            " experiments/README.md has what was measured"
+        )
+    if config.limits.tokens is not None:
+        notes.append("limits.tokens: the plan is of n rows; how many fit is known when the rows are read")
     verdict = _verdict(peak, limit, memory["each device"], on_device, found, gain, mesh.size)
     return Plan(
         sizes, budgets, settings, found, counts, memory, limit, on_device, verdict, notes, machine(), keep.measured,

@@ -6,7 +6,7 @@ Ids are salted and no date is written: the same run draws the same bytes. No tex
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -17,11 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from mig_jax.report.lines import drawn_ranks
+
 INK, MUTED, GRID, MAIN, OTHER = "#010101", "#020202", "#030303", "#040404", "#050505"
 _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line", MAIN: "--main", OTHER: "--other"}
-SERIES = ("#060606", "#070707", "#080808", "#090909", "#0a0a0a", "#0b0b0b")
-_VARIABLES |= {colour: f"--s{at}" for at, colour in enumerate(SERIES)}
-CURVE_POINTS = 150
 _RC: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's font
     "font.size": 12,
@@ -43,24 +42,17 @@ _RC: dict[Any, Any] = {
 }
 
 
-def objective_chart(curves: Sequence[Float64[np.ndarray, " n"]], random: Mapping[str, float | None]) -> str:
-    """E(D) over the number of picks, one line a run, with random picks where they are known."""
+def objective_chart(curve: Float64[np.ndarray, " n"], random: Mapping[str, float | None]) -> str:
+    """E(D) over the number of picks, with random picks where they are known."""
     with _style("objective"):
         figure, axes = _axes(856, 300)
-        for at, curve in enumerate(curves):
-            ranks = _ranks(len(curve))
-            reached = np.concatenate([[0.0], curve[ranks - 1]])  # E(empty) = 0
-            axes.plot(
-                np.concatenate([[0], ranks]),
-                reached,
-                color=MAIN if len(curves) == 1 else SERIES[at % len(SERIES)],
-                lw=2,
-            )
+        ranks = drawn_ranks(len(curve))
+        axes.plot([0, *ranks], [0.0, *curve[ranks - 1]], color=MAIN, lw=2)  # E(empty) = 0
         known = sorted((int(n), value) for n, value in random.items() if value is not None and int(n) > 0)
         if known:
             axes.plot(*zip((0, 0.0), *known, strict=True), color=OTHER, lw=1.8, ls=(0, (4, 2.5)))
             axes.plot(*zip(*known, strict=True), color=OTHER, lw=0, marker="o", ms=4, clip_on=False)
-        axes.set_xlim(0, max([1, *(len(curve) for curve in curves), *(n for n, _ in known)]))
+        axes.set_xlim(0, max([1, len(curve), *(n for n, _ in known)]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_xlabel("rows picked")
@@ -76,7 +68,7 @@ def gain_chart(gains: Float64[np.ndarray, " n"]) -> str | None:
         return None
     with _style("gain"):
         figure, axes = _axes(856, 200)
-        at = positive[_ranks(len(positive)) - 1]
+        at = positive[drawn_ranks(len(positive)) - 1]
         axes.plot(at + 1, gains[at], color=MAIN, lw=1.6)
         _log_ranks(axes, len(gains))
         low, high = float(gains[at].min()), float(gains[at].max())
@@ -149,14 +141,6 @@ def _log_ranks(axes: Axes, last: int) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("rows picked")
-
-
-def _ranks(n: int) -> np.ndarray:
-    """Ranks from 1 to n that draw a curve as well as all of them: some evenly over rank, some over log rank."""
-    if n == 0:
-        return np.zeros(0, int)
-    spread = [space(1, n, CURVE_POINTS) for space in (np.linspace, np.geomspace)]
-    return np.unique(np.round(np.concatenate(spread)).astype(int))
 
 
 def _short(value: float, _: object = None) -> str:

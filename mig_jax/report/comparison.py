@@ -1,18 +1,165 @@
-"""Several runs on one page: what each reached, on one picture."""
+"""Several runs held against each other: systems on one pool, or one system with several settings.
 
-from collections.abc import Sequence
+from mig_jax.report import compare
+both = compare(["runs/all/0-sampler=mig", "runs/all/1-sampler=random"])
+both.rows[0]["times_random"], both.shared
+print(both.text())
+"""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
 
 from mig_jax.errors import UserError
-from mig_jax.report.charts import SERIES, objective_chart
-from mig_jax.report.html import assemble
+from mig_jax.report.measures import COLUMNS, measured, shown
 from mig_jax.report.run_view import RunView, load_run
-from mig_jax.report.sections import section, table
-from mig_jax.report.text import count, escaped, floor_percent, isolated, number, seconds
+from mig_jax.report.settings import differing, names
+from mig_jax.report.text import NO_LABELS, visible
+
+LEADING = ("run", "system", "settings")  # of comparison.csv, by which it is known again
+SOURCES = 10  # that have a colour and a column of their own
+WIDTH = 160  # of the table in a log
+# What a narrow terminal shows first.
+TOLD = (
+    *("rows", "objective", "times_random", "certificate", "labels_covered", "label_entropy_bits", "score_mean"),
+    *("tokens_mean", "chars_mean", "select_seconds", "total_seconds", "peak_bytes"),
+)
+_ASPECTS: dict[str, Callable[[RunView], Any]] = {
+    "pools": lambda run: [source["sha256"] for source in run.manifest["pool"]["sources"]],
+    "labels": lambda run: run.manifest["labels"]["total"],
+    "scores of rows": lambda run: run.manifest["config"].get("score"),
+    "label graphs": lambda run: (run.manifest["graph"], _propagation(run)),
+    "phi": lambda run: run.manifest["config"].get("phi"),
+}
 
 
-def compare(folders: Sequence[str | Path]) -> str:
-    """The comparison of finished runs as one HTML page, in the order given.
+@dataclass(frozen=True)
+class Comparison:
+    """Runs in the order in which they are shown; k of them.
+
+    Args:
+      runs: as read.
+      names: what each is called; distinct.
+      settings: of each the settings in which they differ.
+      different: what must be equal for E(D) of two runs to be one quantity, and is not.
+    """
+
+    runs: tuple[RunView, ...]
+    names: tuple[str, ...]
+    settings: tuple[dict[str, str], ...]
+    different: tuple[str, ...]
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """Of each run its name, system, settings and ``mig_jax.report.measures.COLUMNS``; None: not known."""
+        told = [", ".join(f"{key}={value}" for key, value in of.items()) for of in self.settings]
+        return [
+            {"run": name, "system": run.system, "settings": settings} | measured(run)
+            for name, run, settings in zip(self.names, self.runs, told, strict=True)
+        ]
+
+    @cached_property
+    def shared(self) -> Int64[np.ndarray, "k k"]:
+        """Rows that two selections have in common; -1 where their pools are not the same."""
+        k = len(self.runs)
+        found = np.full((k, k), -1, np.int64)
+        sorted_rows = [np.sort(run.rows) for run in self.runs]
+        pools = [_ASPECTS["pools"](run) for run in self.runs]
+        for i in range(k):
+            found[i, i] = len(sorted_rows[i])
+            for j in range(i):
+                if pools[i] == pools[j]:
+                    common = len(np.intersect1d(sorted_rows[i], sorted_rows[j], assume_unique=True))
+                    found[i, j] = found[j, i] = common
+        return found
+
+    @cached_property
+    def sources(self) -> list[str | None]:
+        """The sources with the largest shares of the selections, the pool's biggest first; None: rows that name none.
+
+        At most ``SOURCES``.
+        """
+        share: dict[str | None, float] = {}
+        size: dict[str | None, int] = {}
+        for run in self.runs:
+            for entry in run.stats["sources"]["top"]:
+                name = entry["name"]
+                share[name] = share.get(name, 0.0) + entry["selected"] / max(run.n, 1)
+                size[name] = max(size.get(name, 0), entry["pool"])
+        kept = sorted(share, key=lambda name: (-share[name], -size[name], name or ""))[:SOURCES]
+        return sorted(kept, key=lambda name: (-size[name], name or ""))
+
+    def composition(self, run: RunView, which: str = "selected") -> list[int]:
+        """Rows of ``sources``, and of all others last; ``which``: "selected" or "pool"."""
+        of = {entry["name"]: entry[which] for entry in run.stats["sources"]["top"]}
+        parts = [of.get(name, 0) for name in self.sources]
+        return [*parts, (run.n if which == "selected" else run.manifest["pool"]["usable"]) - sum(parts)]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader has to know before the numbers are held against each other."""
+        found = []
+        if self.different:
+            found.append(f"These runs have different {_listed(self.different)}: their E(D) cannot be compared.")
+        sizes = sorted({run.n for run in self.runs if not whole(run)})
+        if len(sizes) > 1:
+            found.append(
+                f"The runs have from {sizes[0]:,} to {sizes[-1]:,} rows, and E(D) grows with every row: "
+                "compare it between runs of as many, or by its ratio to random picks."
+            )
+        for name, run in zip(self.names, self.runs, strict=True):
+            if run.n < run.asked:
+                found.append(f"{name} has {run.n:,} rows of the {run.asked:,} asked for.")
+        unjudged = [name for name, run in zip(self.names, self.runs, strict=True) if not run.judged]
+        if unjudged:
+            whose = "The pool has" if len(unjudged) == len(self.runs) else f"{_listed(unjudged)}: the pool has"
+            found.append(f"{whose} {NO_LABELS}.")
+        return found
+
+    def csv(self) -> str:
+        """One line a run: ``rows`` with all digits, rows of each source, rows shared with each run, and its folder."""
+        sources = [*self.sources, "other sources"]
+        table = []
+        for at, (row, run) in enumerate(zip(self.rows, self.runs, strict=True)):
+            of_sources = zip(sources, self.composition(run), strict=True)
+            line = row | {f"rows of {name or '(no source)'}": many for name, many in of_sources}
+            shared = zip(self.names, self.shared[at].tolist(), strict=True)
+            line |= {f"shared with {name}": many if many >= 0 else None for name, many in shared}
+            table.append(line | {"finished": run.manifest["finished"], "folder": str(run.folder)})
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, [*table[0]], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+        return buffer.getvalue().encode("utf-8", "replace").decode()
+
+    def text(self, width: int = WIDTH) -> str:
+        """The table as plain text of at most ``width`` columns, with as much as fits, and the notes."""
+        keys = [key for key in TOLD if any(row[key] is not None for row in self.rows)]
+        if "tokens_mean" in keys and "chars_mean" in keys:
+            keys.remove("chars_mean")
+        first = _column("run", [visible(name) for name in self.names], width // 3, left=True)
+        others = [_column(COLUMNS[key].short, [shown(key, row) for row in self.rows], width) for key in keys]
+        while others and sum(len(column[0]) + 2 for column in others) + len(first[0]) > width:
+            others.pop()
+        lines = ["  ".join(cells).rstrip() for cells in zip(first, *others, strict=True)]
+        return "\n".join([*lines, *(f"note: {visible(note)}" for note in self.notes)]) + "\n"
+
+    def html(self, beside: str | Path | None = None) -> str:
+        """The whole as one page; ``beside``: the folder in which it will lie, to link to the pages of the runs."""
+        from mig_jax.report.comparison_page import render
+
+        return render(self, None if beside is None else Path(beside))
+
+
+def compare(folders: Sequence[str | Path]) -> Comparison:
+    """Finished runs, the largest E(D) first where it is one quantity and as many rows were asked for; else as given.
 
     Raises:
       UserError: no folder, or one of them holds no whole run.
@@ -20,57 +167,31 @@ def compare(folders: Sequence[str | Path]) -> str:
     if not folders:
         raise UserError("report: name at least one run's folder")
     runs = [load_run(folder) for folder in folders]
-    marks = [f'<span class="key s{at % len(SERIES)}"></span>' for at in range(len(runs))]
-    rows = [
-        (
-            mark + isolated(run.name),
-            escaped(_system(run)),
-            count(run.manifest["n"]),
-            number(run.reached, 4),
-            number(run.random, 4),
-            "–" if run.certificate is None else f"{floor_percent(run.certificate)} %",
-            f"{count(run.manifest['labels']['covered'])} of {count(run.manifest['labels']['total'])}",
-            seconds(run.manifest["timings"].get("select")),
-        )
-        for mark, run in zip(marks, runs, strict=True)
-    ]
-    head = ("Run", "System", "Rows", "E(D)", "Random", "At least, of the optimum", "Labels", "Select")
-    parts = [
-        f"<header><h1>{len(runs)} selections compared</h1></header>",
-        table(head, rows, numeric=range(2, 8)),
-        _warning(runs),
-        section("Information over rows"),
-    ]
-    random = max((run.manifest["random_objective"] for run in runs), key=len)
-    if len(marks) == 1:
-        marks = ['<span class="key main"></span>']
-    legend = "".join(f"{mark}{isolated(run.name)}" for mark, run in zip(marks, runs, strict=True))
-    if random and not _differing(runs):
-        legend += '<span class="key other"></span>random picks'
-    else:
-        random = {}
-    picture = objective_chart([run.objective for run in runs], random)
-    parts.append(f"<figure>{picture}<figcaption>{legend}</figcaption></figure>")
-    return assemble(f"{len(runs)} selections compared", parts)
+    different = tuple(name for name, aspect in _ASPECTS.items() if len({repr(aspect(run)) for run in runs}) > 1)
+    sizes = {run.asked for run in runs if not whole(run)}
+    reached = [run.reached for run in runs]
+    if not different and len(sizes) <= 1 and None not in reached:
+        runs.sort(key=lambda run: -(run.reached or 0.0))  # stable
+    settings = differing(runs)
+    return Comparison(tuple(runs), tuple(names(runs, settings)), tuple(settings), different)
 
 
-def _system(run: RunView) -> str:
-    sampler = run.manifest["config"].get("sampler", "")
-    return str(sampler.get("name", "") if isinstance(sampler, dict) else sampler)
+def whole(run: RunView) -> bool:
+    """Whether a run took every usable row: what the selections are held against, and no selection."""
+    return run.n == run.manifest["pool"]["usable"]
 
 
-def _differing(runs: Sequence[RunView]) -> list[str]:
-    """What must be equal for E(D) of two runs to be one quantity, and is not."""
-    aspects = {
-        "pools": lambda run: [source["sha256"] for source in run.manifest["pool"]["sources"]],
-        "label graphs": lambda run: run.manifest["graph"],
-        "phi": lambda run: run.manifest["config"].get("phi"),
-    }
-    return [name for name, aspect in aspects.items() if any(aspect(run) != aspect(runs[0]) for run in runs)]
+def _propagation(run: RunView) -> Any:
+    config = run.manifest["config"]
+    return (config.get("graph") or {}).get("propagation", config.get("propagation"))
 
 
-def _warning(runs: Sequence[RunView]) -> str:
-    different = _differing(runs)
-    if not different:
-        return ""
-    return f'<p class="warning">These runs have different {" and ".join(different)}: their E(D) cannot be compared.</p>'
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
+
+
+def _column(head: str, cells: Sequence[str], widest: int, left: bool = False) -> list[str]:
+    """Cells of one width; those that are too long lose their middle."""
+    cut = [cell if len(cell) <= widest else f"{cell[: widest // 2]}…{cell[-(widest // 2 - 1) :]}" for cell in cells]
+    width = max(map(len, (head, *cut)))
+    return [cell.ljust(width) if left else cell.rjust(width) for cell in (head, *cut)]

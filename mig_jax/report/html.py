@@ -1,13 +1,12 @@
 """report.html: one self-contained page, without scripts, legible in light and in dark."""
 
-from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
 from mig_jax.report import sections
+from mig_jax.report.elements import assemble
 from mig_jax.report.run_view import RunView, load_run
-from mig_jax.report.text import escaped
+
+RUN = "mig_jax run"  # the kind of page
 
 
 def page(folder: str | Path) -> str:
@@ -32,13 +31,4 @@ def render(run: RunView) -> str:
         sections.dropped,
         sections.reproduce,
     )
-    return assemble(f"{run.name}: selection report", [part(run) for part in parts])
-
-
-def assemble(title: str, body: Sequence[str]) -> str:
-    """A whole page around pieces of HTML; ``title`` is plain text."""
-    here = files("mig_jax.report")
-    template = Template(here.joinpath("page.html").read_text(encoding="utf-8"))
-    style = here.joinpath("page.css").read_text(encoding="utf-8")
-    footer = "<footer>Made by mig_jax from the run's manifest. Nothing on this page is loaded from elsewhere.</footer>"
-    return template.substitute(title=escaped(title), style=style.strip(), body="\n".join([*filter(None, body), footer]))
+    return assemble(f"{run.name}: selection report", [part(run) for part in parts], RUN)

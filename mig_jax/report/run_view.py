@@ -1,13 +1,15 @@
 """A finished run as a report reads it: from its folder alone."""
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from mig_jax.errors import UserError
 from mig_jax.export import read_manifest
@@ -15,42 +17,76 @@ from mig_jax.export import read_manifest
 
 @dataclass(frozen=True)
 class RunView:
-    """What a page shows.
+    """What a page shows. Runs of earlier versions lack some facts; those are None.
 
     Args:
       name: the run's name.
+      folder: where it lies.
       manifest: manifest.json.
       stats: pool_stats.json.
-      objective: E(D) after each pick; float64 ``[n]``.
+      rows: the pool row of each pick; int64 ``[n]``.
+      objective: E(D) after each pick, NaN where it is not known; float64 ``[n]``.
       gains: the gain of each pick; float64 ``[n]``.
     """
 
     name: str
+    folder: Path
     manifest: dict[str, Any]
     stats: dict[str, Any]
+    rows: Int64[np.ndarray, " n"]
     objective: Float64[np.ndarray, " n"]
     gains: Float64[np.ndarray, " n"]
 
     @property
-    def budget(self) -> str:
-        """The largest budget, as the manifest's tables name it."""
-        return str(max(self.manifest["budgets"]))
+    def n(self) -> int:
+        """How many rows were picked."""
+        return self.manifest["n"]
+
+    @property
+    def asked(self) -> int:
+        """How many were asked for; more than ``n`` where a system's own rules left no more."""
+        return max(self.manifest["budgets"], default=self.n)
+
+    @property
+    def system(self) -> str:
+        """The sampler's name."""
+        return system(self.manifest)
+
+    @property
+    def judged(self) -> bool:
+        """Whether E(D) says anything of it."""
+        return judged(self.manifest)
 
     @property
     def reached(self) -> float | None:
-        """E(D) of the largest budget."""
-        return self.manifest["objective"].get(self.budget)
+        """E(D) of all picks."""
+        return self.manifest["objective"].get(str(self.asked)) if self.judged else None
 
     @property
     def random(self) -> float | None:
         """E(D) of a random pick of as many rows, where it was computed."""
-        known = self.manifest["random_objective"]
-        return known.get(str(self.manifest["n"]), known.get(self.budget))
+        return random_objective(self.manifest, self.asked)
 
     @property
     def certificate(self) -> float | None:
         """E(D) is at least this share of the optimum, where that was computed."""
-        return (self.manifest["certificate"].get(self.budget) or {}).get("ratio")
+        return (self.manifest["certificate"].get(str(self.asked)) or {}).get("ratio") if self.judged else None
+
+
+def system(manifest: Mapping[str, Any]) -> str:
+    """The name of the sampler that made a run."""
+    sampler = manifest["config"].get("sampler") or ""
+    return str(sampler.get("name", "") if isinstance(sampler, dict) else sampler)
+
+
+def judged(manifest: Mapping[str, Any]) -> bool:
+    """Whether E(D) is known: a pool without labels has no information to add."""
+    return manifest["labels"]["total"] > 0
+
+
+def random_objective(manifest: Mapping[str, Any], budget: int) -> float | None:
+    """E(D) of a random pick of as many rows as a budget's selection has, where it was computed."""
+    return manifest["random_objective"].get(str(min(budget, manifest["n"]))) if judged(manifest) else None
 
 
 def load_run(folder: str | Path) -> RunView:
@@ -61,10 +97,29 @@ def load_run(folder: str | Path) -> RunView:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
+    if "random_objective" not in manifest:
+        raise UserError(f"{folder} holds no selection: {manifest.get('command') or 'another command'} made it")
     try:
         stats = json.loads((folder / "pool_stats.json").read_bytes())
-        trace = pq.read_table(folder / "trace.parquet", columns=["objective", "gain"])
+        trace = read_numbers(folder / "trace.parquet", ("row", "objective", "gain"))
     except (OSError, ValueError) as error:  # Arrow's errors are ValueErrors
         raise UserError(f"{folder} is not a whole run: {error}") from None
-    columns = (trace.column(name).to_numpy().astype(np.float64) for name in ("objective", "gain"))
-    return RunView(manifest["name"], manifest, stats, *columns)
+    return RunView(manifest["name"], folder, manifest, stats, *trace)
+
+
+def read_numbers(file: Path, columns: Sequence[str]) -> list[np.ndarray]:
+    """Columns of numbers of a Parquet file, each ``[n]``, NaN for null; OSError or ValueError where it has none.
+
+    By Arrow's own means: ``read_table`` and ``to_numpy`` import pandas, which takes longer than a comparison.
+    """
+    with pq.ParquetFile(file) as opened:
+        table = opened.read(columns=list(columns))
+    found = []
+    for name in columns:
+        if name not in table.column_names:
+            raise ValueError(f"{file.name} has no column {name}")
+        column = table.column(name)
+        column = column.fill_null(math.nan) if column.null_count else column
+        parts = [np.from_dlpack(chunk) for chunk in column.chunks if len(chunk)]
+        found.append(np.concatenate(parts) if parts else np.zeros(0, column.type.to_pandas_dtype()))
+    return found

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mig_jax.report.charts import gain_chart, histogram_chart, objective_chart
-from mig_jax.report.run_view import RunView
-from mig_jax.report.text import count, escaped, floor_percent, isolated, number, seconds, share
+from mig_jax.report.elements import section, table
+from mig_jax.report.run_view import RunView, random_objective
+from mig_jax.report.text import NO_LABELS, bytesize, count, escaped, floor_percent, isolated, number, seconds, share
 
 SHOWN_SOURCES = 20
 SHOWN_LABELS = 14
@@ -15,27 +16,24 @@ KEY_BOTH = '<span class="legend"><span class="key main"></span>selection<span cl
 
 def headline(run: RunView) -> str:
     """What was selected, from what, and how good it is."""
-    manifest, n = run.manifest, run.manifest["n"]
+    manifest, n = run.manifest, run.n
     usable, rows = manifest["pool"]["usable"], manifest["pool"]["rows"]
-    sampler = manifest["config"].get("sampler", {})
-    system = sampler.get("name", "") if isinstance(sampler, dict) else sampler
     lead = f"<b>{count(n)}</b> of <b>{count(rows)}</b> rows"
     if usable < rows:
         lead += f", {count(usable)} of them usable"
     lead += f" ({share(n, usable)})"
-    if system:
-        lead += f", selected by <b>{escaped(system)}</b>"
+    if run.system:
+        lead += f", selected by <b>{escaped(run.system)}</b>"
     labels = manifest["labels"]
+    fewer = f"; {count(run.asked)} were asked for" if run.asked > n else ""
     facts = [
-        ("Rows selected", count(n), f"of {count(usable)} usable"),
-        ("Information E(D)", number(run.reached, 4), _against_random(run)),
-        (
-            "Labels covered",
-            count(labels["covered"]),
-            f"of {count(labels['total'])} ({share(labels['covered'], labels['total'])})",
-        ),
+        ("Rows selected", count(n), f"of {count(usable)} usable{fewer}"),
+        ("Information E(D)", number(run.reached, 4), _against_random(run) if run.judged else NO_LABELS),
         ("Time", seconds(sum(value for value in manifest["timings"].values() if value is not None)), "all stages"),
     ]
+    if run.judged:
+        covered, total = labels["covered"], labels["total"]
+        facts.insert(2, ("Labels covered", count(covered), f"of {count(total)} ({share(covered, total)})"))
     if run.certificate is not None:
         facts.insert(2, ("At least", f"{floor_percent(run.certificate)} %", "of the optimum, proven"))
     cells = "".join(f"<div><dt>{name}</dt><dd>{value}<small>{below}</small></dd></div>" for name, value, below in facts)
@@ -57,25 +55,28 @@ def _against_random(run: RunView) -> str:
 def curve(run: RunView) -> str:
     """E(D) and the gain as the selection grows."""
     manifest = run.manifest
-    parts = [
-        section("Information over rows"),
-        f"<figure>{objective_chart([run.objective], manifest['random_objective'])}"
-        '<figcaption><span class="key main"></span>this selection'
-        + ('<span class="key other"></span>random picks' if manifest["random_objective"] else "")
-        + "</figcaption></figure>",
-    ]
+    parts = [section("Information over rows")]
+    if run.judged:
+        parts.append(
+            f"<figure>{objective_chart(run.objective, manifest['random_objective'])}"
+            '<figcaption><span class="key main"></span>this selection'
+            + ('<span class="key other"></span>random picks' if manifest["random_objective"] else "")
+            + "</figcaption></figure>"
+        )
+    else:
+        parts.append(f'<p class="note">The pool has {NO_LABELS}.</p>')
     gains = gain_chart(run.gains)
     if gains:
         parts.append(
             f"<figure>{gains}<figcaption>The gain each row had when it was taken "
             f"({escaped(manifest['gain_meaning'])}).</figcaption></figure>"
         )
-    if len(manifest["budgets"]) > 1:
+    if len(manifest["budgets"]) > 1 and run.judged:
         rows = [
             (
                 count(budget),
                 number(manifest["objective"].get(str(budget)), 4),
-                number(manifest["random_objective"].get(str(budget)), 4),
+                number(random_objective(manifest, budget), 4),
                 _percent((manifest["certificate"].get(str(budget)) or {}).get("ratio")),
             )
             for budget in manifest["budgets"]
@@ -197,7 +198,12 @@ def picks(run: RunView) -> str:
     if not shown:
         return ""
     title = f"The first {len(shown)} picks" if len(shown) > 1 else "The pick"
-    return section(title, "With the labels that earned them and their share of the gain.") + _rows(shown, ranked=True)
+    told = []
+    if any(pick.get("reason") for pick in shown):
+        told.append("why each was taken")
+    if any(pick["labels"] for pick in shown):
+        told.append("the labels that earned them, with their share of the gain")
+    return section(title, f"With {' and '.join(told)}." if told else "") + _rows(shown, ranked=True)
 
 
 def runners_up(run: RunView) -> str:
@@ -210,8 +216,13 @@ def runners_up(run: RunView) -> str:
 
 def _rows(shown: Sequence[dict[str, Any]], ranked: bool) -> str:
     items = []
+    gained = any(pick["gain"] for pick in shown)  # a random pick has none
     for rank, pick in enumerate(shown, start=1):
-        where = [f"gain <b>{number(pick['gain'])}</b>", f"score {number(pick['score'])}"]
+        reason = pick.get("reason")
+        where = [f"<b>{escaped(reason)}</b>"] if reason else []
+        if gained:
+            where.append(f"gain {number(pick['gain'])}" if reason else f"gain <b>{number(pick['gain'])}</b>")
+        where.append(f"score {number(pick['score'])}")
         if pick["source"] is not None:
             where.append(isolated(pick["source"]))
         if pick["id"] is not None:
@@ -256,6 +267,9 @@ def reproduce(run: RunView) -> str:
     ]
     times = [(escaped(stage), seconds(value)) for stage, value in manifest["timings"].items()]
     facts = {**manifest["versions"], **manifest["devices"]}
+    memory = manifest.get("memory") or {}
+    if memory.get("peak_bytes") is not None:
+        facts["peak memory"] = bytesize(memory["peak_bytes"])
     parts = [
         section("How to reproduce"),
         f"<pre>{escaped(manifest['command'])}</pre>",
@@ -266,7 +280,11 @@ def reproduce(run: RunView) -> str:
         table(("", ""), [(escaped(key), escaped(_plain(value))) for key, value in facts.items()]),
         "</div></div>",
     ]
-    for title, content in (("Label graph", manifest["graph"]), ("Engine", manifest["rounds"])):
+    for title, content in (
+        ("Limits", manifest.get("limits")),
+        ("Label graph", manifest["graph"]),
+        ("Engine", manifest["rounds"]),
+    ):
         if content:
             parts.append(f"<h3>{title}</h3>")
             parts.append(table(("", ""), [(escaped(key), escaped(_plain(value))) for key, value in content.items()]))
@@ -280,24 +298,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return number(value, 4)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def section(title: str, intro: str = "") -> str:
-    """A section's heading. ``title`` and ``intro`` are HTML of this package."""
-    return (
-        f"<h2>{title}</h2>"
-        + (f'<p class="note">{intro}.</p>' if intro and intro[-1] != "." else "")
-        + (f'<p class="note">{intro}</p>' if intro.endswith(".") else "")
-    )
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric: Sequence[int] = (), tight: bool = False) -> str:
-    """A table of HTML cells; the columns in ``numeric`` are set right; ``tight``: only as wide as its content."""
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        marked = (f"<{tag}{' class=n' if at in numeric else ''}>{cell}</{tag}>" for at, cell in enumerate(cells))
-        return f"<tr>{''.join(marked)}</tr>"
-
-    header = line(head, "th") if any(head) else ""
-    kind = ' class="tight"' if tight else ""
-    return f'<div class="scroll"><table{kind}>{header}{"".join(line(row, "td") for row in rows)}</table></div>'

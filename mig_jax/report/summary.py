@@ -8,7 +8,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mig_jax.report.text import count, floor_percent, number, seconds, share, visible
+from mig_jax.report.run_view import judged, random_objective
+from mig_jax.report.text import NO_LABELS, count, floor_percent, number, seconds, share, visible
 
 BAR = 16
 SHOWN_SOURCES = 8
@@ -48,6 +49,9 @@ def _headline(manifest: dict[str, Any]) -> Text:
     text = Text()
     text.append(f"Picked {count(n)} of {count(pool['usable'])} rows", style="bold")
     text.append(f" ({share(n, pool['usable'])})")
+    asked = max(manifest["budgets"], default=n)
+    if asked > n:
+        text.append(f", {count(asked)} were asked for")
     if pool["usable"] < pool["rows"]:
         text.append(f"; the pool has {count(pool['rows'])}")
     return text
@@ -57,25 +61,27 @@ def _facts(manifest: dict[str, Any]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
-    for budget in manifest["budgets"]:
-        name = "E(D)" if len(manifest["budgets"]) == 1 else f"E(D) at {count(budget)}"
-        table.add_row(name, Text(_objective(manifest, str(budget))))
-    labels = manifest["labels"]
-    covered = f"{count(labels['covered'])} of {count(labels['total'])} ({share(labels['covered'], labels['total'])})"
-    table.add_row("labels covered", Text(covered))
+    if judged(manifest):
+        for budget in manifest["budgets"]:
+            name = "E(D)" if len(manifest["budgets"]) == 1 else f"E(D) at {count(budget)}"
+            table.add_row(name, Text(_objective(manifest, budget)))
+        covered, total = manifest["labels"]["covered"], manifest["labels"]["total"]
+        table.add_row("labels covered", Text(f"{count(covered)} of {count(total)} ({share(covered, total)})"))
+    else:
+        table.add_row("E(D)", Text(NO_LABELS))
     timings = {stage: value for stage, value in manifest["timings"].items() if value is not None}
     stages = ", ".join(f"{visible(stage)} {seconds(value)}" for stage, value in timings.items())
     table.add_row("time", Text(f"{seconds(sum(timings.values()))} ({stages})"))
     return table
 
 
-def _objective(manifest: dict[str, Any], budget: str) -> str:
-    reached = manifest["objective"].get(budget)
+def _objective(manifest: dict[str, Any], budget: int) -> str:
+    reached = manifest["objective"].get(str(budget))
     parts = [number(reached, 4)]
-    random = manifest["random_objective"].get(budget)
+    random = random_objective(manifest, budget)
     if random and reached is not None:
         parts.append(f"{reached / random:.2f} x a random pick of as many ({number(random, 4)})")
-    ratio = (manifest["certificate"].get(budget) or {}).get("ratio")
+    ratio = (manifest["certificate"].get(str(budget)) or {}).get("ratio")
     if ratio is not None:
         parts.append(f"at least {floor_percent(ratio)} % of the optimum")
     return ", ".join(parts)

@@ -14,7 +14,6 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pyarrow.parquet as pq
 from jaxtyping import Int64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,6 +21,8 @@ from matplotlib.ticker import MaxNLocator
 
 from mig_jax.errors import UserError
 from mig_jax.export import MANIFEST, read_manifest
+from mig_jax.report.run_view import judged, random_objective, read_numbers
+from mig_jax.report.settings import flat, plain, swept
 from mig_jax.report.text import count, floor_percent, number, seconds, share, visible
 
 COLUMNS = {
@@ -38,7 +39,6 @@ COLUMNS = {
 """Column: its heading. The settings that differ stand before these."""
 PERCENT = ("isolated", "certificate")
 USUAL_PLOT = ("objective", "labels_covered", "overlap", "certificate")
-_UNSWEPT = ("out", "overwrite", "cache", "pool.n", "mesh.", "engine.", "embedder.threshold")
 _INK, _MUTED, _GRID, _LINE, _REFERENCE = "#1d232b", "#5b6570", "#dfe3e8", "#2563a8", "#c2571a"
 
 
@@ -89,13 +89,13 @@ def load_sweep(
     found = [(run, read_manifest(run)) for run in (_below(folder) if runs is None else map(Path, runs))]
     if not found:
         raise UserError(f"{folder} holds no folder of a finished run")
-    settings = [_flat(manifest["config"]) for _, manifest in found]
-    keys = _differing(settings, key)
+    settings = [flat(manifest["config"]) for _, manifest in found]
+    keys = swept(settings, key)
     rows = []
     for (run, manifest), chosen in zip(found, settings, strict=True):
-        swept = {name: chosen.get(name) for name in keys} if keys else {"run": os.path.relpath(run, folder)}
+        own = {name: chosen.get(name) for name in keys} if keys else {"run": os.path.relpath(run, folder)}
         published = _of(paper or {}, chosen.get(key)) if key else None
-        rows.append(swept | _measured(manifest) | {"paper": published, "_rows": _rows(run)})
+        rows.append(own | _measured(manifest) | {"paper": published, "_rows": _rows(run)})
     keys = keys or ("run",)
     rows.sort(key=lambda row: [_order(row[name]) for name in keys])
     at = next((i for i, row in enumerate(rows) if reference is not None and _same(row[keys[0]], reference)), 0)
@@ -179,7 +179,7 @@ def picture(sweep: Sweep, columns: Sequence[str] = USUAL_PLOT) -> Figure:
 
 
 def _compared(sweep: Sweep) -> str:
-    return ", ".join(f"{name}={_plain(sweep.rows[sweep.reference][name])}" for name in sweep.keys)
+    return ", ".join(f"{name}={plain(sweep.rows[sweep.reference][name])}" for name in sweep.keys)
 
 
 def _draw(axes: Axes, sweep: Sweep, name: str) -> None:
@@ -209,7 +209,7 @@ def _draw(axes: Axes, sweep: Sweep, name: str) -> None:
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.set_xlabel(visible(sweep.keys[0]))
     else:
-        labels = [", ".join(_plain(row[key]) for key in sweep.keys)[-28:] for row in sweep.rows]
+        labels = [", ".join(plain(row[key]) for key in sweep.keys)[-28:] for row in sweep.rows]
         axes.set_xticks(x, [visible(label) for label in labels], rotation=30, ha="right")
         axes.set_xlabel(visible(", ".join(sweep.keys)))
     axes.margins(x=0.05)
@@ -234,23 +234,23 @@ def _style() -> dict[Any, Any]:
 
 
 def _measured(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    budget = str(max(manifest["budgets"]))
-    objective = manifest["objective"].get(budget)
-    random = manifest["random_objective"].get(budget)
+    budget = max(manifest["budgets"], default=manifest["n"])
+    objective = manifest["objective"].get(str(budget)) if judged(manifest) else None
+    random = random_objective(manifest, budget)
     return {
         "mean_degree": manifest["graph"].get("mean_degree"),
         "isolated": manifest["graph"].get("isolated_share"),
         "labels_covered": manifest["labels"]["covered"],
         "objective": objective,
         "times_random": objective / random if objective is not None and random else None,
-        "certificate": (manifest["certificate"].get(budget) or {}).get("ratio"),
+        "certificate": (manifest["certificate"].get(str(budget)) or {}).get("ratio") if judged(manifest) else None,
         "seconds": sum(value for value in manifest["timings"].values() if value is not None),
     }
 
 
 def _rows(run: Path) -> Int64[np.ndarray, " n"]:
     try:
-        return pq.read_table(run / "trace.parquet", columns=["row"]).column("row").to_numpy()
+        return read_numbers(run / "trace.parquet", ("row",))[0]
     except (OSError, ValueError) as error:
         raise UserError(f"{run} is not a whole run: {error}") from None
 
@@ -259,28 +259,6 @@ def _jaccard(a: np.ndarray, b: np.ndarray) -> float:
     both = len(np.intersect1d(a, b, assume_unique=True))
     either = len(a) + len(b) - both
     return both / either if either else 1.0
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in config.items():
-        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return out
-
-
-def _differing(settings: Sequence[Mapping[str, Any]], key: str | None) -> tuple[str, ...]:
-    """The settings that differ between the runs, ``key`` first; those that only follow from another are left out."""
-    names = dict.fromkeys(name for one in settings for name in one if not name.startswith(_UNSWEPT))
-    found: list[str] = [key] if key and any(key in one for one in settings) else []
-    for name in names:
-        column = [repr(one.get(name)) for one in settings]
-        if len(set(column)) > 1 and name not in found:
-            found.append(name)
-    tells: dict[tuple[int, ...], str] = {}  # settings that part the runs alike say the same: the first is enough
-    for name in found:
-        column = [repr(one.get(name)) for one in settings]
-        tells.setdefault(tuple(column.index(value) for value in column), name)
-    return tuple(tells.values())
 
 
 def _of(paper: Mapping[Any, Any], value: Any) -> float | None:
@@ -309,7 +287,7 @@ def _below(folder: Path) -> list[Path]:
 def _shown(name: str, row: Mapping[str, Any]) -> str:
     value = row[name]
     if name not in COLUMNS:
-        return _plain(value)
+        return plain(value)
     if value is None:
         return "–"
     if name == "isolated":
@@ -319,10 +297,6 @@ def _shown(name: str, row: Mapping[str, Any]) -> str:
     if name in ("overlap", "times_random", "paper"):
         return f"{value:.2f}"
     return {"labels_covered": count, "seconds": seconds}.get(name, number)(value)
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
 
 
 def _cell(text: str) -> str:

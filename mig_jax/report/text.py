@@ -7,6 +7,7 @@ from typing import Any
 # Embeddings, overrides and isolates can reorder what stands around them; marks of a single direction are harmless.
 _BIDI = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 _KEPT = {"\n", "\t"}
+NO_LABELS = "no labels: E(D) is not known"
 
 
 def visible(text: Any, keep: frozenset[str] | set[str] = frozenset()) -> str:
@@ -69,6 +70,16 @@ def floor_percent(ratio: float) -> str:
     """A proven share in percent with one digit, never rounded up: 0.93199 -> ``93.1``."""
     # The tenth of a billionth undoes what 1000 * ratio loses when the ratio is a round decimal.
     return f"{int(1000 * ratio + 1e-10) / 10:.1f}"
+
+
+def bytesize(value: float | None) -> str:
+    """A size as a person says it: ``312 MiB``, ``1.24 GiB``; None -> a dash."""
+    if value is None:
+        return "–"
+    for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if value >= size:
+            return f"{value / size:.0f} {unit}" if value >= 100 * size else f"{value / size:.3g} {unit}"
+    return f"{value:.0f} B"
 
 
 def seconds(value: float | None) -> str:

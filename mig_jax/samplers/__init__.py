@@ -1,16 +1,33 @@
 """One file for each system of the table; a new one is a file, a line here, a yaml and a golden."""
 
-from mig_jax.config import closest
+from mig_jax.config_check import closest
 from mig_jax.errors import UserError
+from mig_jax.samplers.car import CAR
+from mig_jax.samplers.deita import DEITA
 from mig_jax.samplers.ifd import IFD
+from mig_jax.samplers.instag import INSTAG
+from mig_jax.samplers.limits import Limits
 from mig_jax.samplers.mig import MIG
 from mig_jax.samplers.order import Order
+from mig_jax.samplers.pool import POOL
+from mig_jax.samplers.qdit import QDIT
 from mig_jax.samplers.random import RANDOM
-from mig_jax.samplers.task import Sampler, Task
+from mig_jax.samplers.task import Rows, Sampler, Task
+from mig_jax.samplers.zip import ZIP
 
-SAMPLERS: dict[str, Sampler] = {"mig": MIG, "random": RANDOM, "ifd": IFD}
+SAMPLERS: dict[str, Sampler] = {
+    "mig": MIG,
+    "random": RANDOM,
+    "ifd": IFD,
+    "pool": POOL,
+    "instag": INSTAG,
+    "deita": DEITA,
+    "qdit": QDIT,
+    "zip": ZIP,
+    "car": CAR,
+}
 
-__all__ = ["SAMPLERS", "Order", "Sampler", "Task", "find_sampler"]
+__all__ = ["SAMPLERS", "Limits", "Order", "Rows", "Sampler", "Task", "find_sampler"]
 
 
 def find_sampler(name: str) -> Sampler:

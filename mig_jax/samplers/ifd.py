@@ -2,9 +2,15 @@
 
 import numpy as np
 
+from mig_jax.config import SamplerOptions
 from mig_jax.errors import UserError
+from mig_jax.samplers.limits import walk
 from mig_jax.samplers.order import Order
 from mig_jax.samplers.task import Sampler, Task
+
+
+class Options(SamplerOptions, frozen=True):
+    score: str = "ifd"
 
 
 def sample(task: Task, n: int) -> Order:
@@ -13,14 +19,16 @@ def sample(task: Task, n: int) -> Order:
     Raises:
       UserError: no point has an IFD in that range.
     """
-    kept = np.flatnonzero((task.ifd >= 0) & (task.ifd <= 1))
+    ifd = task.ranking
+    assert ifd is not None
+    kept = np.flatnonzero((ifd >= 0) & (ifd <= 1))
     if not len(kept):
         raise UserError(
-            f"sampler=ifd: none of the {len(task.ifd)} usable rows has an IFD from 0 to 1"
-            f" ({np.isnan(task.ifd).sum()} have none at all; it is read from ifd_score.content, or pool.fields.ifd=)"
+            f"sampler=ifd: none of the {len(ifd)} usable rows has an IFD from 0 to 1"
+            f" ({np.isnan(ifd).sum()} have none at all; it is read from ifd_score.content, or pool.fields.ifd=)"
         )
-    points = kept[np.argsort(-task.ifd[kept], kind="stable")][:n].astype(np.int64)
-    return Order(points, task.ifd[points], "IFD", {})
+    points = walk(kept[np.argsort(-ifd[kept], kind="stable")], n, task.limit)
+    return Order(points, ifd[points], "IFD", {}, why=task.limit.why(len(points), "IFD"))
 
 
-IFD = Sampler(sample)
+IFD = Sampler(sample, Options)

@@ -1,15 +1,27 @@
 """MIG: the greedy maximisation of E(D) = sum_k phi((P^T sum_d e_d)_k) (arXiv 2504.13835, algorithm 1)."""
 
+from typing import Literal
+
 import numpy as np
 
+from mig_jax.config import SamplerOptions
 from mig_jax.engine import greedy, make_problem, pool_mesh
+from mig_jax.samplers.mig_limited import sample_limited
 from mig_jax.samplers.order import Order
 from mig_jax.samplers.task import Sampler, Task
 
 
+class Options(SamplerOptions, frozen=True):
+    gain: Literal["first_order", "exact"] = "first_order"
+    compat: bool = False
+
+
 def sample(task: Task, n: int) -> Order:
     """The n points that the naive greedy picks. Where no point gains any more, the rest follow by score (highest first,
-    then in file order); with ``compat`` in file order, as the reference's argmax over zeros has it."""
+    then in file order); with ``compat`` in file order, as the reference's argmax over zeros has it. Under limits: of
+    the points that they allow at each turn, see mig_limited.py."""
+    if task.limit.kinds:
+        return sample_limited(task, n)
     mesh = task.mesh or pool_mesh()
     problem = make_problem(task.encoded, task.propagation, task.phi, task.gain, mesh.size)
     found = greedy(
@@ -27,7 +39,7 @@ def sample(task: Task, n: int) -> Order:
     missing = n - len(points)
     if missing:
         left = np.setdiff1d(np.arange(len(task.encoded)), points)
-        if not task.compat:
+        if not task.options.compat:
             left = left[np.argsort(-task.encoded.score[left], kind="stable")]
         points = np.concatenate([points, left[:missing]])
         gains = np.concatenate([gains, np.zeros(missing)])
@@ -35,4 +47,4 @@ def sample(task: Task, n: int) -> Order:
     return Order(points, gains, reason, found.counts | {"picked_without_gain": missing})
 
 
-MIG = Sampler(sample, by_labels=True)
+MIG = Sampler(sample, Options, nested=lambda task: task.limit.budget is None, by_labels=True, needs=("labels",))

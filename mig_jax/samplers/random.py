@@ -4,19 +4,26 @@ import random
 
 import numpy as np
 
+from mig_jax.config import SamplerOptions
+from mig_jax.samplers.limits import walk
 from mig_jax.samplers.order import Order
 from mig_jax.samplers.task import Sampler, Task
+
+
+class Options(SamplerOptions, frozen=True):
+    compat: bool = False
 
 
 def sample(task: Task, n: int) -> Order:
     """The first n of one permutation drawn from the seed, so that budgets are nested; with ``compat`` the reference's
     ``random.Random(seed).sample``, whose budgets are not."""
     count = len(task.encoded)
-    if task.compat:
-        points = np.array(random.Random(task.seed).sample(range(count), n), np.int64)
+    if task.options.compat:
+        ranked = np.array(random.Random(task.seed).sample(range(count), count if task.limit.kinds else n), np.int64)
     else:
-        points = np.random.default_rng(task.seed).permutation(count)[:n].astype(np.int64)
-    return Order(points, np.zeros(n), "random", {})
+        ranked = np.random.default_rng(task.seed).permutation(count).astype(np.int64)
+    points = walk(ranked, n, task.limit)
+    return Order(points, np.zeros(len(points)), "random", {}, why=task.limit.why(len(points), "drawn"))
 
 
-RANDOM = Sampler(sample, nested=lambda task: not task.compat)
+RANDOM = Sampler(sample, Options, nested=lambda task: not task.options.compat)

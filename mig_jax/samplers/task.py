@@ -1,20 +1,37 @@
 """What a sampler is given, and what a system has to say of itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float64
 
+from mig_jax.config import SamplerOptions
 from mig_jax.encode.encoded import Encoded
 from mig_jax.engine import Snapshot
 from mig_jax.engine.greedy import C1, SEGMENT
 from mig_jax.gain.phi import Phi
 from mig_jax.graph.label_graph import Propagation
+from mig_jax.pool import Pool
 from mig_jax.runtime.progress import Progress, silent
+from mig_jax.samplers.limits import Kind, Limits
 from mig_jax.samplers.order import Order
+from mig_jax.vectors.vectors import Vectors
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The points as text, read where they lie.
+
+    Args:
+      raw: the bytes of each row, as they came.
+      dialogs: (role, content) of every turn of each row.
+    """
+
+    raw: Callable[[np.ndarray], Iterator[bytes]]
+    dialogs: Callable[[np.ndarray], Iterator[list[tuple[str, str]]]]
 
 
 @dataclass(frozen=True)
@@ -25,20 +42,26 @@ class Task:
       encoded: the usable rows.
       propagation: P of the label graph.
       phi: of E(D).
-      gain: "first_order" or "exact".
-      compat: the reference's behaviour where ours differs.
+      options: the sampler's own settings (its ``Options``).
+      ranking: what the sampler ranks by where its options name a score (DEITA's sum, IFD, CaR's), NaN where a point has
+        none; float64 ``[M]``.
+      vectors: an embedding of each point, where the sampler needs them.
+      rows: the texts, where the sampler needs them.
+      limits: what may be picked; None: everything.
       seed: of samplers that draw.
-      ifd: IFD of each point, NaN where absent; float64 ``[M]``.
       mesh: of the engine; None: all devices.
-      resume, on_snapshot: of the engine.
+      resume, on_snapshot: where to go on from, and what is told the state every now and then. What a snapshot's
+        ``state`` holds is the sampler's own affair.
     """
 
     encoded: Encoded
     propagation: Propagation
     phi: Phi
-    ifd: Float64[np.ndarray, " M"]
-    gain: str = "first_order"
-    compat: bool = False
+    options: Any
+    ranking: Float64[np.ndarray, " M"] | None = None
+    vectors: Vectors | None = None
+    rows: Rows | None = None
+    limits: Limits | None = None
     seed: int = 42
     mesh: Mesh | None = None
     c1: int = C1
@@ -48,14 +71,41 @@ class Task:
     resume: Snapshot | None = None
     on_snapshot: Callable[[Snapshot], None] | None = None
 
+    @property
+    def gain(self) -> str:
+        """Which gain earns the labels' shares: "first_order" or "exact"."""
+        return getattr(self.options, "gain", "first_order")
+
+    @property
+    def limit(self) -> Limits:
+        """``limits``, or none."""
+        return Limits.none(len(self.encoded)) if self.limits is None else self.limits
+
 
 class Sampler(NamedTuple):
     """``sample(task, n)`` picks n points, or fewer where its own rules run dry; ``n`` is at most the points there are.
 
-    ``nested``: a smaller budget is a prefix of a larger one; else every budget is sampled for itself. ``by_labels``: it
-    ranks by labels, so picks can be explained by the labels that earned them.
+    Args:
+      options: its settings: a struct whose fields are those of conf/sampler/NAME.yaml. One with a field ``score`` is
+        given a ``ranking``.
+      nested: a smaller budget is a prefix of a larger one; else every budget is sampled for itself.
+      by_labels: it ranks by labels, so picks can be explained by the labels that earned them.
+      needs: of "labels", "vectors" and "rows" what it cannot do without.
+      refuses: the limits that make no sense for it, and why.
+      whole: it takes every point, whatever n.
     """
 
     sample: Callable[[Task, int], Order]
+    options: type[SamplerOptions] = SamplerOptions
     nested: Callable[[Task], bool] = lambda task: True
     by_labels: bool = False
+    needs: tuple[str, ...] = ()
+    refuses: Mapping[Kind, str] = {}
+    whole: bool = False
+
+
+def rows_of(pool: Pool, encoded: Encoded) -> Rows:
+    """The points of a pool as text."""
+    return Rows(
+        lambda points: pool.read_rows(encoded.row[points]), lambda points: pool.each_dialog(encoded.row[points])
+    )

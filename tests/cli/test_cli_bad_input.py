@@ -97,7 +97,7 @@ CASES = [
     ("notags.jsonl n=1", ["no usable row among 3: 3 no tags", "annotation.instag.content", "pool.fields.tags="]),
     ("emptytags.jsonl n=1", ["no row of the pool has a valid tag"]),
     ("noscores.jsonl n=1", ["no usable row among 3: 3 no deita score", "annotation.deita"]),
-    ("noifd.jsonl n=1 sampler=ifd", ["sampler=ifd: none of the 3 usable rows has an IFD"]),
+    ("noifd.jsonl n=1 sampler=ifd", ["sampler=ifd: none of the 3 usable rows has the score", "sampler.score=ifd"]),
     ("noifd.jsonl n=1 score.from=ifd", ["3 no ifd score"]),
     ("good.jsonl n=1 score.from=no.such.column", ["12 no number at no.such.column"]),
     ("good.jsonl n=1 pool.valid_tags=gone.json", ["pool.valid_tags=gone.json: no such file", "yichengchen24/MIG"]),
@@ -109,7 +109,8 @@ CASES = [
     ("good.jsonl n=13", ["n=13: the pool has 12 usable rows of 12"]),
     ("partly.jsonl n=5", ["n=5: the pool has 3 usable rows of 9 (6 no tags)"]),
     ("good.jsonl n=[2,13]", ["n=13: the pool has 12 usable rows"]),
-    *((f"good.jsonl n={n}", [f"n={n}: must be a whole number >= 1"]) for n in ("0", "-3", "ten", "2.5", "[]", "null")),
+    *((f"good.jsonl n={n}", [f"n={n}: must be a whole number >= 1"]) for n in ("0", "-3", "ten", "2.5", "[]")),
+    ("good.jsonl n=null", ["n: must be given, as n=..., or a budget of tokens, as limits.tokens=..."]),
     ("good.jsonl n=", ["n=: must be a whole number >= 1"]),
     ("good.jsonl n=[2,x]", ["n=[2, 'x']: must be a whole number >= 1"]),
     ("good.jsonl n=[2,0]", ["n=[2, 0]: must be a whole number >= 1"]),
@@ -122,7 +123,7 @@ CASES = [
     ("good.jsonl n=2 phi.c=1", ["phi.c: not a key of the phi chosen; phi=log has it"]),
     ("good.jsonl n=2 pool.fields.foo=a.b", ["pool.fields.foo: no such field; the fields are tags, quality"]),
     ("good.jsonl n=2 pool.fields.tags=no.such", ["no usable row among 12: 12 no tags"]),
-    ("good.jsonl n=2 sampler=mgi", ["sampler=mgi: must be one of ifd, mig, random; did you mean mig?"]),
+    ("good.jsonl n=2 sampler=mgi", ["sampler=mgi: must be one of car, deita, ifd, ", "; did you mean mig?"]),
     ("good.jsonl n=2 sampler=null", ["Config group override must be a string"]),
     ("good.jsonl n=2 sampler.name=mgi", ["sampler=mgi: must be one of", "did you mean mig?"]),
     ("good.jsonl n=2 phi=pow", ["phi=pow: must be one of exp, log, power; did you mean power?"]),
@@ -186,7 +187,7 @@ def test_a_mistake_is_told_in_one_line(server: Server, place: Path, command: str
 
 def test_there_is_no_such_command(server: Server, place: Path) -> None:
     assert "did you mean select?" in server.run(["selct"], place).error
-    assert "there are select, plan, embed, generate and sample" in server.run(["annotate-all"], place).error
+    assert "there are select, plan, embed, generate, report and sample" in server.run(["annotate-all"], place).error
 
 
 def test_malformed_rows_are_passed_over_where_asked(server: Server, place: Path, tmp_path: Path) -> None:
@@ -261,7 +262,7 @@ def test_a_pool_that_changes_while_the_run_reads_it(cache: Path, tmp_path: Path)
     from hydra import compose, initialize_config_module
 
     import mig_jax.commands  # noqa: F401  (registers the resolvers that the YAML uses)
-    from mig_jax.config import select_config
+    from mig_jax.config_check import select_config
     from mig_jax.errors import UserError
     from mig_jax.run import run_select
 

@@ -66,7 +66,7 @@ def test_each_flag_reaches_the_configuration() -> None:
     from hydra import compose, initialize_config_module
 
     import mig_jax.commands  # noqa: F401  (registers the resolvers that the YAML uses)
-    from mig_jax.config import select_config
+    from mig_jax.config_check import select_config
     from mig_jax.sample import overrides, parser
 
     def config(*flags: str):

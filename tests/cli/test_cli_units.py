@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from mig_jax.config import select_config
+from mig_jax.config_check import select_config
 from mig_jax.engine.checkpoint import Checkpoint, from_bytes, to_bytes
 from mig_jax.engine.greedy import Snapshot
 from mig_jax.errors import UserError
@@ -90,7 +90,7 @@ def plain_config() -> dict:
         ({"cache": 3}, "cache=3: must be a text or null"),
         ({"mesh": {"pool": 0}}, "mesh.pool=0: must be all or a whole number >= 1"),
         ({"mesh": {"process": -1}}, "mesh.process=-1: must be a whole number >= 0 or null"),
-        ({"pool": {"fields": {"tags": 3}}}, "pool.fields={'tags': 3}: must be a mapping, as {tags: meta.tags}"),
+        ({"pool": {"fields": {"tags": 3}}}, "pool.fields={'tags': 3}: must be a mapping, as {name: value}"),
         ({"pool": {"path": ["a", 3]}}, "pool.path=['a', 3]: must be a text or a list"),
         ({"pool": {"n": 0}}, "pool.n=0: must be a whole number >= 1 or null"),
         ({"graph": {"degree": None}}, "graph.degree=null: must be a number >= 0"),

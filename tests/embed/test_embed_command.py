@@ -10,6 +10,7 @@ import cli_pools
 import numpy as np
 import pytest
 from mig_command import Server
+from test_embed_crash import notes
 
 from mig_jax.models.checkpoint import MINILM, EmbedderSpec
 from mig_jax.models.embed import load_embedder
@@ -29,7 +30,7 @@ def test_rows_of_a_pool(server, with_tiny, tiny, tmp_path):
     options = ["embed.batch_tokens=128", "embedder.max_length=16", "pool.on_error=skip"]
     done = run(server, tmp_path, "p.jsonl", *with_tiny, *options, "out=sub/run")
     assert done.code == 0, done
-    assert done.err.splitlines() == [
+    assert notes(done) == [
         "note: 29 of 30 texts were longer than max_length=16 tokens and were cut",
         "note: 1 of 30 rows have no dialog: their vectors are zero",
     ]
@@ -153,7 +154,8 @@ def test_weights_that_hold_nan_are_told(server, with_tiny, tiny, tmp_path):
 
 
 def test_help_lists_every_key(server, tmp_path):
-    from mig_jax.config import EmbedConfig, _known_keys
+    from mig_jax.config import EmbedConfig
+    from mig_jax.config_check import _known_keys
 
     done = run(server, tmp_path, "--help")
     assert done.code == 0 and done.out.startswith("mig-jax embed [POOL|FILE]")

@@ -22,7 +22,7 @@ TEXTS = ["abc", "zebra", "the quick brown fox"]
 def composed(folder: Path, tmp_path: Path, group: str = "bert", *more: str) -> EmbedConfig:
     from hydra import compose, initialize_config_module
 
-    from mig_jax.config import embed_config
+    from mig_jax.config_check import embed_config
     from mig_jax.overrides import quoted
 
     file = tmp_path / "t.txt"
@@ -132,7 +132,7 @@ def test_an_instruction_decides_no_selection():
     from hydra import compose, initialize_config_module
 
     import mig_jax.commands  # noqa: F401  (registers the resolvers that the YAML uses)
-    from mig_jax.config import select_config
+    from mig_jax.config_check import select_config
 
     def decides(*overrides: str) -> dict:
         with initialize_config_module("mig_jax.conf", version_base="1.3"):

@@ -8,7 +8,8 @@ import cli_pools
 import numpy as np
 import pytest
 
-from mig_jax.config import EmbedConfig, embed_config
+from mig_jax.config import EmbedConfig
+from mig_jax.config_check import embed_config
 from mig_jax.embed.texts import texts_of
 from mig_jax.errors import UserError
 

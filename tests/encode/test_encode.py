@@ -113,3 +113,18 @@ def test_a_vocabulary_from_either_kind_of_file(tmp_path):
             read_valid_tags(tmp_path / "bad")
     with pytest.raises(UserError, match="no such file"):
         read_valid_tags(tmp_path / "none.json")
+
+
+def test_a_raw_pool_is_taken_whole_where_neither_tags_nor_scores_are_needed(tmp_path):
+    raw = pool(tmp_path, record(None, None), record(None, None), "no record", on_error="skip")
+    found = encode(raw, bare=True)
+    assert (found.labels, found.score.tolist(), found.label_count.tolist()) == ((), [1.0, 1.0], [0, 0])
+    scored = encode(pool(tmp_path, record(None), record(None, None)), bare=True)
+    assert (scored.row.tolist(), scored.score.tolist(), scored.dropped) == ([0], [10.0], {"no deita score": 1})
+
+
+def test_where_some_rows_have_tags_the_others_are_left_out_for_every_system(tmp_path):
+    half = pool(tmp_path, record(), record(None), record(("a",), None))
+    for bare in (False, True):
+        found = encode(half, bare=bare)
+        assert (found.row.tolist(), found.dropped) == ([0], {"no tags": 1, "no deita score": 1})

@@ -15,11 +15,11 @@ from mig_jax.gain import make_phi
 PHIS = {"power": make_phi(exponent=0.3), "exp": make_phi("exp", alpha=0.02), "log": make_phi("log")}
 
 
-def pool(phi: str, shards: int, kind: str = "exact") -> tuple[Case, Problem]:
+def pool(phi: str, shards: int, kind: str = "exact", cost: np.ndarray | None = None) -> tuple[Case, Problem]:
     """Some hundred groups, in buckets of two widths or more."""
     shape = SHAPES["web"]._replace(tags=(1, 2, 9, 3, 5, 2) * 100, zero=(5,))
     drawn = fill(shape, 0, "real", PHIS[phi], 0.7, same_labels=True)
-    problem = make_problem(drawn.encoded, drawn.graph.propagation(drawn.alpha), drawn.phi, kind, shards)
+    problem = make_problem(drawn.encoded, drawn.graph.propagation(drawn.alpha), drawn.phi, kind, shards, cost)
     assert len(problem.buckets) >= 2
     assert problem.groups.many > 300
     return drawn, problem
@@ -56,16 +56,20 @@ def test_the_first_bounds_are_the_exact_gains_in_float32(phi, shards):
         assert (found <= gains * 1.001 + cancelled).all()
 
 
+@pytest.mark.parametrize("costs", [False, True])
 @pytest.mark.parametrize("shards", [1, 8])
 @pytest.mark.parametrize("phi", PHIS)
 @pytest.mark.parametrize("kind", KERNELS)
-def test_no_candidate_gains_more_than_its_bound_and_no_other_row_more_than_the_cut(kind, phi, shards):
-    drawn, problem = pool(phi, shards, kind)
+def test_no_candidate_gains_more_than_its_bound_and_no_other_row_more_than_the_cut(kind, phi, shards, costs):
+    """With costs: gains more per cost."""
+    cost = np.random.default_rng(1).uniform(1, 3_000, 600) if costs else None
+    drawn, problem = pool(phi, shards, kind, cost)
     heads = problem.groups.row[problem.groups.queue[:-1]]
     mesh = pool_mesh(jax.devices()[:shards])
     for picks in (0, 1, 40):
         oracle, gains = after(drawn, kind, picks, heads)
         cancelled = 1e-13 * abs(oracle.objective())
+        gains = gains if cost is None else gains / cost[heads]
         x = np.append(oracle.x, 0)
         state = Exact(x, x) if kind == "exact" else FirstOrder(x, drawn.phi.slope(x))
         with jax.enable_x64(True):

@@ -5,8 +5,9 @@ It says nothing of speed or rounding. The entries are one list; a search of the 
 """
 
 import ast
+import importlib
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,19 +17,24 @@ import numpy as np
 import pytest
 from engine_cases import SHAPES, fill
 from flax import nnx
-from test_engine_structure import call_of
+from test_engine_structure import allowance_of, call_of
 
 import mig_jax
-from mig_jax.engine import Problem, make_problem
+from mig_jax.config_check import sampler_options
+from mig_jax.encode import Encoded
+from mig_jax.engine import Problem, make_problem, pool_mesh
 from mig_jax.engine.blocks import _block_top
-from mig_jax.engine.kernels import KERNELS
+from mig_jax.engine.kernels import KERNELS, Rows, absorb_all
 from mig_jax.gain import make_phi
 from mig_jax.graph.cosine import _tile
+from mig_jax.graph.label_graph import Propagation
 from mig_jax.models.decoding import Draw, Rule, decode, prefill
 from mig_jax.models.embed import _embed_batch
 from mig_jax.models.families import FAMILIES
 from mig_jax.models.layers import Build
 from mig_jax.models.logprobs import _logprobs
+from mig_jax.samplers import Task, find_sampler
+from mig_jax.vectors.vectors import Vectors
 
 ROOT = Path(mig_jax.__file__).parent
 PLATFORMS = ("cuda", "tpu")
@@ -50,11 +56,12 @@ PHIS = {"power": make_phi(), "exp": make_phi("exp"), "log": make_phi("log")}
 
 
 @cache
-def problem_of(kind: str, shards: int, phi: str, repeats: int = 100) -> Problem:
-    """Of two buckets or more, with more groups than a list holds."""
+def problem_of(kind: str, shards: int, phi: str, repeats: int = 100, costs: bool = False) -> Problem:
+    """Of two buckets or more, with more groups than a list holds. ``costs``: by the gain per cost."""
     shape = SHAPES["web"]._replace(tags=(1, 2, 9, 3) * repeats, zero=())
     drawn = fill(shape, 0, "real", PHIS[phi], 1.0, same_labels=True)
-    problem = make_problem(drawn.encoded, drawn.graph.propagation(), drawn.phi, kind, shards)
+    cost = np.full(len(drawn.encoded), 2.0) if costs else None
+    problem = make_problem(drawn.encoded, drawn.graph.propagation(), drawn.phi, kind, shards, cost)
     assert len(problem.buckets) > 1
     return problem
 
@@ -76,6 +83,24 @@ def of_heap(name: str, kind: str, phi: str = "power", native: bool = False):
     """As where ``engine.inner`` is device."""
     jitted, args, options = call_of("greedy", name, problem_of(kind, 1, phi))
     return jitted, args, options | {"native": native}
+
+
+def of_limited_heap(kind: str, by_cost: bool):
+    """With quotas and a budget; by the gain or by the gain per cost."""
+    problem = problem_of(kind, 1, "power", costs=by_cost)
+    points = int(problem.groups.row.max()) + 1
+    jitted, args, options = call_of("greedy", "pick", problem, allowance=allowance_of(points, 5, np.full(points, 2.0)))
+    return jitted, args, options | {"native": False}
+
+
+def of_warm_start(kind: str, native: bool = False):
+    problem, size = problem_of(kind, 1, "power"), 8
+    groups, kernel = problem.groups, KERNELS[kind]
+    stop = int(groups.ptr[size])
+    part = None if groups.part is None else groups.part[:stop]
+    rows = Rows(groups.ptr[: size + 1].astype(np.int32), groups.idx[:stop], part)
+    args = problem.side.labels, problem.side.phi, kernel.start(problem.side), rows, np.ones(size), np.int32(5)
+    return absorb_all, args, {"kind": kind, "native": native}
 
 
 def of_block_top():
@@ -128,6 +153,38 @@ def of_decode(rule: Rule):
     return decode, (*tiny_decoder(), live, ended, np.int32(20), draw, end), more
 
 
+def of_vectors(sampler: str, module: str, name: str):
+    """The function's arguments as a sampler calls it the first time, on 40 points of 16 kinds."""
+    found: list[Any] = []
+    place = importlib.import_module(f"mig_jax.vectors.{module}")
+    jitted = getattr(place, name)
+
+    def spy(*args, **options):
+        found[:] = found or [args, options]
+        return jitted(*args, **options)
+
+    vectors = np.eye(16, dtype=np.float32)[np.arange(40) % 16]  # cosines of 0: at DEITA's threshold, so decided again
+    encoded = Encoded(np.arange(40), np.arange(41), np.zeros(40, np.int32), np.ones(40), ("all",), {})
+    graph = Propagation(np.array([0, 1]), np.zeros(1, np.int32), np.ones(1))
+    settings = sampler_options(sampler, {"threshold": 0.0} if sampler == "deita" else {})
+    ranking = np.ones(40)
+    work = Task(
+        encoded,
+        graph,
+        PHIS["power"],
+        settings,
+        ranking=ranking,
+        seed=len(name),  # CaR keeps the clusters of a task
+        vectors=Vectors(vectors, encoded.row),
+        mesh=pool_mesh(jax.devices()[:1]),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, name, spy)
+        find_sampler(sampler).sample(work, 14, **({"block": 8} if sampler == "deita" else {}))
+    args, options = found
+    return jitted, args, options
+
+
 def of_tile():
     return _tile, (jnp.zeros((64, 24)), 0, 32, 32), {}
 
@@ -147,12 +204,25 @@ ENTRIES = {
     "top of a block": Entry("engine/blocks.py:_block_top", of_block_top),
 }
 for _kind in KERNELS:
+    ENTRIES[f"{_kind} warm start"] = Entry("engine/kernels.py:absorb_all", lambda k=_kind: of_warm_start(k))
+    for _name, _by_cost in (("quotas and a budget", False), ("gain per cost", True)):
+        _limited = partial(of_limited_heap, _kind, _by_cost)
+        ENTRIES[f"{_kind} pick, {_name}"] = Entry("engine/lazy_heap.py:pick", _limited)
     _full = "engine/full_pass.py:full_pass"
     ENTRIES[f"{_kind} full pass"] = Entry(_full, lambda k=_kind: of_pass("full_pass", k))
     ENTRIES[f"{_kind} full pass, 8 devices"] = Entry(_full, lambda k=_kind: of_pass("full_pass", k, SHARDS))
     for _phi in PHIS:
         _pick = "engine/lazy_heap.py:pick"
         ENTRIES[f"{_kind} pick, {_phi}"] = Entry(_pick, lambda k=_kind, p=_phi: of_heap("pick", k, p))
+for _sampler, _module, _functions in (
+    ("deita", "novelty", "_nearest _among _with _put"),
+    ("qdit", "facility_location", "_look _write"),
+    ("car", "kmeans", "_nearest _try _take"),
+    ("car", "pca", "_each"),
+):
+    for _function in _functions.split():
+        _entry = Entry(f"vectors/{_module}.py:{_function}", partial(of_vectors, _sampler, _module, _function))
+        ENTRIES[f"vectors: {'coverage' if _sampler == 'qdit' else _module} {_function}"] = _entry
 for _phi in PHIS:
     _bounds = "engine/full_pass.py:first_bounds"
     ENTRIES[f"bounds, {_phi}"] = Entry(_bounds, lambda p=_phi: of_pass("first_bounds", "exact", phi=p))
@@ -162,12 +232,14 @@ for _phi in PHIS:
 def test_it_lowers_for_cuda_and_tpu(name: str):
     function, args, options = ENTRIES[name].make()
     in_float64 = "native" in options
-    with jax.enable_x64(in_float64):
+    with jax.enable_x64(in_float64 or "coverage" in name):
         exported = jax.export.export(function, platforms=PLATFORMS)(*args, **options)
     assert exported.platforms == PLATFORMS
     assert exported.nr_devices == (SHARDS if "8 devices" in name else 1)
     text = exported.mlir_module()
     assert "stablehlo" in text
+    if name.startswith("vectors"):
+        return
     assert ("stablehlo.all_gather" in text) == ("full pass, 8 devices" in name)
     assert ("chlo.top_k" in text) == ("full pass" in name or "top of" in name or "draw" in name)
     assert ("stablehlo.while" in text) == (in_float64 or " in " in name)

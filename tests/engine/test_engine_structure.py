@@ -13,7 +13,7 @@ import pytest
 
 import mig_jax
 from experiments.synthetic import synthetic_pool
-from mig_jax.engine import greedy, make_problem, pool_mesh
+from mig_jax.engine import Allowance, Left, Rules, greedy, make_problem, pool_mesh
 from mig_jax.engine.kernels import KERNELS, FirstOrder
 from mig_jax.engine.scalar import at, put
 from mig_jax.gain import make_phi
@@ -55,9 +55,17 @@ def call_of(where: str, name: str, problem, **more):
     return jitted, *found
 
 
-def text_of(where: str, name: str, problem) -> str:
+def allowance_of(points: int, quotas: int, cost: np.ndarray | None = None) -> Allowance:
+    """Two quotas a point, a budget where there is a cost."""
+    idx = np.random.default_rng(0).integers(0, quotas, 2 * points)
+    budget = None if cost is None else np.float64(1e4)
+    rules = Rules(np.zeros(points, bool), 2 * np.arange(points + 1), idx, cost, budget, np.bool_(False))
+    return Allowance(rules, Left(np.full(quotas, 9), np.zeros(quotas, np.int64), np.float64(0)))
+
+
+def text_of(where: str, name: str, problem, **more) -> str:
     """The compiled text."""
-    jitted, args, options = call_of(where, name, problem)
+    jitted, args, options = call_of(where, name, problem, **more)
     with jax.enable_x64(where == "greedy"):
         return jitted.lower(*args, **options).compile().as_text()
 
@@ -105,9 +113,9 @@ def whole_arrays(text: str) -> list[str]:
     return bad
 
 
-def problem_of(kind: str, shards: int, phi="power"):
+def problem_of(kind: str, shards: int, phi="power", cost=None):
     encoded, graph = synthetic_pool(ROWS, LABELS)
-    problem = make_problem(encoded, graph.propagation(), PHIS[phi], kind, shards)
+    problem = make_problem(encoded, graph.propagation(), PHIS[phi], kind, shards, cost)
     assert problem.groups.many > 50 * C1
     assert len(problem.buckets) > 1
     return problem
@@ -129,11 +137,13 @@ def test_the_full_pass_finds_its_list_by_top_k(kind, shards):
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "collective-", "all-to-all")
 
 
+@pytest.mark.parametrize("limits", ["", "quotas", "quotas and costs"])
 @pytest.mark.parametrize("phi", PHIS)
 @pytest.mark.parametrize("kind", KERNELS)
-def test_the_heap_is_one_native_function_that_copies_no_array(kind, phi):
-    problem = problem_of(kind, 1, phi)
-    text = text_of("greedy", "pick", problem)
+def test_the_heap_is_one_native_function_that_copies_no_array(kind, phi, limits):
+    cost = np.random.default_rng(0).uniform(1, 9, ROWS) if "costs" in limits else None
+    problem = problem_of(kind, 1, phi, cost)
+    text = text_of("greedy", "pick", problem, allowance=allowance_of(ROWS, 3 * SMALL, cost) if limits else None)
     entry, found = computations(text)
     native = [line for line in found[entry] if line.what == "call"]
     assert len(native) == 1
@@ -147,6 +157,26 @@ def test_the_heap_is_one_native_function_that_copies_no_array(kind, phi):
     of_queues = [line for line in lines if problem.rows in [size for _, size in line.makes]]
     assert of_queues
     assert not [line.text for line in of_queues if line.what not in LOOPS], "the queues are as long as the pool"
+
+
+@pytest.mark.parametrize("kind", KERNELS)
+def test_a_warm_start_is_one_native_function_that_copies_no_array(kind, monkeypatch):
+    seen = []
+    module = importlib.import_module("mig_jax.engine.warm_start")
+
+    def spy(*args, **options):
+        seen[:] = args, options
+        raise Stopped
+
+    jitted = module.absorb_all
+    monkeypatch.setattr(module, "absorb_all", spy)
+    with pytest.raises(Stopped):
+        module.warm_start(problem_of(kind, 1), np.arange(500), pool_mesh(jax.devices()[:1]))
+    with jax.enable_x64(True):
+        text = jitted.lower(*seen[0], **seen[1]).compile().as_text()
+    entry, found = computations(text)
+    assert [line.what for line in found[entry]].count("call") == 1
+    assert not whole_arrays(text)
 
 
 def test_the_labels_gains_are_one_native_function():
@@ -195,8 +225,8 @@ def test_what_the_rules_forbid_is_seen(absorb, monkeypatch):
     assert whole_arrays(text)
 
 
-ORDER = ("pool", "encode", "graph", "gain", "engine", "samplers", "export", "report")
-FREE = {"runtime", "errors", "config"}
+ORDER = ("pool", "encode", "graph", "gain", "engine", "vectors", "samplers", "export", "report")
+FREE = {"runtime", "errors", "config", "config_check"}
 
 
 def imported(path: Path) -> set[str]:
@@ -217,8 +247,8 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("part", [*ORDER, "models", "runtime"])
 def test_a_module_imports_only_from_its_left(part):
-    """The data flows one way: pool, encode, graph, gain, engine, samplers, export, report. A file that is nobody's part
-    (the command line, the API) stands at the edge: it may import all, and none of these may import it."""
+    """The data flows one way, in ORDER. A file that is nobody's part (the command line, the API) stands at the edge: it
+    may import all, and none of these may import it."""
     allowed = FREE | {part} | (set(ORDER[: ORDER.index(part)]) if part in ORDER else set())
     files = sorted((ROOT / part).rglob("*.py"))
     assert files

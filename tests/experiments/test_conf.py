@@ -11,13 +11,14 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import mig_jax.commands  # noqa: F401  (the resolvers)
-from mig_jax.config import COMMANDS, embed_config, generate_config, select_config
+from mig_jax.config import COMMANDS, ReportConfig
+from mig_jax.config_check import embed_config, generate_config, report_config, select_config
 from mig_jax.inputs import model_spec_of, spec_of
 from mig_jax.models.families import FAMILIES
 from mig_jax.sweep import Sweep
 
 CONF = Path(str(importlib.resources.files("mig_jax.conf")))
-PARTS = {"select.yaml", "plan.yaml", "embed.yaml", "generate.yaml", "base.yaml"}
+PARTS = {"select.yaml", "plan.yaml", "embed.yaml", "generate.yaml", "report.yaml", "base.yaml"}
 OPTIONS = sorted(file.relative_to(CONF).with_suffix("").parts for file in CONF.glob("*/*.yaml"))
 EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
 
@@ -39,6 +40,7 @@ def test_the_defaults_are_a_configuration():
     assert select_config(composed()).budgets == (50,)
     assert embed_config(composed(command="embed")).embed.of == "rows"
     assert generate_config(composed(command="generate")).model.name == "smollm2_135m"
+    assert report_config(composed(command="report")) == ReportConfig()
 
 
 @pytest.mark.parametrize(("group", "name"), [parts for parts in OPTIONS if parts[0] != "experiment"])
@@ -64,15 +66,24 @@ def test_every_experiment(name: str):
     assert params, "an experiment sweeps something"
     callback = instantiate(raw.hydra.callbacks.sweep)
     assert isinstance(callback, Sweep)
-    assert callback.key in params
+    assert callback.key is not None
+    key = callback.key.removesuffix(".name")  # of a group, its option
+    assert key in params
     values = [[value.strip() for value in str(swept).split(",")] for swept in params.values()]
-    at = list(params).index(callback.key)
-    assert callback.reference is None or float(callback.reference) in map(float, values[at])
+    at = list(params).index(key)
+    assert callback.reference is None or str(callback.reference) in map(str, map(_plain, values[at]))
     for value in values[at]:  # each setting is a configuration of its own, with its own folder
-        job = composed(f"+experiment={name}", f"{callback.key}={value}", "hydra.job.num=0", hydra=True)
-        assert str(float(value)) in job.hydra.sweep.subdir
+        job = composed(f"+experiment={name}", f"{key}={value}", "hydra.job.num=0", "hydra.mode=MULTIRUN", hydra=True)
+        assert str(_plain(value)) in job.hydra.sweep.subdir
         if callback.paper:
-            assert float(value) in callback.paper
+            assert _plain(value) in callback.paper
+
+
+def _plain(value: str) -> float | str:
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

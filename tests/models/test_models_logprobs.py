@@ -92,8 +92,8 @@ def test_logits_are_made_where_they_are_asked_for_only(model):
     """As many chunks as are needed: the loop's count is a number of the program's input."""
     texts = draw_ids(1, [64])
     few = jax.make_jaxpr(lambda count: logprobs._logprobs(
-        model.graphdef, model.state, np.zeros((1, 64), np.int32), np.ones((1, 64), np.int32), np.zeros(64, np.int32),
-        np.zeros(64, np.int32), count, at_once=8, exact=True,
+        model.loaded.graphdef, model.loaded.state, np.zeros((1, 64), np.int32), np.ones((1, 64), np.int32),
+        np.zeros(64, np.int32), np.zeros(64, np.int32), count, at_once=8, exact=True,
     ))(np.int32(3))  # fmt: skip
     assert "while" in str(few)
     assert "64,33" not in str(few), "the logits of a whole batch"

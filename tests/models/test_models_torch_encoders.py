@@ -10,8 +10,8 @@ from tiny_encoders import MODULES, load
 
 from mig_jax.models.weights import save_model
 
-torch = pytest.importorskip("torch", reason="the reference runs on torch, which the project itself does without")
-transformers = pytest.importorskip("transformers", reason="the reference is transformers")
+torch = pytest.importorskip("torch", reason="the lane that compares with torch: make torch, then make test-torch")
+transformers = pytest.importorskip("transformers")
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # transformers' own
 

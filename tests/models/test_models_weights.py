@@ -13,9 +13,9 @@ from tiny_encoders import MODULES, load, tiny_config, tiny_weights, write
 
 from mig_jax.errors import UserError
 from mig_jax.models import bert
-from mig_jax.models.encoder import Encoder
+from mig_jax.models.encoder import Encoder, read_config
 from mig_jax.models.tensors import safetensors
-from mig_jax.models.weights import Rule, WeightMap, load_model, save_model
+from mig_jax.models.weights import WeightMap, WeightRule, load_model, save_model
 
 
 def flat(model: nnx.Module) -> dict[str, np.ndarray]:
@@ -113,7 +113,7 @@ def test_shards_are_one_checkpoint(tiny):
     for part in range(3):
         files.append(tiny.folder / f"model-{part}.safetensors")
         save_file({key: tiny.tensors[key] for key in keys[part::3]}, files[-1])
-    config = bert.config_from_json(json.loads((tiny.folder / "config.json").read_text()))
+    config = read_config(json.loads((tiny.folder / "config.json").read_text()), "config.json")
     assert_same(plain, load_model(lambda: Encoder(config, rngs=nnx.Rngs(0)), bert.weight_map(), safetensors(files)))
 
 
@@ -123,7 +123,7 @@ def test_other_floats_become_float32(tmp_path, dtype):
     save_file({"w": weight}, tmp_path / "w.safetensors")
     model = load_model(
         lambda: nnx.Linear(2, 3, use_bias=False, rngs=nnx.Rngs(0)),
-        WeightMap((Rule("w", "kernel", "outputs"),)),
+        WeightMap((WeightRule("w", "kernel", "outputs"),)),
         safetensors([tmp_path / "w.safetensors"]),
     )
     assert model.kernel[...].dtype == np.float32

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_encoders import assert_rows_are, in_rows, load, tiny_config, tiny_weights, write
+from tiny_encoders import assert_layers_are_torch_s, assert_rows_are, in_rows, load, tiny_config, tiny_weights, write
 
 from mig_jax.errors import UserError
 from mig_jax.models import xlm_roberta
@@ -27,18 +27,9 @@ def test_the_longest_text_fits_and_uses_the_last_position(tmp_path):
 
 
 def test_tiny_golden_layer_by_layer(golden):
-    """torch, float32; the tolerance as in test_models_bert."""
-    stored = np.load(golden / "tiny/xlm-roberta/outputs.npz")
-    model = load(golden / "tiny/xlm-roberta", pooler=True)
-    got = jax.jit(lambda i, m: model(i, m, hidden_states=True))(stored["ids"], stored["mask"])
-    mask = stored["mask"][:3, :, None]
-    assert len(got.hidden) == len(stored["hidden_first3"]) == 4
-    for layer, (mine, torchs) in enumerate(zip(got.hidden, stored["hidden_first3"], strict=True)):
-        np.testing.assert_allclose(mine[:3] * mask, torchs * mask, atol=1e-5, err_msg=f"layer {layer}")
+    stored, got = assert_layers_are_torch_s(golden / "tiny/xlm-roberta")
     whole = stored["mask"][:, :, None]
     np.testing.assert_allclose((got.last_BxLxD * whole).sum(1) / whole.sum(1), stored["mean"], atol=1e-5)
-    np.testing.assert_allclose(got.last_BxLxD[:, 0], stored["cls"], atol=1e-5)
-    np.testing.assert_allclose(got.pooled_BxD, stored["pooler"], atol=1e-5)
 
 
 def test_bfloat16_is_near(tmp_path):

@@ -6,6 +6,8 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fake_run import FakePool, row, run_facts
 
@@ -14,7 +16,7 @@ from mig_jax.export import RunnersUp, write_run
 from mig_jax.report import compare, load_run, page
 
 VOID = {"meta", "br"}
-SHAPES = {"path", "use", "rect", "g", "defs", "clippath"}
+SHAPES = {"circle", "path", "use", "rect", "g", "defs", "clippath"}
 
 
 class Parsed(HTMLParser):
@@ -122,7 +124,7 @@ def hostile_facts():
 def test_hostile_text_is_only_text(tmp_path):
     facts = hostile_facts()
     write_run(tmp_path, facts, page)
-    for text in ((tmp_path / "report.html").read_text(), compare([tmp_path])):
+    for text in ((tmp_path / "report.html").read_text(), compare([tmp_path, tmp_path]).html(tmp_path)):
         parsed = Parsed(text)
         assert not parsed.tags & {"script", "img"}
         assert not any(name.startswith("on") for name, _ in parsed.attributes)
@@ -177,15 +179,53 @@ def test_several_budgets_have_a_table(written):
     assert "Budget" in "".join(Parsed(text).text)
 
 
-def test_comparison(written):
-    one, two = written("one"), written("two", random_objective={})
-    text = compare([one, two])
-    Parsed(text)
-    assert "2 selections compared" in text and "cannot be compared" not in text and "random picks" in text
-    other = written("other", graph={"threshold": 0.5})
-    assert "different label graphs" in compare([one, other])
-    with pytest.raises(UserError, match="at least one"):
-        compare([])
+def test_reasons_limits_and_memory_are_shown(written):
+    facts = run_facts()
+    why = ("<i>pass 1", *["best of cluster 7"] * 4)
+    folder = written(
+        selection=replace(facts.selection, why=why),
+        limits={"tokens": 900},
+        memory=lambda: {"peak_bytes": 3 << 29, "since": "run"},
+    )
+    text = (folder / "report.html").read_text()
+    assert "With why each was taken and the labels" in text
+    assert "<b>&lt;i&gt;pass 1</b>" in text and text.count("best of cluster 7") == 4
+    assert "<h3>Limits</h3>" in text and "1.5 GiB" in text
+
+
+def test_a_pool_without_labels_says_so(written):
+    facts = run_facts()
+    bare = replace(facts.encoded, labels=(), label_idx=np.zeros(0, np.int32), label_ptr=np.zeros(13, np.int64))
+    text = (written(encoded=bare, labels_earned=(), runners_up=RunnersUp.none()) / "report.html").read_text()
+    assert text.count("no labels: E(D) is not known") == 2
+    for words in ("Labels covered", "random pick", "of the optimum", "E(empty)"):
+        assert words not in text, words
+
+
+def test_fewer_rows_than_asked_for(written):
+    text = (written(budgets=(9,), random_objective={5: 14.0, 9: 17.0}) / "report.html").read_text()
+    assert "of 12 usable; 9 were asked for" in text
+    assert "1.50 × a random pick of as many" in text  # 21 against the 14 of five rows, not of nine
+
+
+def test_runs_of_earlier_versions_can_be_read(written):
+    folder = written()
+    now = page(folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    stats = json.loads((folder / "pool_stats.json").read_text())
+    for key in ("limits", "memory"):
+        del manifest[key]
+    del stats["labels"]["entropy"]
+    for key in ("score", "chars", "tokens", "turns"):
+        stats[key] = {name: stats[key][name] for name in ("edges", "pool", "selected", "mean")}
+    for pick in stats["picks"]:
+        del pick["reason"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "pool_stats.json").write_text(json.dumps(stats))
+    assert page(folder) == now
+    row = compare([folder]).rows[0]
+    assert row["label_entropy_bits"] is None and row["chars_median"] is None and row["peak_bytes"] is None
+    assert row["chars_sum"] == run_facts().pool.chars[[9, 2, 13, 5, 7]].sum()  # from the mean
 
 
 def test_a_folder_that_is_no_whole_run(written, tmp_path):
@@ -194,6 +234,9 @@ def test_a_folder_that_is_no_whole_run(written, tmp_path):
     for name in ("trace.parquet", "pool_stats.json"):
         folder = written(name.split(".")[0])
         (folder / name).write_bytes(b"")
+        with pytest.raises(UserError, match="not a whole run"):
+            page(folder)
+        pq.write_table(pa.table({"row": [1]}), folder / "trace.parquet")
         with pytest.raises(UserError, match="not a whole run"):
             page(folder)
         (folder / name).unlink()

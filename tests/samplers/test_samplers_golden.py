@@ -4,22 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from mig_jax.encode import encode
-from mig_jax.gain import make_phi
-from mig_jax.graph import LabelGraph
-from mig_jax.pool import load_pool
-from mig_jax.samplers import Task, find_sampler
+from sampler_tasks import golden_task, picked
 
 
 @pytest.fixture(scope="module")
 def task(shared):
-    pool = load_pool(shared / "golden" / "public" / "pool.jsonl.gz")
-    points = encode(pool)
-    count = len(points.labels)
-    empty = np.zeros(0, np.int32)
-    graph = LabelGraph(points.labels, np.ones(count, np.float32), empty, empty, np.zeros(0, np.float32), 1.0)
-    return Task(points, graph.propagation(), make_phi(), pool.ifd[points.row], compat=True)
+    pool, task = golden_task(shared)
+    return replace(task, ranking=pool.ifd[task.encoded.row])
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +19,13 @@ def expected(shared):
 
 
 def test_random(task, expected):
-    np.testing.assert_array_equal(find_sampler("random").sample(task, 300).points, expected["random_order"])
+    np.testing.assert_array_equal(picked("random", task, 300, compat=True).points, expected["random_order"])
 
 
 @pytest.mark.parametrize("decimals", [None, 2], ids=["as it is", "rounded, so with ties"])
 def test_ifd(task, expected, decimals):
     if decimals is not None:
-        task = replace(task, ifd=np.round(task.ifd, decimals))
-    picked = find_sampler("ifd").sample(task, 300)
-    np.testing.assert_array_equal(picked.points, expected["ifd_order" if decimals is None else "ifd_order_round2"])
-    np.testing.assert_array_equal(picked.gains, task.ifd[picked.points])
+        task = replace(task, ranking=np.round(task.ranking, decimals))
+    found = picked("ifd", task, 300)
+    np.testing.assert_array_equal(found.points, expected["ifd_order" if decimals is None else "ifd_order_round2"])
+    np.testing.assert_array_equal(found.gains, task.ranking[found.points])

@@ -1,0 +1,183 @@
+"""How long the systems of the table take, and in how much memory: each in a process of its own.
+
+    python -m experiments.bench_samplers --pool POOL.jsonl.gz --embeddings runs/rows     # a real pool, embedded
+    python -m experiments.bench_samplers --rows 200000 --picks 10000                       # synthetic
+    python -m experiments.bench_samplers --rows 939000 --dim 4096 --picks 50000 --samplers qdit,deita   # an accelerator
+
+Real: the pool's own rows and vectors; what the pool lacks (a score, say) is drawn. Synthetic: clustered vectors,
+of which more than half are near-duplicates of another row; labels as experiments/synthetic.py has them. Memory is the
+process's peak beyond what it held when its inputs were ready.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.synthetic import synthetic_pool
+from mig_jax.config_check import sampler_options
+from mig_jax.encode import encode
+from mig_jax.engine import pool_mesh
+from mig_jax.gain import make_phi
+from mig_jax.graph import LabelGraph
+from mig_jax.pool import load_pool
+from mig_jax.runtime.memory import PeakMemory
+from mig_jax.samplers import SAMPLERS, Rows, Task, find_sampler
+from mig_jax.samplers.task import rows_of
+from mig_jax.vectors.vectors import Vectors
+
+PEERS = {
+    "random": "O(n)",
+    "ifd": "O(N log N)",
+    "instag": "O(passes N) walk",
+    "zip": "O(n K2 / K3) + O(n K1 / K3) compressions of everything selected so far",
+    "deita": "O(N n d), a row at a time",
+    "car": "O(N k d) a round",
+    "qdit": "O(n N^2 d), or N^2 numbers kept",
+    "mig": "O(n N L)",
+}
+NEAR = 0.6  # share of synthetic rows that are near-duplicates of an earlier one
+
+
+def clustered(rows: int, dim: int, seed: int = 0, block: int = 8192) -> np.ndarray:
+    """Unit vectors: centres far apart, 40 % of the rows new directions around one, 60 % a row before them, shaken."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((max(8, rows // 200), dim), np.float32)
+    fresh = max(1, int(rows * (1 - NEAR)))
+    found = np.empty((rows, dim), np.float32)
+    for lo in range(0, rows, block):
+        size = min(block, rows - lo)
+        new = centres[rng.integers(0, len(centres), size)] + 0.9 * rng.standard_normal((size, dim), np.float32)
+        old = np.arange(lo, lo + size) >= fresh
+        if old.any():
+            base = found[rng.integers(0, fresh, int(old.sum()))]
+            new[old] = base + 0.2 / np.sqrt(dim) * rng.standard_normal((int(old.sum()), dim), np.float32)
+        found[lo : lo + size] = new / np.linalg.norm(new, axis=1, keepdims=True)
+    return found[rng.permutation(rows)]
+
+
+def synthetic_task(rows: int, dim: int, vectors: bool) -> Task:
+    """Labels, scores and, where asked, vectors; texts of a few random words."""
+    encoded, graph = synthetic_pool(rows)
+    rng = np.random.default_rng(1)
+    words = [f"w{i:04d}" for i in range(4000)]
+
+    def dialogs(points: np.ndarray):
+        for point in points.tolist():
+            own = np.random.default_rng([2, point])
+            text = " ".join(words[i] for i in own.integers(0, 4000, own.integers(20, 300)))
+            yield [("user", text[: len(text) // 3]), ("assistant", text[len(text) // 3 :])]
+
+    return Task(
+        encoded,
+        graph.propagation(),
+        make_phi(),
+        sampler_options("random", {}),
+        ranking=rng.uniform(0, 1, rows),
+        vectors=Vectors(clustered(rows, dim), encoded.row) if vectors else None,
+        rows=Rows(lambda points: iter(()), dialogs),
+    )
+
+
+def real_task(pool_path: str, embeddings: str | None) -> Task:
+    """The rows of a pool, annotated or not."""
+    pool = load_pool(pool_path)
+    encoded = encode(pool, bare=True)
+    rng = np.random.default_rng(1)
+    if not encoded.labels:
+        encoded = replace(encoded, score=rng.uniform(1, 36, len(encoded)))
+    empty, count = np.zeros(0, np.int32), len(encoded.labels)
+    graph = LabelGraph(encoded.labels, np.ones(count, np.float32), empty, empty, np.zeros(0, np.float32), 1.0)
+    vectors = None
+    if embeddings is not None:
+        path = Path(embeddings)
+        vectors = Vectors(np.load(path / "embeddings.npy" if path.is_dir() else path, mmap_mode="r"), encoded.row)
+    return Task(
+        encoded, graph.propagation(), make_phi(), sampler_options("random", {}), vectors=vectors,
+        rows=rows_of(pool, encoded),
+    )  # fmt: skip
+
+
+def measure(args: argparse.Namespace, name: str) -> dict[str, Any]:
+    """One system in this process."""
+    sampler = find_sampler(name)
+    if args.pool:
+        task = real_task(args.pool, args.embeddings)
+    else:
+        task = synthetic_task(args.rows, args.dim, "vectors" in sampler.needs)
+    options = sampler_options(name, json.loads(args.settings).get(name, {}))
+    score = np.random.default_rng(3).uniform(0, 1, len(task.encoded)) if name in ("ifd", "car") else task.encoded.score
+    mesh = pool_mesh(jax.devices()[: args.devices or None])
+    task = replace(task, options=options, ranking=score, mesh=mesh)
+    n = min(args.picks, len(task.encoded))
+    peak = PeakMemory()
+    before, start = peak.facts()["peak_bytes"], time.perf_counter()
+    order = sampler.sample(task, n)
+    took = time.perf_counter() - start
+    return {
+        "sampler": name,
+        "rows": len(task.encoded),
+        "dim": task.vectors.dim if task.vectors else None,
+        "n": n,
+        "picked": len(order),
+        "seconds": round(took, 2),
+        "megabytes": round((peak.facts()["peak_bytes"] - before) / 1e6),
+        "rounds": order.rounds,
+        "notes": order.notes,
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def main() -> None:
+    """Each system in a process of its own, then the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pool", help="rows of a real pool instead of synthetic ones")
+    parser.add_argument("--embeddings", help="of the pool's rows: a .npy or a folder of mig-jax embed")
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--dim", type=int, default=384)
+    parser.add_argument("--picks", type=int, default=2_000)
+    parser.add_argument("--samplers", default="random,ifd,instag,zip,deita,car,qdit,mig")
+    parser.add_argument("--settings", default="{}", help='JSON: {"qdit": {"alpha": 0.0}}')
+    parser.add_argument("--devices", type=int, default=0, help="0: all")
+    parser.add_argument("--out", type=Path, help="write the results here as JSON lines")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure(args, args.one)))
+        return
+    names = args.samplers.split(",")
+    for name in names:
+        if name not in SAMPLERS:
+            parser.error(f"--samplers: {name} is none of {', '.join(SAMPLERS)}")
+    print(f"{'system':<8}{'rows':>10}{'n':>8}{'picked':>8}{'seconds':>10}{'MB beyond':>11}  facts; the peers' work")
+    for name in names:
+        given = [sys.executable, "-m", "experiments.bench_samplers", *sys.argv[1:], "--one", name]
+        with tempfile.TemporaryFile("w+") as said:
+            made = subprocess.run(given, stdout=said, check=False)
+            said.seek(0)
+            text = said.read()
+        if made.returncode:
+            print(f"{name:<8}  failed (exit code {made.returncode})")
+            continue
+        found = json.loads(text.splitlines()[-1])
+        facts = ", ".join(f"{key} {value:,}" for key, value in found["rounds"].items())
+        print(
+            f"{name:<8}{found['rows']:>10,}{found['n']:>8,}{found['picked']:>8,}{found['seconds']:>10,.1f}"
+            f"{found['megabytes']:>11,}  {facts}; {PEERS.get(name, '')}",
+            flush=True,
+        )
+        if args.out:
+            with args.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()

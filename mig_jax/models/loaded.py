@@ -1,0 +1,120 @@
+"""What an embedder and a language model have in common: weights on their devices, batches under way, a fingerprint."""
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mig_jax.errors import UserError
+from mig_jax.models.checkpoint import Checkpoint, ModelSpec
+from mig_jax.models.families import Family
+from mig_jax.models.layers import Build
+from mig_jax.models.sharding import RULES
+from mig_jax.models.tensors import Tensor
+from mig_jax.models.weights import load_model
+
+_IN_FLIGHT = 4  # batches sent to the device before the first of them is waited for
+
+Item = TypeVar("Item")
+Sent = TypeVar("Sent")
+Got = TypeVar("Got")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with its weights where they will lie.
+
+    Args:
+      graphdef, state: the model, split; the state goes into compiled functions as an argument.
+      mesh: the devices that hold the weights and share the rows of a batch; None: the default device.
+    """
+
+    graphdef: nnx.GraphDef
+    state: nnx.State
+    mesh: Mesh | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the model is float32, and its products are to be."""
+        return jax.tree.leaves(self.state)[0].dtype == np.float32
+
+    @property
+    def row_multiple(self) -> int:
+        """Rows of a batch must be a multiple of this for the devices to share them evenly."""
+        return 1 if self.mesh is None else int(np.prod([self.mesh.shape[name] for name in RULES["batch"]]))
+
+    def on_mesh(self) -> AbstractContextManager:
+        """Run in this what runs the model."""
+        return nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
+
+    def rows(self, *arrays: np.ndarray) -> tuple[jax.Array | np.ndarray, ...]:
+        """Arrays whose first axis is rows, each row on the devices that compute it."""
+        if self.mesh is None:
+            return arrays
+        return tuple(jax.device_put(arrays, NamedSharding(self.mesh, PartitionSpec(RULES["batch"]))))
+
+
+def load_weights(
+    family: Family, config: Any, tensors: Sequence[Tensor], spec: ModelSpec, mesh: Mesh | None, *, head: bool
+) -> LoadedModel:
+    """A checkpoint's weights, in the spec's precision.
+
+    Args:
+      family, config, tensors: the checkpoint's; config as the family reads it.
+      head: with the decoder's map to the vocabulary.
+
+    Raises:
+      UserError: see ``load_model``.
+    """
+    options, weights = Build(spec.dtype, spec.attention), family.weights(config, head)
+    model = load_model(lambda: family.build(config, options, head), weights, tensors, mesh)
+    return LoadedModel(*nnx.split(model), mesh)
+
+
+def in_flight(
+    items: Iterable[Item], send: Callable[[Item], Sent], receive: Callable[[Item, Sent], Got]
+) -> Iterator[Got]:
+    """``receive(item, send(item))`` of each item, in order; the device works on the next ones while the caller has one.
+
+    Args:
+      send: starts what is to be done, and does not wait for it.
+      receive: waits for it.
+    """
+    waiting: deque[tuple[Item, Sent]] = deque()
+    for item in items:
+        waiting.append((item, send(item)))
+        if len(waiting) >= _IN_FLIGHT:
+            yield receive(*waiting.popleft())
+    while waiting:
+        yield receive(*waiting.popleft())
+
+
+def max_length_of(spec: ModelSpec, positions: int, where: object) -> int:
+    """Tokens of a text that count: as the spec has it, else as many as the model has positions.
+
+    Raises:
+      UserError: there are fewer positions; ``where`` says so.
+    """
+    max_length = positions if spec.max_length is None else spec.max_length
+    if max_length > positions:
+        raise UserError(f"{spec.group}.max_length={max_length}: {where} has {positions} positions")
+    return max_length
+
+
+def fingerprint_of(checkpoint: Checkpoint, spec: ModelSpec, tokenizer_sha256: str, **rest: Any) -> str:
+    """sha256 over everything that decides a result, 64 hex digits; ``rest``: what decides it beside the model."""
+    decides = {
+        "weights": checkpoint.sha256,
+        "config": checkpoint.config,
+        "tokenizer": tokenizer_sha256,
+        "dtype": spec.dtype,
+    }
+    return hashlib.sha256(json.dumps(decides | rest, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,122 @@
+"""What a comparison says of each run: one number a column, None where it is not known."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mig_jax.report.run_view import RunView
+from mig_jax.report.text import bytesize, count, floor_percent, number, seconds
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the tables.
+
+    Args:
+      head: its heading, with the unit.
+      short: the heading in a terminal.
+      show: a known value as a person reads it.
+    """
+
+    head: str
+    short: str
+    show: Callable[[Any], str] = number
+
+
+def _mean(value: float) -> str:
+    return f"{value:,.1f}" if value < 1000 else count(value)
+
+
+COLUMNS = {
+    "rows": Column("Rows", "rows", count),
+    "asked": Column("Asked for", "asked", count),
+    "objective": Column("E(D)", "E(D)", lambda value: number(value, 4)),
+    "random_objective": Column("E(D), random", "random", lambda value: number(value, 4)),
+    "times_random": Column("× random", "x random", lambda value: f"{value:.2f}"),
+    "certificate": Column("Of the optimum, at least", "optimum", lambda value: f"{floor_percent(value)} %"),
+    "labels_covered": Column("Labels covered", "labels", count),
+    "labels_total": Column("Labels", "of", count),
+    "label_entropy_bits": Column("Label entropy, bits", "bits", lambda value: f"{value:.2f}"),
+    "label_entropy_share": Column("of log2 L", "of log2 L", lambda value: f"{100 * value:.0f} %"),
+    "score_mean": Column("Score, mean", "score", lambda value: f"{value:.2f}" if value < 1000 else count(value)),
+    "tokens_sum": Column("Tokens, sum", "tokens", count),
+    "tokens_mean": Column("Tokens a row", "tokens/row", _mean),
+    "chars_sum": Column("Characters, sum", "characters", count),
+    "chars_mean": Column("Characters a row, mean", "chars/row", count),
+    "chars_median": Column("Characters a row, median", "median", count),
+    "turns_mean": Column("Turns a row", "turns", lambda value: f"{value:.1f}"),
+    "select_seconds": Column("Picking the rows", "select", seconds),
+    "total_seconds": Column("All stages", "all", seconds),
+    "peak_bytes": Column("Peak memory", "memory", bytesize),
+}
+"""Column: what it is called and how it is shown. comparison.csv has them all, in this order."""
+
+
+def measured(run: RunView) -> dict[str, Any]:
+    """The run's ``COLUMNS``."""
+    manifest, reached, random = run.manifest, run.reached, run.random
+    timings = [value for value in manifest["timings"].values() if value is not None]
+    entropy, total = _of(run, "labels", "entropy"), manifest["labels"]["total"]
+    tokens = run.stats.get("tokens") or {}
+    counted = sum(tokens.get("selected", ())) == run.n  # else a sum would be that of some rows
+    return {
+        "rows": run.n,
+        "asked": run.asked,
+        "objective": reached,
+        "random_objective": random,
+        "times_random": reached / random if reached is not None and random else None,
+        "certificate": run.certificate,
+        "labels_covered": manifest["labels"]["covered"] if run.judged else None,
+        "labels_total": total or None,
+        "label_entropy_bits": entropy,
+        "label_entropy_share": entropy / math.log2(total) if entropy is not None and total > 1 else None,
+        "score_mean": _of(run, "score", "mean"),
+        "tokens_sum": _sum(run, "tokens") if counted else None,
+        "tokens_mean": _of(run, "tokens", "mean"),
+        "chars_sum": _sum(run, "chars"),
+        "chars_mean": _of(run, "chars", "mean"),
+        "chars_median": _of(run, "chars", "median"),
+        "turns_mean": _turns(run, "selected"),
+        "select_seconds": manifest["timings"].get("select"),
+        "total_seconds": sum(timings) if timings else None,
+        "peak_bytes": (manifest.get("memory") or {}).get("peak_bytes"),
+    }
+
+
+def of_pool(run: RunView) -> dict[str, Any]:
+    """The same of all usable rows of the run's pool, as far as a selection has to be held against it."""
+    entropy, total = _of(run, "labels", "entropy", "pool"), run.manifest["labels"]["total"]
+    return dict.fromkeys(COLUMNS) | {
+        "rows": run.manifest["pool"]["usable"],
+        "labels_covered": total or None,
+        "label_entropy_bits": entropy,
+        "score_mean": _of(run, "score", "mean", "pool"),
+        "tokens_sum": _of(run, "tokens", "sum", "pool"),
+        "tokens_mean": _of(run, "tokens", "mean", "pool"),
+        "chars_sum": _of(run, "chars", "sum", "pool"),
+        "chars_mean": _of(run, "chars", "mean", "pool"),
+        "chars_median": _of(run, "chars", "median", "pool"),
+        "turns_mean": _turns(run, "pool"),
+    }
+
+
+def shown(key: str, row: Mapping[str, Any]) -> str:
+    """A row's value in a column, for people; a dash where it is not known."""
+    return "–" if row[key] is None else COLUMNS[key].show(row[key])
+
+
+def _of(run: RunView, part: str, fact: str, which: str = "selected") -> Any:
+    return ((run.stats.get(part) or {}).get(fact) or {}).get(which)
+
+
+def _turns(run: RunView, which: str) -> float | None:
+    """Runs that stored no median stored the mean of turns cut at the last bin."""
+    turns = run.stats.get("turns") or {}
+    return None if "median" not in turns and any(turns.get(which, ())[-1:]) else _of(run, "turns", "mean", which)
+
+
+def _sum(run: RunView, part: str) -> int | None:
+    """As stored, or from the mean, of runs that stored only that."""
+    stored, mean = _of(run, part, "sum"), _of(run, part, "mean")
+    return round(mean * run.n) if stored is None and mean is not None else stored

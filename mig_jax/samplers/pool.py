@@ -1,0 +1,23 @@
+"""Everything: the table's first row, and what every selection is held against."""
+
+import numpy as np
+
+from mig_jax.config import SamplerOptions
+from mig_jax.samplers.order import Order
+from mig_jax.samplers.task import Sampler, Task
+
+
+class Options(SamplerOptions, frozen=True):
+    pass
+
+
+def sample(task: Task, n: int) -> Order:
+    """All points in file order, without those that are excluded."""
+    points = np.flatnonzero(~task.limit.banned).astype(np.int64)
+    return Order(points, np.zeros(len(points)), "everything", {})
+
+
+_WHOLE = "it takes everything"
+POOL = Sampler(
+    sample, Options, refuses={"first": _WHOLE, "caps": _WHOLE, "minima": _WHOLE, "tokens": _WHOLE}, whole=True
+)

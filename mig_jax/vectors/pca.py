@@ -1,0 +1,114 @@
+"""Principal components of a pool's vectors, over tiles of rows on the devices of a mesh."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float32, Float64
+
+from mig_jax.engine.full_pass import AXIS
+from mig_jax.runtime.progress import Progress, silent
+from mig_jax.vectors.vectors import Vectors
+
+TILE = 1 << 12  # rows whose float32 sums are one: fixed, since bits depend on it
+
+
+class Pca(NamedTuple):
+    """Where the vectors lie and the c directions in which they spread most.
+
+    ``mean`` float64 ``[d]``; ``components`` float64 ``[c, d]``, orthonormal rows, the widest first; ``ratio`` float64
+    ``[d]``: the share of the variance along each of all d directions.
+    """
+
+    mean: Float64[np.ndarray, " d"]
+    components: Float64[np.ndarray, "c d"]
+    ratio: Float64[np.ndarray, " d"]
+
+
+def fit_pca(vectors: Vectors, variance: float, mesh: Mesh, progress: Progress = silent) -> Pca:
+    """As many principal components as it takes to keep a share of the variance.
+
+    c is the least number whose share is above ``variance`` (scikit-learn's count), 1 at least and d at most; the entry
+    of a component that is largest in magnitude is positive. The covariance is that of x - m with m the mean in float32
+    (what that lacks is less than the vectors' own rounding): float32 sums over each tile, added up in float64 in the
+    order of the tiles. Bits do not depend on the number of devices.
+
+    Args:
+      variance: from 0 to 1; 1 keeps all d directions.
+    """
+    mean, count = _mean(vectors), len(vectors)
+    scatter = np.zeros((vectors.dim, vectors.dim))
+    for start, products in _tiles(vectors, mean, (), _gram, mesh):
+        for product in products[: -(-(count - start) // TILE)]:
+            scatter += product
+        progress("covariance", min(start + TILE * mesh.size, count), count)
+    spread, directions = np.linalg.eigh(scatter / count)
+    spread, directions = np.maximum(spread[::-1], 0.0), directions.T[::-1]
+    total = spread.sum()
+    ratio = spread / total if total > 0 else spread
+    kept = min(int(np.searchsorted(np.cumsum(ratio), variance, side="right")) + 1, vectors.dim) if total > 0 else 1
+    largest = np.abs(directions).argmax(axis=1)
+    sign = np.where(directions[np.arange(vectors.dim), largest] < 0, -1.0, 1.0)
+    return Pca(mean, (directions * sign[:, None])[:kept], ratio)
+
+
+def project(vectors: Vectors, pca: Pca, mesh: Mesh, progress: Progress = silent) -> Float32[np.ndarray, "M c"]:
+    """The coordinates of each point along the components, float32 on the host: (x - mean) components^T."""
+    found, count = np.empty((len(vectors), len(pca.components)), np.float32), len(vectors)
+    onto = pca.components.T.astype(np.float32)
+    for start, tiles in _tiles(vectors, pca.mean, (onto,), _coordinates, mesh):
+        end = min(start + TILE * mesh.size, count)
+        found[start:end] = tiles.reshape(-1, tiles.shape[-1])[: end - start]
+        progress("principal components", end, count)
+    return found
+
+
+def _mean(vectors: Vectors) -> np.ndarray:
+    total = np.zeros(vectors.dim)
+    for _, block in vectors.blocks(TILE):
+        total += block.sum(axis=0, dtype=np.float64)
+    return total / len(vectors)
+
+
+def _gram(tile_TxD: Array) -> Array:
+    return jnp.matmul(tile_TxD.T, tile_TxD, precision=jax.lax.Precision.HIGHEST)
+
+
+def _coordinates(tile_TxD: Array, onto_DxC: Array) -> Array:
+    return jnp.matmul(tile_TxD, onto_DxC, precision=jax.lax.Precision.HIGHEST)
+
+
+def _tiles(
+    vectors: Vectors, mean: np.ndarray, more: tuple[np.ndarray, ...], work: Callable[..., Array], mesh: Mesh
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the first point, ``work`` of each of as many centred tiles as there are devices); zeros pad the last.
+
+    A process reads the tiles of its own devices only.
+    """
+    centre, count = mean.astype(np.float32), len(vectors)
+    sharding = NamedSharding(mesh, P(AXIS))
+
+    def tile(index: Any) -> np.ndarray:
+        first = start + (index[0].start or 0)
+        rows = np.zeros((TILE, vectors.dim), np.float32)
+        points = np.arange(first, max(first, min(first + TILE, count)))
+        rows[: len(points)] = vectors.take(points) - centre
+        return rows
+
+    for start in range(0, count, TILE * mesh.size):
+        rows = jax.make_array_from_callback((TILE * mesh.size, vectors.dim), sharding, tile)
+        yield start, np.asarray(_each(rows, *more, work=work, mesh=mesh).addressable_data(0))
+
+
+@partial(jax.jit, static_argnames=("work", "mesh"))
+def _each(rows: Array, *more: Array, work: Callable[..., Array], mesh: Mesh) -> Array:
+    def local(tile: Array, *more: Array) -> Array:
+        return jax.lax.all_gather(work(tile, *more), AXIS)
+
+    specs = (P(AXIS), *[P()] * len(more))
+    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)(rows, *more)

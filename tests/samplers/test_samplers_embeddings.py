@@ -1,0 +1,110 @@
+"""Where a sampler's row embeddings come from: a stored array, a folder of mig-jax embed, or the embedder itself."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mig_jax.config_check import select_config
+from mig_jax.encode import encode
+from mig_jax.errors import UserError
+from mig_jax.pool import load_pool
+from mig_jax.row_embeddings import row_embeddings, vectors_of
+from mig_jax.vectors.vectors import Vectors
+
+
+def config(path=None, **more):
+    """The least that row_embeddings reads."""
+    plain = {
+        "pool": {"path": "pool.jsonl", "name": "p"},
+        "embedder": dict.fromkeys(
+            ("architecture", "path", "wheel", "hub", "revision", "sha256", "pooling", "max_length")
+        ) | {"name": "none", "normalize": True, "threshold": "auto"},
+        "phi": {"kind": "power"},
+        "sampler": {"name": "random"},
+        "n": 1,
+        "out": "out",
+        "embeddings": {"path": None if path is None else str(path)},
+    }  # fmt: skip
+    return select_config(plain | more)
+
+
+@pytest.fixture
+def pool(tmp_path):
+    rows = [
+        {"instruction": f"do {at}", "output": "x", "score": float(at), "annotation": {"instag": {"content": ["a"]}}}
+        for at in range(4)
+    ]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load_pool(tmp_path / "pool.jsonl", columns=["score"])
+
+
+def silent(*_):
+    pass
+
+
+def test_a_stored_array(pool, tmp_path):
+    array = np.arange(12, dtype=np.float32).reshape(4, 3)
+    np.save(tmp_path / "rows.npy", array)
+    found = row_embeddings(config(tmp_path / "rows.npy"), pool, silent, silent)
+    np.testing.assert_array_equal(found.array, array)
+    np.save(tmp_path / "more.npy", array + 1)
+    assert row_embeddings(config(tmp_path / "more.npy"), pool, silent, silent).sha256 != found.sha256
+    vectors = vectors_of(found.array, pool, encode(pool, score="score"), silent)
+    np.testing.assert_allclose(np.linalg.norm(vectors.take(np.arange(4)), axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("array", "told"),
+    [
+        (np.zeros((3, 2), np.float32), "holds 3 vectors, and the pool has 4 rows"),
+        (np.zeros(4, np.float32), r"must be float \[rows, d\].*float32 \(4,\)"),
+        (np.zeros((4, 2), np.int64), r"it is int64 \(4, 2\)"),
+        (np.zeros((4, 0), np.float32), r"it is float32 \(4, 0\)"),
+    ],
+)
+def test_arrays_that_do_not_fit(pool, tmp_path, array, told):
+    np.save(tmp_path / "rows.npy", array)
+    with pytest.raises(UserError, match=told):
+        row_embeddings(config(tmp_path / "rows.npy"), pool, silent, silent)
+
+
+def test_files_that_are_none(pool, tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        row_embeddings(config(tmp_path / "rows.npy"), pool, silent, silent)
+    with pytest.raises(UserError, match=r"holds no embeddings\.npy"):
+        row_embeddings(config(tmp_path), pool, silent, silent)
+    (tmp_path / "rows.npy").write_bytes(b"no array")
+    with pytest.raises(UserError, match=r"not a \.npy array"):
+        row_embeddings(config(tmp_path / "rows.npy"), pool, silent, silent)
+
+
+def test_embeddings_of_another_pool_are_refused_by_their_manifest(pool, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    np.save(folder / "embeddings.npy", np.ones((4, 2), np.float32))
+    manifest = {"schema": 1, "run_key": "k", "of": "rows", "inputs": {"files": [pool.sources[0].sha256]}}
+    manifest["files"] = {"embeddings.npy": {"sha256": "kept"}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert row_embeddings(config(folder), pool, silent, silent).sha256 == "kept"
+    manifest["inputs"]["files"] = ["another"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="embeddings of other files than the pool's"):
+        row_embeddings(config(folder), pool, silent, silent)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_an_embedding_that_is_not_finite_names_its_row(pool, wrong):
+    array = np.ones((4, 3), np.float32)
+    array[2, 1] = wrong
+    with pytest.raises(UserError, match=r"pool.jsonl:3: its embedding is not finite \(1 of 4 are not\)"):
+        vectors_of(array, pool, encode(pool, score="score"), silent)
+
+
+def test_unit_vectors():
+    array = np.array([[3.0, 4.0], [0.0, 0.0], [1e-30, 0.0], [1e30, 1e30]], np.float32)
+    vectors = Vectors(array, np.array([3, 1, 0]))
+    found = vectors.take(np.array([2, 1, 0]))
+    np.testing.assert_allclose(found, [[0.6, 0.8], [0, 0], [0.5**0.5, 0.5**0.5]], rtol=1e-6)
+    np.testing.assert_array_equal(np.concatenate([block for _, block in vectors.blocks(2)]), found[::-1])
+    assert (len(vectors), vectors.dim) == (3, 2)
