@@ -148,17 +148,22 @@ def select(
       settings: more of the sampler's own, as conf/sampler/NAME.yaml has them: {"threshold": 0.8}.
       embeddings: one vector a row of the pool, float ``[R, d]``, for the samplers that need them (deita, car, qdit);
         None: they are embedded by all-MiniLM-L6-v2.
-      limits: ``limits.*`` of the command: {"exclude": "ids.txt", "sources": {"gsm8k": 100}, "tokens": 1_000_000}.
+      limits: ``limits.*`` of the command: {"exclude": "ids.txt", "sources": {"gsm8k": 100}, "tokens": 1_000_000}; rows
+        also as row numbers, ids, or (``start``) a Selection.
       options: score, turns, ... of ``mig_jax.encode.encode``.
 
     Raises:
       UserError: names what is wrong.
     """
+    if type(n) is not int:
+        raise UserError(f"n={n}: must be a whole number; select is called once for each budget")
     chosen = find_sampler(sampler)
     own = {"gain": gain, "compat": compat}
     own = {key: value for key, value in own.items() if value is not None} | dict(settings or {})
     asked = sampler_options(sampler, own)
-    bounds = limits_config(dict(limits or {}))
+    if limits is not None and not isinstance(limits, Mapping):
+        raise UserError(f"limits={limits}: must be a mapping, as {{'exclude': 'ids.txt'}}")
+    bounds = limits_config({key: _plain(value) for key, value in (limits or {}).items()})
     encoded = encode(pool, valid_tags=_tags(valid_tags), bare="labels" not in chosen.needs, **options)
     budget = budgets_of(chosen, (n,), encoded, len(pool))[0]
     if graph is None:
@@ -198,6 +203,12 @@ def select(
         solved,
         facts,
     )
+
+
+def _plain(value: Any) -> Any:
+    """Rows as an array or a Selection, as a list."""
+    rows = value.rows if isinstance(value, Selection) else value
+    return rows.tolist() if isinstance(rows, np.ndarray) else rows
 
 
 def _texts(pool: Pool) -> list[str]:

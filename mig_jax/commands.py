@@ -28,6 +28,7 @@ _OF_DISKS = {
 }
 
 OmegaConf.register_new_resolver("stem", lambda path: stem(path), replace=True)
+OmegaConf.register_new_resolver("unless", lambda this, other: other if this is None else None, replace=True)
 OmegaConf.register_new_resolver("slug", lambda value: slug(value), replace=True)
 
 

@@ -80,9 +80,9 @@ class ScoreConfig(Struct, frozen=True):
 
 
 class LimitsConfig(Struct, frozen=True):
-    start: str | None = None
-    include: str | None = None
-    exclude: str | None = None
+    start: str | tuple[int | str, ...] | None = None
+    include: str | tuple[int | str, ...] | None = None
+    exclude: str | tuple[int | str, ...] | None = None
     sources: dict[str, Any] | str = {}
     labels: dict[str, Any] | str = {}
     tokens: Positive | None = None

@@ -210,7 +210,8 @@ def _no_such_key(name: str, command: str, root: Any = None) -> str:
         files = sorted((path.name, path) for path in folder.iterdir() if path.name.endswith(".yaml"))
         having = [stem[:-5] for stem, path in files if rest in OmegaConf.create(path.read_text(encoding="utf-8"))]
         if having:
-            return f"{name}: not a key of the {group} chosen; {' and '.join(f'{group}={one}' for one in having)} has it"
+            options, has = " and ".join(f"{group}={one}" for one in having), "has" if len(having) == 1 else "have"
+            return f"{name}: not a key of the {group} chosen; {options} {has} it"
     known = [key for key in _known_keys(root or COMMANDS[command]) if key != name]
     return f"{name}: no such key{closest(name, known)} (mig-jax {command} --help lists them all)"
 

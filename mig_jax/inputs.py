@@ -83,11 +83,17 @@ def ranking_of(
     asked, own = getattr(options, "score", None), getattr(options, "turns", turns)
     if asked is None and own == turns:
         return encoded.score
-    value, missing, wrong = (found[encoded.row] for found in scores(pool, asked or score, own))
+    source = asked or score
+    if source not in ("deita", "ifd") and source not in pool.columns:
+        raise UserError(
+            f"sampler.score={source}: not a column that was read (deita, ifd or a numeric column's path; in Python"
+            f" load_pool(..., columns=[{source!r}]))"
+        )
+    value, missing, wrong = (found[encoded.row] for found in scores(pool, source, own))
     if (missing | wrong).all():
         raise UserError(
             f"sampler={options.name}: none of the {len(encoded)} usable rows has the score that it ranks by,"
-            f" sampler.score={asked or score}; it may be deita, ifd or the path of a numeric column"
+            f" sampler.score={source}; it may be deita, ifd or the path of a numeric column"
         )
     return np.where(missing | wrong, np.nan, value)
 

@@ -17,6 +17,7 @@ from mig_jax.errors import UserError
 from mig_jax.export.manifest import file_facts, read_manifest
 from mig_jax.inputs import spec_of
 from mig_jax.pool import Pool
+from mig_jax.runtime import processes
 from mig_jax.runtime.cache import one_at_a_time
 from mig_jax.runtime.progress import Progress
 from mig_jax.vectors.vectors import Vectors
@@ -37,8 +38,15 @@ def row_embeddings(config: SelectConfig, pool: Pool, progress: Progress, tell: C
     Raises:
       UserError: no such file, not an array of one vector a row, or the embeddings of another pool.
     """
-    if config.embeddings.path is not None:
-        return _stored(Path(config.embeddings.path).expanduser(), f"embeddings.path={config.embeddings.path}", pool)
+    asked = config.embeddings.path
+    if asked is not None:
+        path = Path(asked).expanduser()
+        return processes.together(lambda: _stored(path, f"embeddings.path={asked}", pool))
+    if jax.process_count() > 1:
+        raise UserError(
+            f"sampler={config.sampler.name} compares rows: with several processes embeddings.path must be given;"
+            " mig-jax embed makes it, on as many"
+        )
     if config.cache is None:
         with tempfile.TemporaryDirectory() as folder:
             made = _embedded(config, Path(folder) / "rows", progress, tell)
@@ -60,6 +68,8 @@ def row_embeddings(config: SelectConfig, pool: Pool, progress: Progress, tell: C
 
 def checked(array: np.ndarray, told: str, pool: Pool) -> np.ndarray:
     """Raises UserError where it is not one vector a row of the pool."""
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{told}: must be a numpy array, float [rows, d]; it is a {type(array).__name__}")
     if array.ndim != 2 or array.dtype.kind != "f" or not array.shape[1]:
         raise UserError(
             f"{told}: must be float [rows, d], one vector a row of the pool; it is {array.dtype} {array.shape}"
@@ -82,7 +92,7 @@ def vectors_of(array: np.ndarray, pool: Pool, encoded: Encoded, progress: Progre
     if len(wrong):
         raise UserError(
             f"{pool.where(int(encoded.row[wrong[0]]))}: its embedding is not finite ({len(wrong)} of {len(encoded)} are"
-            " not); embed these rows again, or leave them out with limits.exclude"
+            " not); embed these rows again"
         )
     return vectors
 
@@ -94,8 +104,8 @@ def _stored(path: Path, told: str, pool: Pool) -> RowEmbeddings:
         raise UserError(f"{told}: {'holds no ' + EMBEDDINGS if path.is_dir() else 'no such file'}")
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{told}: not a .npy array: {error}") from None
+    except (OSError, ValueError, EOFError):
+        raise UserError(f"{told}: not a .npy array of numbers") from None
     checked(array, told, pool)
     sha256 = None
     if file.name == EMBEDDINGS and (folder / "manifest.json").exists():
@@ -117,6 +127,5 @@ def _embedded(config: SelectConfig, out: Path, progress: Progress, tell: Callabl
             tell(text)
 
     run_embed(asked, "mig-jax select", progress=progress, tell=told)
-    return RowEmbeddings(
-        np.load(out / EMBEDDINGS, mmap_mode="r", allow_pickle=False), read_manifest(out)["files"][EMBEDDINGS]["sha256"]
-    )
+    sha256 = read_manifest(out)["files"][EMBEDDINGS]["sha256"]
+    return RowEmbeddings(np.load(out / EMBEDDINGS, mmap_mode="r", allow_pickle=False), sha256)

@@ -176,8 +176,13 @@ def _prepare(
 
 
 def _bare(encoded: Encoded) -> list[str]:
-    """That a pool has no labels, where it has none."""
-    return [] if encoded.labels else ["the pool has no tags: labels, E(D) and what follows from it are not known"]
+    """That a pool has no labels or no scores, where it has none."""
+    lacking = []
+    if not encoded.labels:
+        lacking.append("the pool has no tags: labels, E(D) and what follows from it are not known")
+    if not encoded.scored:
+        lacking.append("the pool has no scores: every row counts 1, and no row is better than another")
+    return lacking
 
 
 def _rejected(pool: Pool, encoded: Encoded) -> dict[int, str]:

@@ -63,7 +63,9 @@ def facts_of(
             "processes": jax.process_count(),
         },
         orders=solved.orders,
-        order_objective={n: float(x.objective[-1]) for n, x in solved.order_curves.items()},
+        order_objective={
+            n: float(x.objective[-1]) if len(x.objective) else 0.0 for n, x in solved.order_curves.items()
+        },
         limits=facts_of_limits(task.limit, solved.order.points),
         **more,
     )
@@ -71,12 +73,16 @@ def facts_of(
 
 def remarks(solved: Solved, task: Task, sampler: str, asked: int, phi: str) -> list[str]:
     """What a selection gives reason to say."""
-    notes, limits = [*solved.order.notes], task.limit
+    limits = task.limit
+    notes = [*solved.order.notes, *limits.notes, *limits.unmet(solved.order.points)]
     if limits.cost is not None and limits.budget is not None:
         spent = float(limits.cost[solved.order.points].sum())
         notes.append(
             f"{len(solved.order):,} rows use {spent:,.0f} of {limits.budget:,.0f} ({spent / limits.budget:.1%})"
         )
+        if solved.random_within is not None:
+            rows, reached = solved.random_within
+            notes.append(f"a random pick under the same limits reaches E(D) {reached:,.0f} with {rows:,} rows")
     elif len(solved.order) < asked and sampler != "pool":
         notes.append(f"{sampler} found only {len(solved.order)} rows for n={asked}: its own rules leave no more")
     empty = solved.order.rounds.get("picked_without_gain", 0)

@@ -15,7 +15,7 @@ from mig_jax.gain import Certificate, Curve, certify, curve
 from mig_jax.gain.certificate import exact_gains
 from mig_jax.gain.objective import first_order_gains, gains_at
 from mig_jax.samplers import Order, Sampler, Task
-from mig_jax.samplers.limits import Gate
+from mig_jax.samplers.limits import Gate, walk
 
 CURVE_POINTS = 48
 
@@ -29,7 +29,8 @@ class Solved:
       curve: E(D) after each pick, gains, labels that earned them.
       orders: the points of budgets that are no prefix; ``order_curves`` theirs.
       certificate: budget -> how far from the best it can be at most.
-      random_objective: rows -> E(D) of a random pick of as many.
+      random_objective: rows -> E(D) of a random pick of as many, under the same limits.
+      random_within: rows and E(D) of the random pick that a budget of tokens ends; None: there is no such budget.
       runners_up: points, gains at the end, and the labels that would earn them.
     """
 
@@ -40,6 +41,7 @@ class Solved:
     certificate: dict[int, Certificate]
     random_objective: dict[int, float]
     runners_up: tuple[Int64[np.ndarray, " r"], Float64[np.ndarray, " r"], Sequence[Shares]]
+    random_within: tuple[int, float] | None = None
 
 
 def budgets_of(sampler: Sampler, asked: tuple[int, ...], encoded: Encoded, rows: int) -> tuple[int, ...]:
@@ -101,13 +103,24 @@ def _judge(sampler: Sampler, task: Task, budgets: tuple[int, ...], order: Order,
         objective = curves[n].objective if n in curves else whole.objective[:n]
         certificate[n] = certify(encoded, p, phi, points, objective, limits=task.limit.feasible(n))
     # Another stream than the random sampler's own, which would else be compared with itself.
-    random_points = np.random.default_rng([task.seed, 1]).permutation(len(encoded))[: budgets[-1]]
+    drawn = np.random.default_rng([task.seed, 1]).permutation(len(encoded))
+    random_points = walk(drawn, budgets[-1], task.limit)
     random_curve = curve(encoded, p, phi, random_points, None).objective
+    within = None
+    if task.limit.budget is not None and len(random_points):
+        within = len(random_points), float(random_curve[-1])
     ranks = {int(r) for r in np.unique(np.geomspace(1, budgets[-1], CURVE_POINTS).round())} | set(budgets)
     ranks |= {len(order)} - {0}
     near = _runners_up(task, order.points, whole.x, runners_up) if sampler.by_labels else _nobody()
     return Solved(
-        order, whole, orders, curves, certificate, {r: float(random_curve[r - 1]) for r in sorted(ranks)}, near
+        order,
+        whole,
+        orders,
+        curves,
+        certificate,
+        {r: float(random_curve[r - 1]) for r in sorted(ranks) if r <= len(random_curve)},
+        near,
+        within,
     )
 
 

@@ -52,7 +52,8 @@ def encode(
         if not unlabelled:
             usable = _drop(usable, pool.tag_state == state, reason, dropped)
     value, missing, wrong = scores(pool, score, turns)
-    if bare and missing[usable].all():
+    scored = not (bare and bool(missing[usable].all()))
+    if not scored:
         value, missing, wrong = np.ones(len(pool)), np.zeros(len(pool), bool), np.zeros(len(pool), bool)
     absent = f"no {score} score" if score in ("deita", "ifd") else f"no number at {score}"
     usable = _drop(usable, missing, absent, dropped)
@@ -81,7 +82,7 @@ def encode(
     value = value[row]
     if normalize:
         value = value / np.maximum(tag_count, 1)
-    return Encoded(row, ptr, idx, value, labels, dropped, faulty.astype(np.int64), tag_count)
+    return Encoded(row, ptr, idx, value, labels, dropped, faulty.astype(np.int64), tag_count, scored)
 
 
 def read_valid_tags(path: Path | str) -> frozenset[str]:

@@ -19,6 +19,7 @@ class Encoded:
       dropped: how many pool rows are not points, by reason.
       faulty: pool rows that were left out for their score, where that was allowed; int64 ``[F]``.
       tag_count: the tags of each point that are labels, repeats counted; int64 ``[M]``; None: as the labels.
+      scored: whether the scores are the pool's; else each is 1, because the pool has none.
     """
 
     row: Int64[np.ndarray, " M"]
@@ -29,6 +30,7 @@ class Encoded:
     dropped: dict[str, int]
     faulty: Int64[np.ndarray, " F"] = field(default_factory=lambda: np.zeros(0, np.int64))
     tag_count: Int64[np.ndarray, " M"] | None = None
+    scored: bool = True
 
     def __len__(self) -> int:
         return len(self.row)

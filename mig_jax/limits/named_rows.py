@@ -1,5 +1,6 @@
 """Rows of the pool that a file names: an earlier run, records, ids, or row numbers."""
 
+import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from mig_jax.export.manifest import MANIFEST, read_manifest
 from mig_jax.pool import Pool, load_pool
 
 
-def points_of(path: str | None, key: str, pool: Pool, points: np.ndarray) -> list[int]:
+def points_of(path: str | Sequence[int | str] | None, key: str, pool: Pool, points: np.ndarray) -> list[int]:
     """The points of a file of rows, in its order, each once."""
     if path is None:
         return []
@@ -33,13 +34,20 @@ def points_of(path: str | None, key: str, pool: Pool, points: np.ndarray) -> lis
     return [*dict.fromkeys(int(points[row]) for row in rows)]
 
 
-def rows_of(name: str, key: str, pool: Pool, all_of: bool = False) -> list[int]:
-    """The pool rows that a file names, -1 where the pool has none; ``all_of``: every row of an id, not one by one."""
+def rows_of(name: str | Sequence[int | str], key: str, pool: Pool, all_of: bool = False) -> list[int]:
+    """The pool rows that a file names, or ids or row numbers themselves; -1 where the pool has none.
+
+    ``all_of``: every row of an id, not one after the other.
+    """
+    if not isinstance(name, str):
+        numbers = [row if type(row) is int and 0 <= row < len(pool) else -1 for row in name]
+        named = iter(_rows_of_ids([one for one in name if isinstance(one, str)], pool, False))
+        return [next(named) if isinstance(one, str) else row for one, row in zip(name, numbers, strict=True)]
     path = Path(name).expanduser()
     if not path.exists():
         raise UserError(f"{key}={name}: no such file or folder")
     if path.is_dir() or path.name == MANIFEST:
-        return _rows_of_run(path if path.is_dir() else path.parent, f"{key}={name}", pool)
+        return _rows_of_run(path if path.is_dir() else path.parent, f"{key}={name}", pool, all_of)
     if path.suffix == ".npy":
         return _rows_of_numbers(path, f"{key}={name}", pool)
     if path.suffix in (".txt", ".json"):
@@ -49,7 +57,7 @@ def rows_of(name: str, key: str, pool: Pool, all_of: bool = False) -> list[int]:
     return _rows_of_records(path, pool, all_of)
 
 
-def _rows_of_run(folder: Path, told: str, pool: Pool) -> list[int]:
+def _rows_of_run(folder: Path, told: str, pool: Pool, all_of: bool) -> list[int]:
     try:
         manifest = read_manifest(folder)
         columns = pq.read_table(folder / "trace.parquet", columns=["row", "id"])
@@ -60,7 +68,7 @@ def _rows_of_run(folder: Path, told: str, pool: Pool) -> list[int]:
     ids = columns.column("id").to_pylist()
     if None in ids:
         raise UserError(f"{told}: a run on another pool, whose rows have no ids to find them by")
-    return _rows_of_ids(ids, pool, False)
+    return _rows_of_ids(ids, pool, all_of)
 
 
 def _rows_of_numbers(path: Path, told: str, pool: Pool) -> list[int]:
@@ -102,20 +110,25 @@ def _rows_of_ids(ids: Iterable[str], pool: Pool, all_of: bool) -> list[int]:
 
 def _rows_of_records(path: Path, pool: Pool, all_of: bool) -> list[int]:
     """Records as select wrote them, or others with the pool's ids: found by their bytes, else by their id."""
-    given = load_pool([str(path)])
-    bytes_of: dict[Any, list[int]] = {}
-    for row, key in enumerate(zip(pool.crc.tolist(), pool.length.tolist(), strict=True)):
-        bytes_of.setdefault(key, []).append(row)
-    keys = [(zlib.crc32(raw), len(raw)) for raw in given.read_rows(np.arange(len(given)))]
-    found = _handed_out(keys, bytes_of, all_of)
-    unknown = [at for at, row in enumerate(found) if row < 0]
-    if unknown and not all_of:
-        ids = [given.id(at) for at in unknown]
-        for at, row in zip(unknown, _rows_of_ids([one or "" for one in ids], pool, all_of), strict=True):
-            found[at] = row
-    elif unknown:
-        found += _rows_of_ids([one for at in unknown if (one := given.id(at)) is not None], pool, all_of)
+    given = load_pool([str(path)], fields=pool.fields)
+    raws = [*given.read_rows(np.arange(len(given)))]
+    asked = {(zlib.crc32(raw), len(raw)) for raw in raws}
+    alike = [row for row, key in enumerate(zip(pool.crc.tolist(), pool.length.tolist(), strict=True)) if key in asked]
+    rows_of_bytes: dict[bytes, list[int]] = {}
+    for row, raw in zip(alike, pool.read_rows(np.array(alike, np.int64)), strict=True):  # a checksum would be a bet
+        rows_of_bytes.setdefault(_digest(raw), []).append(row)
+    found = _handed_out([_digest(raw) for raw in raws], rows_of_bytes, all_of)
+    unknown = [at for at, raw in enumerate(raws) if _digest(raw) not in rows_of_bytes]
+    ids = _rows_of_ids([given.id(at) or "" for at in unknown], pool, all_of)
+    if all_of:
+        return [row for row in found if row >= 0] + ids
+    for at, row in zip(unknown, ids, strict=True):
+        found[at] = row
     return found
+
+
+def _digest(raw: bytes) -> bytes:
+    return hashlib.sha256(raw).digest()
 
 
 def _handed_out(wanted: Sequence[Any], there: dict[Any, list[int]], all_of: bool) -> list[int]:

@@ -1,7 +1,8 @@
 """Quotas by the names of sources and labels: how many rows at least, and how many at most."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ OTHERS = "*"  # the quota of every name that has none of its own
 
 def quotas_of(config: LimitsConfig, pool: Pool, encoded: Encoded, budgets: Sequence[int]):
     """(ptr, idx, names, most, least): those of sources first, then those of labels."""
-    sources = _named(config.sources, "limits.sources", pool.source_names, budgets)
-    labels = _named(config.labels, "limits.labels", encoded.labels, budgets)
+    sources = _named(config.sources, "source", pool.source_names, budgets)
+    labels = _named(config.labels, "label", encoded.labels, budgets)
     count = len(encoded)
     if not sources and not labels:
         return np.zeros(count + 1, np.int64), np.zeros(0, np.int64), (), None, None
@@ -45,9 +46,10 @@ def quotas_of(config: LimitsConfig, pool: Pool, encoded: Encoded, budgets: Seque
 
 
 def _named(
-    given: dict[str, Any] | str, key: str, names: Sequence[str], budgets: Sequence[int]
+    given: dict[str, Any] | str, kind: str, names: Sequence[str], budgets: Sequence[int]
 ) -> dict[int, tuple[int, int]]:
     """Number of the name -> (at least, at most)."""
+    key = f"limits.{kind}s"
     if isinstance(given, str):
         given = _mapping(given, key)
     number = {name: at for at, name in enumerate(names)}
@@ -57,7 +59,7 @@ def _named(
         if name == OTHERS:
             continue
         if name not in number:
-            raise UserError(f"{key}.{name}: the pool has no such {key[7:-1]}{closest(name, [*names][:10_000])}")
+            raise UserError(f"{key}.{name}: the pool has no such {kind}{closest(name, [*names][:10_000])}")
         found[number[name]] = bounds
     if OTHERS in given:
         bounds = _bounds(given[OTHERS], f"{key}.{OTHERS}", budgets)
@@ -81,19 +83,19 @@ def _bounds(value: Any, key: str, budgets: Sequence[int]) -> tuple[int, int]:
         unknown = set(value) - {"min", "max"}
         if unknown or not value:
             raise UserError(f"{key}={value}: a quota is a number of rows, a share of n, or {{min: A, max: B}} of these")
-        least = _number(value["min"], f"{key}.min", budgets) if value.get("min") is not None else 0
-        most = _number(value["max"], f"{key}.max", budgets) if value.get("max") is not None else int(NO_MOST)
+        least = _number(value["min"], f"{key}.min", budgets, ceil) if value.get("min") is not None else 0
+        most = _number(value["max"], f"{key}.max", budgets, floor) if value.get("max") is not None else int(NO_MOST)
         if least > most:
             raise UserError(f"{key}: its minimum {least} is above its maximum {most}")
         return least, most
-    return 0, _number(value, key, budgets)
+    return 0, _number(value, key, budgets, floor)
 
 
-def _number(value: Any, key: str, budgets: Sequence[int]) -> int:
+def _number(value: Any, key: str, budgets: Sequence[int], whole: Callable[[float], int]) -> int:
     if type(value) is int and value >= 0:
         return value
     if type(value) is float and 0 <= value <= 1:
         if len(budgets) != 1:
             raise UserError(f"{key}={value}: a share needs one n; give a number of rows")
-        return int(value * budgets[0])
+        return whole(round(value * budgets[0], 6))  # 0.29 of 100 are 29, whatever float64 makes of it
     raise UserError(f"{key}={value}: must be a whole number of rows >= 0, or a share of n from 0.0 to 1.0")

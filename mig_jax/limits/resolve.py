@@ -37,21 +37,24 @@ def limits_of(config: LimitsConfig, pool: Pool, encoded: Encoded, budgets: Seque
     points[encoded.row] = np.arange(len(encoded))
     started = points_of(config.start, "limits.start", pool, points)
     included = [p for p in points_of(config.include, "limits.include", pool, points) if p not in set(started)]
-    banned = np.zeros(len(encoded), bool)
+    banned, notes = np.zeros(len(encoded), bool), ()
     if config.exclude is not None:
-        rows = np.array(
-            [row for row in rows_of(config.exclude, "limits.exclude", pool, all_of=True) if row >= 0], np.int64
-        )
+        asked = np.array(rows_of(config.exclude, "limits.exclude", pool, all_of=True), np.int64)
+        rows = asked[asked >= 0]
+        if len(asked) and not len(rows):
+            raise UserError(f"limits.exclude={config.exclude}: none of its {len(asked)} rows is in the pool")
         banned[points[rows][points[rows] >= 0]] = True
+        if len(rows) < len(asked):
+            notes = (f"limits.exclude: {len(asked) - len(rows):,} of {len(asked):,} rows are not in the pool",)
     first = np.array([*started, *included], np.int64)
     both = first[banned[first]]
     if len(both):
         where = pool.where(int(encoded.row[both[0]]))
         raise UserError(f"limits.exclude={config.exclude}: {where} must be in too, by limits.start or limits.include")
     ptr, idx, names, most, least = quotas_of(config, pool, encoded, budgets)
-    cost = None if config.tokens is None else _cost(config.cost, pool, encoded)
+    cost = None if config.tokens is None else _cost(config.cost, pool, encoded, banned)
     budget = None if config.tokens is None else float(config.tokens)
-    limits = Limits(first, len(started), banned, ptr, idx, names, most, least, cost, budget)
+    limits = Limits(first, len(started), banned, ptr, idx, names, most, least, cost, budget, notes)
     _check(limits, config, budgets)
     return limits
 
@@ -86,6 +89,8 @@ def facts_of_limits(limits: Limits, points: np.ndarray) -> dict[str, Any]:
 
 def _check(limits: Limits, config: LimitsConfig, budgets: Sequence[int]) -> None:
     left = int((~limits.banned).sum())
+    if not left:
+        raise UserError(f"limits.exclude={config.exclude}: leaves no row")
     for n in budgets:
         if len(limits.first) > n:
             raise UserError(f"n={n}: limits.start and limits.include alone hold {len(limits.first)} rows")
@@ -121,23 +126,23 @@ def _check(limits: Limits, config: LimitsConfig, budgets: Sequence[int]) -> None
         raise UserError(f"n={min(budgets)}: the minima of limits.sources and limits.labels need {least} rows")
 
 
-def _cost(source: str, pool: Pool, encoded: Encoded) -> np.ndarray:
-    """What each point costs; float64 ``[M]``, > 0."""
+def _cost(source: str, pool: Pool, encoded: Encoded, banned: np.ndarray) -> np.ndarray:
+    """What each point costs; float64 ``[M]``, > 0; 1 where it cannot be picked anyway."""
     if source == "tokens":
         cost = pool.tokens.astype(np.float64)
-        missing, told = pool.tokens < 0, "tokens are read from annotation.token_count, tokens or num_tokens"
+        missing, told = pool.tokens < 0, "tokens are read from annotation.token_count, tokens or num_tokens; "
     elif source == "chars":
         cost, missing, told = pool.chars.astype(np.float64), np.zeros(len(pool), bool), ""
     else:
         cost, missing, told = pool.columns[source], pool.columns_state[source] == ABSENT, ""
-    wrong = encoded.row[missing[encoded.row]]
+    wrong = encoded.row[missing[encoded.row] & ~banned]
     if len(wrong):
         raise UserError(
             f"limits.cost={source}: {len(wrong)} of {len(encoded)} usable rows have none, the first is"
-            f" {pool.where(int(wrong[0]))}{f' ({told};' if told else ' ('} limits.cost=chars counts characters,"
-            " limits.cost=COLUMN reads another number)"
+            f" {pool.where(int(wrong[0]))} ({told}limits.cost=chars counts characters, limits.cost=COLUMN reads another"
+            " number)"
         )
-    mine = cost[encoded.row]
+    mine = np.where(banned, 1.0, cost[encoded.row])
     bad = np.flatnonzero(~(np.isfinite(mine) & (mine > 0)))
     if len(bad):
         row = int(encoded.row[bad[0]])

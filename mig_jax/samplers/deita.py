@@ -24,7 +24,7 @@ from mig_jax.vectors.novelty import BLOCK, NOBODY, TILE, Block, Kept, Near, hund
 
 
 class Options(SamplerOptions, frozen=True):
-    score: str | None = None
+    score: str | None = "deita"
     turns: Literal["mean", "sum"] = "sum"
     threshold: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.9
     compat: bool = False

@@ -34,6 +34,7 @@ class Limits:
       least: rows that are picked of a quota before all others, 0 where it has no minimum; int64 ``[Q]``.
       cost: what a point costs, > 0; float64 ``[M]``; None: no budget.
       budget: the sum of costs that a selection may have; None: no budget.
+      notes: what a person should hear of them.
     """
 
     first: Int64[np.ndarray, " f"]
@@ -46,6 +47,7 @@ class Limits:
     least: Int64[np.ndarray, " Q"] | None = None
     cost: Float64[np.ndarray, " M"] | None = None
     budget: float | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def none(cls, points: int) -> "Limits":

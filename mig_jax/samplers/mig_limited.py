@@ -4,7 +4,7 @@ The points that are in already come first, and bring their mass. Then quotas get
 that lacks rows may be taken. Then all others may, as long as no quota of theirs is full and they fit into the budget.
 
 With a token budget two greedies run, and that with the larger E(D) is kept: one takes the largest gain, the other the
-largest gain per token. Either alone can be arbitrarily bad; by the exact gain the better of the two has at least
+largest gain per cost. Either alone can be arbitrarily bad; by the exact gain the better of the two has at least
 (1 - 1/e) / 2 of the best E(D) within the budget (Khuller, Moss & Naor 1999; Krause & Guestrin 2005), as long as nothing
 but the budget ends them: no cap, no minimum, not n. The first-order gain is no gain of E(D): no such bound covers it.
 """
@@ -98,11 +98,11 @@ def _better(task: Task, n: int) -> Order:
     ratio = _run(task, n, cost, resume, _kept(task, 1, n, plain))
     worth = [_objective(task, run.points) for run in (plain, ratio)]
     said = [
-        f"E(D) = {value:,.6g} with {cost[run.points].sum():,.0f} tokens in {len(run.points):,} rows"
+        f"E(D) = {value:,.6g} with {cost[run.points].sum():,.0f} spent in {len(run.points):,} rows"
         for value, run in zip(worth, (plain, ratio), strict=True)
     ]
     kept, name = (ratio, "the latter") if worth[1] > worth[0] else (plain, "the former")
-    note = f"token budget: the greedy by gain has {said[0]}, the greedy by gain per token {said[1]}; {name} is kept"
+    note = f"token budget: the greedy by gain has {said[0]}, the greedy by gain per cost {said[1]}; {name} is kept"
     counts = plain.counts.copy()
     counts.update(ratio.counts)
     return _order(task, kept, counts, f"{note}; {_bound(task, ratio)}")
@@ -136,6 +136,12 @@ def _resumed(stored: Snapshot | None, n: int) -> tuple[Snapshot | None, Run | No
     return at, Run(points, gains, False, Counter()) if which else None
 
 
+def _tail(gains: np.ndarray) -> int:
+    """How many of the last picks gained nothing."""
+    some = np.flatnonzero(gains > 0)
+    return len(gains) - (int(some[-1]) + 1 if len(some) else 0)
+
+
 def _objective(task: Task, points: np.ndarray) -> float:
     worth = curve(task.encoded, task.propagation, task.phi, points, None).objective
     return float(worth[-1]) if len(worth) else 0.0
@@ -143,6 +149,5 @@ def _objective(task: Task, points: np.ndarray) -> float:
 
 def _order(task: Task, run: Run, counts: Counter, *notes: str) -> Order:
     limits, reason = task.limit, "first-order gain" if task.gain == "first_order" else "exact gain"
-    rounds = dict(counts) | {"picked_without_gain": int((run.gains == 0).sum())}
-    notes = (*notes, *limits.unmet(run.points))
+    rounds = dict(counts) | {"picked_without_gain": _tail(run.gains)}
     return Order(run.points, run.gains, reason, rounds, limits.reasons(run.points, reason), notes)

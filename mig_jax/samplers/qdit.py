@@ -57,7 +57,7 @@ def sample(task: Task, n: int, *, block: int | None = None, listed: int = LISTED
     A row without a quality is never picked, but is to be covered like all others. Quality below 0 is taken as it is
     (``normalize`` makes it at least 0); the greedy's guarantee of 1 - 1/e presumes that none is.
 
-    With a budget of tokens there are two greedies, by gain and by gain per token, and the better one is returned.
+    With a budget of tokens there are two greedies, by gain and by gain per cost, and the better one is returned.
     Either alone may be as bad as one likes; the better is worth at least (1 - 1/e) / 2 of the best there is, where
     nothing but the budget ends them: no cap, no minimum, not n (Leskovec et al. 2007).
 
@@ -109,7 +109,7 @@ def _greedy(
 ) -> Picks:
     """One greedy from the start or from ``resume``; what it tells ``on_snapshot`` includes what is ``done``."""
     points, gains = ([], []) if resume is None else (resume.rows.tolist(), resume.gains.tolist())
-    stage = "select" if cost is None else "select by gain per token"
+    stage = "select" if cost is None else "select by gain per cost"
     coverage.restart()
     coverage.absorb(np.array(points, np.int64))
 
@@ -156,9 +156,9 @@ def _notes(task: Task, n: int, objective: Objective, best: Picks, done: list[Pic
     if without:
         notes.append(f"{without:,} rows have no quality: they count as rows to cover, and none is picked")
     if len(done) > 1:
-        kept, other = ("gain", "gain per token") if best is done[0] else ("gain per token", "gain")
+        kept, other = ("gain", "gain per cost") if best is done[0] else ("gain per cost", "gain")
         notes.append(
-            f"of two greedies under the budget of tokens the one by {kept} is kept: its objective is {best.value:.6g},"
+            f"of two greedies under the budget the one by {kept} is kept: its objective is {best.value:.6g},"
             f" that of the one by {other} {next(picks for picks in done if picks is not best).value:.6g}"
         )
         alone = set(task.limit.kinds) <= {"tokens", "exclude"} and all(len(picks.points) < n for picks in done)

@@ -45,7 +45,8 @@ class Vectors:
         """The points whose vector holds NaN or infinity; what reads them all may as well be asked once."""
         found = np.zeros(len(self), bool)
         for start in range(0, len(self), BLOCK):
-            block = np.asarray(self.array[self.rows[start : start + BLOCK]])
+            with np.errstate(over="ignore"):  # what float32 cannot hold is none either
+                block = np.asarray(self.array[self.rows[start : start + BLOCK]]).astype(np.float32, copy=False)
             found[start : start + len(block)] = ~np.isfinite(block).all(axis=1)
             progress("check embeddings", min(start + BLOCK, len(self)), len(self))
         return found

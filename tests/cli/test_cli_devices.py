@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import cli_pools
+import numpy as np
 import pytest
 from mig_command import Done, Server
 
@@ -111,3 +112,36 @@ def test_two_processes_resume(server: Server, command: list[str], on_one: dict, 
     assert main.code == 0 and "note: resuming after " in main.err, main
     assert other == Done(0, "", ""), other
     assert result(tmp_path / "run") == on_one
+
+
+def test_two_processes_need_stored_embeddings(server: Server, tmp_path: Path) -> None:
+    pool = cli_pools.write(tmp_path / "pool.jsonl", [cli_pools.row(i) for i in range(30)])
+    both, _ = two(server, ["select", str(pool), "n=9", "sampler=deita", "out=two"], tmp_path)
+    assert all(done.code == 2 and "embeddings.path must be given" in done.err for done in both), both
+
+
+SYSTEMS = {
+    "deita": ["sampler.threshold=0.6"],
+    "car": [],
+    "qdit": [],
+    "zip": ["sampler.k1=40", "sampler.k2=12", "sampler.k3=4"],
+    "instag": [],
+    "mig": ["limits.sources={a:12}", "limits.tokens=3000", "limits.cost=chars"],
+}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_other_systems(server: Server, tmp_path: Path, name: str) -> None:
+    """One device, eight, and two processes of four."""
+    rows = [cli_pools.row(i) for i in range(90)]
+    for i, row in enumerate(rows):
+        row["annotation"]["CaR"] = [(i * 5 % 13) / 13]
+    pool = cli_pools.write(tmp_path / "pool.jsonl", rows)
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).standard_normal((90, 8)).astype(np.float32))
+    arguments = ["select", str(pool), "n=20", f"sampler={name}", "embeddings.path=rows.npy", *SYSTEMS[name]]
+    for count in (1, 8):
+        done = server.run([*arguments, f"out=on{count}"], tmp_path, **devices(count))
+        assert done.code == 0, done
+    (main, other), _ = two(server, [*arguments, "out=two"], tmp_path)
+    assert main.code == other.code == 0, (main, other)
+    assert result(tmp_path / "on1") == result(tmp_path / "on8") == result(tmp_path / "two")

@@ -12,6 +12,7 @@ from mig_jax.config_check import limits_config
 from mig_jax.encode import encode
 from mig_jax.errors import UserError
 from mig_jax.limits import check_refused, facts_of_limits, limits_of
+from mig_jax.limits.quotas import quotas_of
 from mig_jax.samplers import Limits, find_sampler
 from mig_jax.samplers.limits import NO_MOST, Gate, walk
 
@@ -91,6 +92,24 @@ def test_exclude_leaves_out_every_row_of_an_id_and_does_not_mind_strangers(pool,
     assert encoded.row[limits.banned].tolist() == [3]
     found = select(pool, 10, sampler="random", limits={"exclude": str(tmp_path / "out.txt")})
     assert sorted(found.rows.tolist()) == [0, 1, 2, 4, 6, 7, 8, 9, 10, 11]
+
+
+def test_excluded_rows_that_are_not_there_are_told(pool, tmp_path):
+    (tmp_path / "out.txt").write_text("id3\nnobody\n")
+    _, limits = resolved(pool, exclude=str(tmp_path / "out.txt"))
+    assert limits.notes == ("limits.exclude: 1 of 2 rows are not in the pool",)
+    (tmp_path / "none.txt").write_text("nobody\nno one\n")
+    with pytest.raises(UserError, match=r"limits.exclude=.*: none of its 2 rows is in the pool"):
+        resolved(pool, exclude=str(tmp_path / "none.txt"))
+
+
+def test_rows_as_numbers_ids_or_a_selection(pool):
+    assert rows_first(pool, include=[3, "id1", 3]) == [3, 1]
+    found = select(pool, 3, sampler="instag")
+    more = select(pool, 6, sampler="random", limits={"start": found, "exclude": np.array([0, 4])})
+    assert more.rows[:3].tolist() == found.rows.tolist() and not {0, 4} & set(more.rows.tolist())
+    with pytest.raises(UserError, match=r"1 of its 2 rows are not in the pool; the first such is number 2"):
+        rows_first(pool, include=[3, 99])
 
 
 def test_quotas_of_sources_and_labels(pool):
@@ -185,6 +204,23 @@ def test_costs_that_are_missing_or_zero(tmp_path):
     (tmp_path / "zero.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(UserError, match=r"zero.jsonl:2 costs 0; a cost must be a finite number above 0"):
         resolved(load_pool(tmp_path / "zero.jsonl"), (2,), tokens=100)
+
+
+def test_excluded_rows_need_no_cost(tmp_path):
+    rows = [record(0), record(1, tokens=0), record(2)]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, limits = resolved(load_pool(tmp_path / "pool.jsonl"), (2,), tokens=100, exclude=["id1"])
+    assert limits.cost is not None and limits.cost.tolist() == [10, 1, 30]
+    with pytest.raises(UserError, match="leaves no row"):
+        resolved(load_pool(tmp_path / "pool.jsonl"), (), tokens=100, exclude=["id0", "id1", "id2"])
+
+
+def test_shares_are_of_n_as_people_reckon(pool):
+    def quotas(n, value):
+        return quotas_of(limits_config({"sources": {"web": value}}), pool, encode(pool), (n,))
+
+    assert quotas(100, 0.29)[3].tolist() == [29] and quotas(10, 0.25)[3].tolist() == [2]
+    assert quotas(10, {"min": 0.21})[4].tolist() == [3]
 
 
 def test_a_share_needs_one_budget(pool):

@@ -1,5 +1,5 @@
-"""What every system promises, whatever it ranks by: distinct rows, as many as asked for or fewer with a reason, of pools
-of every awkward kind; the same on any number of devices; limits kept."""
+"""What every system promises, whatever it ranks by: distinct rows, as many as asked for or fewer with a reason, for
+pools of every awkward kind; the same on any number of devices; limits kept."""
 
 from dataclasses import replace
 

@@ -205,7 +205,7 @@ def test_limits(kind: str, alpha: float):
 
 
 def test_of_the_two_greedies_under_a_budget_the_better_is_kept():
-    """One dear row that takes all the budget, or many cheap ones: by gain the first, by gain per token the others."""
+    """One dear row that takes all the budget, or many cheap ones: by gain the first, by gain per cost the others."""
     array, none = np.eye(6, dtype=np.float32), Limits.none(6)
 
     def found(dear: float, n: int = 6) -> Order:
@@ -216,7 +216,7 @@ def test_of_the_two_greedies_under_a_budget_the_better_is_kept():
     cheap, dear = found(2.0), found(20.0)
     assert cheap.points.tolist() == [1, 2, 3, 4, 5]
     assert cheap.notes == (
-        "of two greedies under the budget of tokens the one by gain per token is kept: its objective is 5, that of the"
+        "of two greedies under the budget the one by gain per cost is kept: its objective is 5, that of the"
         " one by gain 1.5 (at least (1 - 1/e)/2 = 31.6 % of the best within the budget (Leskovec et al. 2007))",
     )
     assert dear.points.tolist() == [0]
