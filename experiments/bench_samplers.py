@@ -5,7 +5,7 @@
     python -m experiments.bench_samplers --rows 939000 --dim 4096 --picks 50000 --samplers qdit,deita   # an accelerator
 
 Real: the pool's own rows and vectors; what the pool lacks (a score, say) is drawn. Synthetic: clustered vectors,
-of which more than half are near-duplicates of another row; labels as experiments/synthetic.py has them. Memory is the
+some 17 near-duplicates of a kind; labels as experiments/synthetic.py has them. Memory is the
 process's peak beyond what it held when its inputs were ready.
 """
 
@@ -44,11 +44,11 @@ PEERS = {
     "qdit": "O(n N^2 d), or N^2 numbers kept",
     "mig": "O(n N L)",
 }
-NEAR = 0.6  # share of synthetic rows that are near-duplicates of an earlier one
+NEAR = 0.94  # share of synthetic rows that are near-duplicates of one of the others: 17 rows of a kind
 
 
 def clustered(rows: int, dim: int, seed: int = 0, block: int = 8192) -> np.ndarray:
-    """Unit vectors: centres far apart, 40 % of the rows new directions around one, 60 % a row before them, shaken."""
+    """Unit vectors: centres far apart, 6 % of the rows new directions around one, the others one of these, shaken."""
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((max(8, rows // 200), dim), np.float32)
     fresh = max(1, int(rows * (1 - NEAR)))

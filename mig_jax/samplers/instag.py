@@ -76,12 +76,13 @@ def _passes(encoded: Encoded, ranked: np.ndarray, gate: Gate, there: list[int]) 
             heads[label] += 1
 
     covered = {label for point in there for label in labels_of(point)}
-    number, going = 0, True
+    number, going, live = 0, True, [*range(len(heads))]
     while going:
         number, going = number + 1, bool(covered)  # a pass that had nothing to add to what is there is not the last
-        for label in range(len(heads)):
+        for label in live:
             forward(label)
-        waiting = [(rows[heads[t]], t) for t in range(len(heads)) if heads[t] < ends[t] and t not in covered]
+        live = [t for t in live if heads[t] < ends[t]]
+        waiting = [(rows[heads[t]], t) for t in live if t not in covered]
         heapify(waiting)
         while waiting:
             at, label = waiting[0]
