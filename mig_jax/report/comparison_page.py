@@ -132,7 +132,10 @@ def _curves(both: Comparison) -> str:
     runs = [both.runs[at] for at in drawn]
     last = max([run.n for run in runs if not whole(run)] or [run.n for run in runs])
     lines = [Line(both.names[at], both.runs[at].objective, at) for at in drawn]
-    random = max((run.manifest["random_objective"] for run in runs), key=len)
+    random: dict[str, float] = {}  # one permutation of the pool, of which each run knows some places
+    for run in runs:
+        alike = run.manifest["config"].get("seed") == runs[0].manifest["config"].get("seed")
+        random |= run.manifest["random_objective"] if alike and not run.manifest.get("limits") else {}
     intro = "E(D) after each pick"
     beyond = [both.names[at] for at in drawn if both.runs[at].n > last]
     if beyond:

@@ -240,8 +240,9 @@ def test_a_quota_counts_the_rows_that_are_in_and_names_itself():
 
 def test_a_minimum_that_cannot_be_met_is_told():
     _, t = task(rows=ROWS, seed=8)
-    found = picked("mig", replace(t, limits=limits_of(ROWS, quotas=(Quota([1, 2], least=3),))), 30)
-    assert found.notes == ("quota 0: 2 rows, although at least 3 were asked for",)
+    limits = limits_of(ROWS, quotas=(Quota([1, 2], least=3),))
+    found = picked("mig", replace(t, limits=limits), 30)
+    assert limits.unmet(found.points) == ("quota 0: 2 rows, although at least 3 were asked for",)
     assert {1, 2} == {*found.points[:2].tolist()}
 
 
