@@ -35,6 +35,7 @@ from mig_jax.runtime.cache import ArrayCache, one_at_a_time
 from mig_jax.runtime.progress import Progress, silent
 
 BUNDLED = "bundled"
+ONE_PROCESS = MeshConfig()
 _FOLDER_KEYS = ("pooling", "max_length", "append_eos")  # null: as the checkpoint's folder says
 GRAPH_FIELDS = ("diagonal", "source", "target", "weight", "threshold", "automatic")
 
@@ -158,7 +159,7 @@ def graph_of(
     embedder: EmbedderConfig,
     cache: Path | None,
     progress: Progress = silent,
-    mesh: MeshConfig = MeshConfig(),  # noqa: B008  (frozen)
+    mesh: MeshConfig = ONE_PROCESS,
 ) -> LabelGraph:
     """The label graph: a stored one, or cosines of the labels' embeddings."""
     if not labels:

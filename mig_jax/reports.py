@@ -141,7 +141,11 @@ def _one(run: Path, out: Path | None, config: ReportConfig, width: int) -> str:
 
 
 def _told(both: Comparison, width: int, *files: Path) -> str:
-    return both.text(width) + "\n" + "".join(f"{what:<9}{file}\n" for what, file in zip(("report", "table"), files))  # noqa: B905
+    return (
+        both.text(width)
+        + "\n"
+        + "".join(f"{what:<9}{file}\n" for what, file in zip(("report", "table"), files, strict=True))
+    )
 
 
 def _is_page(file: Path) -> bool:

@@ -12,6 +12,7 @@ from mig_jax.engine.kernels import Rows
 from mig_jax.engine.lazy_heap import Heap, Queues, last_seen
 from mig_jax.engine.problem import Problem, power_of_two
 from mig_jax.errors import UserError
+from mig_jax.runtime.processes import whole
 
 SLACK = 2.0**-14  # above what float32 may lose in a rise
 ULP = 2.0**-24  # what a float32 operation may lose
@@ -110,7 +111,7 @@ class Resident:
         self.heads, found = full_pass(
             y.astype(np.float32), self.buckets, self.where, self.heads, self.news, c1=self.c1, mesh=self.mesh
         )
-        group, bound = (np.asarray(a.addressable_data(0)) for a in found)
+        group, bound = map(whole, found)
         bound = raised(bound, self.slack, self.least)
         self.no_news()
         head, queue = self.head[group], self.problem.groups.queue

@@ -103,8 +103,8 @@ def _rows_of_ids(ids: Iterable[str], pool: Pool, all_of: bool) -> list[int]:
     asked = set(wanted)
     for row in range(len(pool)):
         name = pool.id(row)
-        if name in asked:
-            there.setdefault(name, []).append(row)  # type: ignore[arg-type]
+        if name is not None and name in asked:
+            there.setdefault(name, []).append(row)
     return _handed_out(wanted, there, all_of)
 
 

@@ -12,7 +12,7 @@ from mig_jax.limits.named_rows import points_of, rows_of
 from mig_jax.limits.quotas import quotas_of
 from mig_jax.pool import ABSENT, Pool
 from mig_jax.samplers import Limits, Sampler
-from mig_jax.samplers.limits import NO_MOST
+from mig_jax.samplers.limits import NO_MOST, Gate
 
 _KEYS = {
     "first": "limits.start and limits.include",
@@ -74,10 +74,7 @@ def facts_of_limits(limits: Limits, points: np.ndarray) -> dict[str, Any]:
     if limits.banned.any():
         found["excluded"] = int(limits.banned.sum())
     if limits.quota_names and limits.most is not None and limits.least is not None:
-        picked = np.zeros(len(limits.banned), bool)
-        picked[points] = True
-        owner = np.repeat(np.arange(len(picked)), np.diff(limits.quota_ptr))
-        counts = np.bincount(limits.quota_idx[picked[owner]], minlength=len(limits.quota_names))
+        counts = Gate(limits, points).counts
         found["quotas"] = [
             {"name": name, "least": int(a), "most": None if b >= NO_MOST else int(b), "picked": int(n)}
             for name, a, b, n in zip(limits.quota_names, limits.least, limits.most, counts, strict=True)
@@ -105,11 +102,7 @@ def _check(limits: Limits, config: LimitsConfig, budgets: Sequence[int]) -> None
             raise UserError(f"limits.tokens={config.tokens}: the shortest row costs {least:,.0f}")
     if not limits.quota_names or limits.most is None or limits.least is None:
         return
-    owner = np.repeat(np.arange(len(limits.banned)), np.diff(limits.quota_ptr))
-    there = np.bincount(limits.quota_idx[~limits.banned[owner]], minlength=len(limits.quota_names))
-    into = np.zeros(len(limits.banned), bool)
-    into[limits.first] = True
-    held = np.bincount(limits.quota_idx[into[owner]], minlength=len(limits.quota_names))
+    there, held = Gate(limits, np.flatnonzero(~limits.banned)).counts, Gate(limits).counts
     for at, name in enumerate(limits.quota_names):
         if limits.least[at] > there[at]:
             raise UserError(

@@ -22,11 +22,7 @@ def assemble(title: str, body: Sequence[str], kind: str) -> str:
 
 def section(title: str, intro: str = "") -> str:
     """A section's heading. ``title`` and ``intro`` are HTML of this package."""
-    return (
-        f"<h2>{title}</h2>"
-        + (f'<p class="note">{intro}.</p>' if intro and intro[-1] != "." else "")
-        + (f'<p class="note">{intro}</p>' if intro.endswith(".") else "")
-    )
+    return f"<h2>{title}</h2>" + (f'<p class="note">{intro.removesuffix(".")}.</p>' if intro else "")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric: Sequence[int] = (), tight: bool = False) -> str:

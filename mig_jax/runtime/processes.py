@@ -47,6 +47,11 @@ def _keep_stdout() -> None:
     os.close(nowhere)
 
 
+def whole(array: jax.Array) -> np.ndarray:
+    """An array that every device holds whole, on the host; other processes need not be asked for theirs."""
+    return np.asarray(array.addressable_data(0))
+
+
 def is_main() -> bool:
     """Whether this is the process that reads checkpoints and writes files."""
     return jax.process_index() == 0

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float32, Float64, Int32, Int64
 
 from mig_jax.engine.full_pass import AXIS
 from mig_jax.errors import UserError
+from mig_jax.runtime.processes import whole
 from mig_jax.runtime.progress import Progress, silent
 from mig_jax.vectors.vectors import Vectors
 
@@ -78,7 +79,7 @@ class FacilityLocation:
     def _pass(self, picks: Int32[np.ndarray, " p"], asked: Int32[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
         with jax.enable_x64(True):
             self.covered, gains = _look(self.x, self.covered, picks, asked, unit=self.unit, mesh=self.mesh)
-        return np.asarray(gains.addressable_data(0))
+        return whole(gains)
 
     def _load(self, vectors: Vectors, progress: Progress) -> Float32[Array, "S_blocks B d"]:
         """Each process fills its own devices, a block at a time."""

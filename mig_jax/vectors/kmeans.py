@@ -20,6 +20,7 @@ from jaxtyping import Array, Float32, Float64, Int32
 
 from mig_jax.engine.full_pass import AXIS
 from mig_jax.errors import UserError
+from mig_jax.runtime.processes import whole
 
 TILE = 1 << 12  # rows whose distances to all centres are in memory at once, on a device
 BLOCK = 1 << 13  # and on the host
@@ -101,11 +102,11 @@ def draw_seeds(points: Points, k: int, rng: np.random.Generator) -> np.ndarray:
     while True:
         drawn = _grid(points.x[candidates], scale, np)
         trial, sums = _try(points.on_devices, nearest, drawn, scale, tile=points.tile, mesh=points.mesh)
-        high, low = _here(sums).sum(axis=0, dtype=np.int64)
+        high, low = whole(sums).sum(axis=0, dtype=np.int64)
         best = int(np.argmin((high << LOW) + low))
         seeds.append(int(candidates[best]))
-        nearest, whole = _take(trial, np.int32(best), mesh=points.mesh)
-        reached = np.cumsum(_here(whole)[: len(points)], dtype=np.int64)
+        nearest, chosen = _take(trial, np.int32(best), mesh=points.mesh)
+        reached = np.cumsum(whole(chosen)[: len(points)], dtype=np.int64)
         if len(seeds) == k or reached[-1] == 0:
             left = np.setdiff1d(np.arange(len(points)), seeds)[: k - len(seeds)]
             return np.array([*seeds, *left], np.int64)
@@ -151,7 +152,7 @@ def _assign(points: Points, centres: np.ndarray) -> np.ndarray:
         points.on_devices, centres.astype(np.float32), half.astype(np.float32), np.float32(doubt),
         tile=points.tile, mesh=points.mesh,
     )  # fmt: skip
-    labels, unsure = (_here(part)[: len(points)] for part in found)
+    labels, unsure = (whole(part)[: len(points)] for part in found)
     labels, unsure = labels.copy(), np.flatnonzero(unsure)
     step = max(1, (1 << 22) // len(centres))
     for start in range(0, len(unsure), step):
@@ -191,11 +192,6 @@ def _distances(points: Points, labels: np.ndarray, centres: np.ndarray) -> np.nd
 def _blocks(x: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     for start in range(0, len(x), BLOCK):
         yield start, x[start : start + BLOCK]
-
-
-def _here(array: Array) -> np.ndarray:
-    """What every device holds whole."""
-    return np.asarray(array.addressable_data(0))
 
 
 @partial(jax.jit, static_argnames=("tile", "mesh"))

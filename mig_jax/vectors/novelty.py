@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float32, Float64, Int, Int64
 
 from mig_jax.engine.full_pass import AXIS
+from mig_jax.runtime.processes import whole
 from mig_jax.vectors.vectors import Vectors
 
 BLOCK = 512  # points that are compared at once
@@ -117,7 +118,7 @@ class Kept:
 
     def near(self, block: Block, place: int, chunk: int, least: float) -> list[int]:
         """The kept points of a chunk whose float32 cosine with one of a block is ``least`` or more."""
-        found = _host(_with(self.chunks[chunk], block.rows_BxD, place, mesh=self.mesh))
+        found = whole(_with(self.chunks[chunk], block.rows_BxD, place, mesh=self.mesh))
         start = chunk * self.room
         # Device after device, each with every S-th vector.
         found = found.reshape(self.mesh.size, -1).T.reshape(-1)[: len(self.points) - start]
@@ -130,8 +131,8 @@ class Near:
     def __init__(self, kept: Kept, block: Block, found: list[jax.Array], among: jax.Array):
         m = len(block.points)
         self.kept, self.block = kept, block
-        self.found_KxM = np.array([_host(one)[:m] for one in found], np.float64).reshape(-1, m)
-        self.among_MxM = _host(among)[:m, :m].astype(np.float64)
+        self.found_KxM = np.array([whole(one)[:m] for one in found], np.float64).reshape(-1, m)
+        self.among_MxM = whole(among)[:m, :m].astype(np.float64)
         self.largest = self.found_KxM.max(axis=0, initial=NOBODY)
         self._beside: list[tuple[int, int]] = []
 
@@ -166,11 +167,6 @@ class Near:
             points += self.kept.near(self.block, place, chunk, least)
         pieces = (np.array(points[start : start + PIECE]) for start in range(0, len(points), PIECE))
         return max(float(cosines(self.block.host[place], self.kept.vectors.take(piece)).max()) for piece in pieces)
-
-
-def _host(array: jax.Array) -> np.ndarray:
-    """What every process has of an array that is equal everywhere."""
-    return np.asarray(array.addressable_data(0))
 
 
 def _dot(left, right):

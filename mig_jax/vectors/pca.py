@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float32, Float64
 
 from mig_jax.engine.full_pass import AXIS
+from mig_jax.runtime.processes import whole
 from mig_jax.runtime.progress import Progress, silent
 from mig_jax.vectors.vectors import Vectors
 
@@ -102,7 +103,7 @@ def _tiles(
 
     for start in range(0, count, TILE * mesh.size):
         rows = jax.make_array_from_callback((TILE * mesh.size, vectors.dim), sharding, tile)
-        yield start, np.asarray(_each(rows, *more, work=work, mesh=mesh).addressable_data(0))
+        yield start, whole(_each(rows, *more, work=work, mesh=mesh))
 
 
 @partial(jax.jit, static_argnames=("work", "mesh"))
