@@ -6,10 +6,16 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: demo test test-fast torch test-torch lint format lock clean
+.PHONY: demo demo-annotate test test-fast torch test-torch lint format lock clean
 
-demo: $(VENV)/.core  ## select 50 rows of the bundled pool, with a report
-	$(BIN)/mig-jax select n=50 out=runs/demo overwrite=true
+demo: $(VENV)/.core  ## tag the raw rows of the bundled pool, score 30 by IFD, select 50, with reports
+	$(BIN)/mig-jax annotate annotators=[tags,tokens] out=runs/demo-tagged overwrite=true
+	$(BIN)/mig-jax annotate annotators=[ifd] rows=30 out=runs/demo-ifd overwrite=true
+	$(BIN)/mig-jax select runs/demo-tagged n=50 out=runs/demo overwrite=true
+
+demo-annotate: $(VENV)/.core  ## tags, token counts and IFD of all 463 rows, then 50 by them: some minutes
+	$(BIN)/mig-jax annotate annotators=[tags,tokens,ifd] out=runs/demo-annotated overwrite=true
+	$(BIN)/mig-jax select runs/demo-annotated n=50 score.from=ifd out=runs/demo-by-ifd overwrite=true
 
 test: $(VENV)/.dev  ## lint, types, every test and the notebook
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

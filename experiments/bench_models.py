@@ -12,7 +12,6 @@ Compilation and loading are timed apart: each contestant runs once before, then 
 
 import argparse
 import json
-import math
 import os
 import statistics
 import time
@@ -21,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mig_jax.models.checkpoint import MINILM, SMOLLM2_135M, EmbedderSpec, find_checkpoint
+from mig_jax.models.flops import matmul_rate
 from mig_jax.models.tokens import Tokens
 
 
@@ -198,24 +197,11 @@ def bench_matmul(args: argparse.Namespace) -> dict[str, Any]:
     seconds = statistics.median(in_turns({"embed": run}, args.rounds)["embed"])
     # Two operations a weight and token; scores and their sums: 4 L D a token, half of it before the diagonal.
     per_token = 2 * weights + config.num_layers * 2 * 512 * config.num_heads * config.head_dim
-    rate, peak = len(ids) * per_token / seconds, matmul_rate(args.dtype, args.matmul)
+    rate, peak = len(ids) * per_token / seconds, matmul_rate(args.dtype, size=args.matmul, rounds=10)
     print(f"  {len(ids) / seconds:,.0f} tokens/s in texts of 512: {rate / 1e12:.2f} TFLOP/s")
     print(f"  one product of {args.matmul:,} x {args.matmul:,} {args.dtype}: {peak / 1e12:.2f} TFLOP/s")
     print(f"  share {rate / peak:.0%}")
     return {"tokens_per_second": len(ids) / seconds, "flops": rate, "matmul_flops": peak, "share": rate / peak}
-
-
-def matmul_rate(dtype: str, size: int, rounds: int = 10) -> float:
-    """FLOP/s of one large matrix product, the best of some rounds."""
-    a = jax.jit(lambda: jax.random.normal(jax.random.key(0), (size, size), dtype))()
-    product = jax.jit(lambda a: jnp.matmul(a, a))
-    product(a).block_until_ready()
-    best = math.inf
-    for _ in range(rounds):
-        start = time.perf_counter()
-        product(a).block_until_ready()
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
 
 
 def arguments() -> argparse.Namespace:

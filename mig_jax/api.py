@@ -1,7 +1,7 @@
 """mig_jax from Python: load_pool, label_graph, select."""
 
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 
 from mig_jax.config_check import limits_config, sampler_options
 from mig_jax.embed.texts import BETWEEN
-from mig_jax.encode import Encoded, encode, read_valid_tags
+from mig_jax.encode import Encoded, ValidTags, encode, read_valid_tags
 from mig_jax.errors import UserError
 from mig_jax.export import RunFacts, write_run
 from mig_jax.gain import Certificate, Phi, make_phi
@@ -90,7 +90,7 @@ def load_pool(path: str | Path | Sequence[str | Path] = BUNDLED, **options) -> P
 def label_graph(
     pool: Pool,
     *,
-    valid_tags: Collection[str] | str | Path | None = None,
+    valid_tags: ValidTags | str | Path | None = None,
     embedder: EmbedderSpec = MINILM,
     embeddings: np.ndarray | None = None,
     threshold: float | str = "auto",
@@ -102,7 +102,7 @@ def label_graph(
 
     Args:
       pool: as loaded.
-      valid_tags: the tags that count, or a file of them; None: every tag.
+      valid_tags: the tags that count, a ``mig_jax.encode.Vocabulary``, or a file of either; None: every tag.
       embedder: embeds the labels (all-MiniLM-L6-v2).
       embeddings: unit embeddings of the labels in sorted order instead; float ``[L, d]``.
       threshold: a number from 0 to 1, or "auto": the one that gives ``degree`` neighbours on average.
@@ -124,7 +124,7 @@ def select(
     gain: str | None = None,
     propagation: float = 1.0,
     compat: bool | None = None,
-    valid_tags: Collection[str] | str | Path | None = None,
+    valid_tags: ValidTags | str | Path | None = None,
     seed: int = 42,
     runners_up: int = 50,
     progress: Progress = silent,
@@ -144,7 +144,7 @@ def select(
       gain: "first_order" (the published one; the default) or "exact"; of mig.
       propagation: alpha.
       compat: the reference's behaviour where ours differs.
-      valid_tags: the tags that count, or a file of them.
+      valid_tags: the tags that count, as in ``label_graph``.
       settings: more of the sampler's own, as conf/sampler/NAME.yaml has them: {"threshold": 0.8}.
       embeddings: one vector a row of the pool, float ``[R, d]``, for the samplers that need them (deita, car, qdit);
         None: they are embedded by all-MiniLM-L6-v2.
@@ -215,5 +215,5 @@ def _texts(pool: Pool) -> list[str]:
     return [BETWEEN.join(text for _, text in turns) for turns in pool.each_dialog(np.arange(len(pool)))]
 
 
-def _tags(valid_tags: Collection[str] | str | Path | None) -> Collection[str] | None:
+def _tags(valid_tags: ValidTags | str | Path | None) -> ValidTags | None:
     return read_valid_tags(valid_tags) if isinstance(valid_tags, str | Path) else valid_tags

@@ -13,6 +13,8 @@ mig-jax: select the rows of an instruction-tuning pool that add the most informa
 
   mig-jax select [POOL] [key=value ...] [-m]   pool -> selection, report and trace; alone: the bundled pool
   mig-jax plan [POOL] [key=value ...]          what that select would take here: seconds, memory, whether it fits
+  mig-jax annotate [POOL] [key=value ...]      raw rows -> the same with tags and scores; resumes
+  mig-jax vocabulary [POOL] [key=value ...]    a pool's tags -> labels, and which tags mean them (#InsTag's four steps)
   mig-jax embed [POOL|FILE] [key=value ...]    texts or labels -> embeddings.npy; goes on where it was broken off
   mig-jax generate PROMPT|FILE [key=value ...] what a language model answers
   mig-jax report RUN [RUN ...] [out=FILE.html] runs or sweeps -> one page that compares them; of one run its page again
@@ -26,7 +28,7 @@ POOL is a file, a folder, a glob or hf:org/name. Examples:
   mig-jax select pool.jsonl.gz n=[1000,5000] sampler.gain=exact phi=log
   mig-jax select -m n=100 graph.threshold=0.6,0.7,0.8 out=runs/sweep
 """
-HYDRAS = ("select", "plan", "embed", "generate", "report")  # what takes key=value
+HYDRAS = ("select", "plan", "annotate", "vocabulary", "embed", "generate", "report")  # what takes key=value
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -69,7 +71,9 @@ def _hydra(name: str, arguments: list[str]) -> None:
     if name != "select" and {"-m", "--multirun"} & set(arguments):
         does = {
             "plan": "plans one selection",
+            "annotate": "makes one pool",
             "embed": "makes one set of embeddings",
+            "vocabulary": "makes one vocabulary",
             "report": "writes one page",
         }.get(name, "runs one model")
         raise UserError(f"mig-jax {name}: {does}; -m belongs to mig-jax select")
@@ -111,7 +115,7 @@ def _guarded(work: Callable[[], None], command: str = "select") -> None:
     except OSError as error:
         fail(disk_error(error))
     except KeyboardInterrupt:
-        kept = "" if command == "generate" else "; the same command goes on from the last checkpoint"
+        kept = "" if command in ("generate", "vocabulary") else "; the same command goes on from the last checkpoint"
         print(f"mig-jax: interrupted{kept}", file=sys.stderr)
         sys.exit(130)
 

@@ -13,7 +13,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mig_jax.config import SelectConfig
-from mig_jax.config_check import embed_config, generate_config, report_config, select_config
+from mig_jax.config_check import (
+    annotate_config,
+    embed_config,
+    generate_config,
+    report_config,
+    select_config,
+    vocabulary_config,
+)
 from mig_jax.errors import UserError, fail
 
 _OF_DISKS = {
@@ -98,6 +105,43 @@ def embed(raw: DictConfig) -> None:
             made = run_embed(config, command, progress=terminal.progress, tell=terminal.tell)
         if made.text:
             print(made.text)
+
+
+def annotate(raw: DictConfig) -> None:
+    """``mig-jax annotate``."""
+    from mig_jax.runtime import processes
+    from mig_jax.runtime.compile_cache import use_compile_cache
+    from mig_jax.terminal import Terminal
+
+    with _one_message():
+        config = annotate_config(raw)
+        command = shlex.join(["mig-jax", "annotate", *sys.argv[1:]])
+        if config.mesh.coordinator is not None:  # else the processes share nothing but a disk
+            processes.start(config.mesh.coordinator, config.mesh.processes, config.mesh.process)
+        use_compile_cache(config.cache)
+        from mig_jax.annotate.run import run_annotate
+
+        passes = ("tags", "complexity", "quality", "ifd", "car")
+        with Terminal(quiet=not processes.is_main(), units=dict.fromkeys(passes, "rows")) as terminal:
+            made = run_annotate(config, command, progress=terminal.progress, tell=terminal.tell)
+        if made.text:
+            print(made.text)
+
+
+def vocabulary(raw: DictConfig) -> None:
+    """``mig-jax vocabulary``."""
+    from mig_jax.runtime.compile_cache import use_compile_cache
+    from mig_jax.terminal import Terminal
+
+    with _one_message():
+        config = vocabulary_config(raw)
+        command = shlex.join(["mig-jax", "vocabulary", *sys.argv[1:]])
+        use_compile_cache(config.cache)
+        from mig_jax.vocabulary import run_vocabulary
+
+        with Terminal(units={"embed": "tokens"}) as terminal:
+            made = run_vocabulary(config, command, progress=terminal.progress, tell=terminal.tell)
+        print(made.text, end="")
 
 
 def generate(raw: DictConfig) -> None:

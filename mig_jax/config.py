@@ -16,6 +16,7 @@ class PoolConfig(Struct, frozen=True):
     name: str
     layout: Literal["auto", "mig", "sharegpt", "openai", "alpaca"] = "auto"
     fields: dict[str, str] = {}
+    score: str = "deita"  # what score.from is where nothing else is said; only that counts
     valid_tags: str | None = None
     on_error: Literal["raise", "skip"] = "raise"
     n: Positive | None = None
@@ -159,6 +160,7 @@ class SelectConfig(Struct, frozen=True):
             ("pool", "valid_tags"),
             ("pool", "n"),
             ("pool", "note"),
+            ("pool", "score"),  # score.from has it
             ("graph", "path"),
             ("embeddings", "path"),
             ("embedder", "path"),
@@ -183,6 +185,53 @@ class EmbedConfig(Struct, frozen=True):
     embedder: EmbedderConfig
     out: str
     embed: EmbedOptions = EmbedOptions()
+    overwrite: bool = False
+    mesh: MeshConfig = MeshConfig()
+    cache: str | None = None
+
+
+class AnnotateOptions(Struct, frozen=True):
+    batch_tokens: Literal["auto"] | Positive = "auto"
+    save_every: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+
+
+class AnnotateConfig(Struct, frozen=True):
+    """``mig-jax annotate``. The settings of an annotator stand beside its code, in mig_jax.annotate."""
+
+    pool: PoolConfig
+    embedder: EmbedderConfig
+    annotators: str | tuple[str, ...]
+    out: str
+    tags: Any
+    deita: Any
+    ifd: Any
+    car: Any
+    tokens: Any
+    rows: Positive | None = None
+    plan: bool = False
+    annotate: AnnotateOptions = AnnotateOptions()
+    overwrite: bool = False
+    mesh: MeshConfig = MeshConfig()
+    cache: str | None = None
+
+
+class VocabularyOptions(Struct, frozen=True):
+    min_count: Positive = 2
+    rules: Literal["stem", "spelling"] | None = "stem"
+    keep: str = "+#"
+    distance: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = 0.05
+    min_samples: Positive = 2
+    support: Positive | None = 40
+    confidence: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.99
+
+
+class VocabularyConfig(Struct, frozen=True):
+    """``mig-jax vocabulary``."""
+
+    pool: PoolConfig
+    embedder: EmbedderConfig
+    out: str
+    vocabulary: VocabularyOptions = VocabularyOptions()
     overwrite: bool = False
     mesh: MeshConfig = MeshConfig()
     cache: str | None = None
@@ -223,6 +272,8 @@ class ReportConfig(Struct, frozen=True):
 COMMANDS: dict[str, type[Struct]] = {
     "select": SelectConfig,
     "embed": EmbedConfig,
+    "annotate": AnnotateConfig,
+    "vocabulary": VocabularyConfig,
     "generate": GenerateConfig,
     "report": ReportConfig,
 }

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mig_jax.config import (
     COMMANDS,
+    AnnotateConfig,
     EmbedConfig,
     GenerateConfig,
     LimitsConfig,
@@ -21,6 +22,7 @@ from mig_jax.config import (
     SamplerOptions,
     SelectConfig,
     Struct,
+    VocabularyConfig,
 )  # fmt: skip
 from mig_jax.errors import UserError
 
@@ -34,12 +36,20 @@ def select_config(raw: DictConfig | dict) -> SelectConfig:
     Raises:
       UserError: names the key, its value and what is allowed.
     """
+    from mig_jax.encode import factor_names  # pyarrow, which other commands' checks need not wait for
+
     config = _checked(raw, SelectConfig, "select")
     if config.n is None and config.limits.tokens is None:
         raise UserError("n: must be given, as n=..., or a budget of tokens, as limits.tokens=...")
     if config.n == ():
         raise UserError(f"n=[]: {_BUDGETS}")
-    return config
+    # score.from follows pool.score, unless it is given; from here on they say the same.
+    source = config.score.source
+    factor_names(source, "score.from" if source != config.pool.score else "pool.score")
+    own = getattr(config.sampler, "score", None)
+    if own is not None:
+        factor_names(own, "sampler.score")
+    return msgspec.structs.replace(config, pool=msgspec.structs.replace(config.pool, score=source))
 
 
 def sampler_options(name: str, settings: dict[str, Any]) -> Any:
@@ -62,6 +72,24 @@ def _part(name: str, kind: Any) -> Any:
 def embed_config(raw: DictConfig | dict) -> EmbedConfig:
     """The same for ``mig-jax embed``."""
     return _checked(raw, EmbedConfig, "embed")
+
+
+def annotate_config(raw: DictConfig | dict) -> AnnotateConfig:
+    """The same for ``mig-jax annotate``."""
+    from mig_jax.annotate.annotators import NAMES, chosen, find_annotator  # they need this module
+
+    config = _checked(raw, AnnotateConfig, "annotate")
+    chosen(config.annotators)
+    plain = OmegaConf.to_container(raw, resolve=True) if isinstance(raw, DictConfig) else raw
+    tagger = config.tags.get("name") if isinstance(config.tags, dict) else None
+    kinds = [(name, find_annotator(name, tagger).options) for name in NAMES]
+    whole = msgspec.defstruct("AnnotateConfig", kinds, bases=(AnnotateConfig,), frozen=True, kw_only=True)
+    return _converted(plain, whole, "annotate")
+
+
+def vocabulary_config(raw: DictConfig | dict) -> VocabularyConfig:
+    """The same for ``mig-jax vocabulary``."""
+    return _checked(raw, VocabularyConfig, "vocabulary")
 
 
 def generate_config(raw: DictConfig | dict) -> GenerateConfig:

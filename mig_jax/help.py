@@ -22,6 +22,20 @@ once (half a minute; kept in the cache) and writes no run. Of a pool that does n
   mig-jax plan plan.rows=30_000_000 plan.labels=4531 plan.tags=4 plan.bytes=3200 graph.degree=4 n=50000
 
 """
+ANNOTATE_HEAD = """\
+mig-jax annotate [POOL] [key=value ...]
+
+Write a pool again with what a selection needs: tags, DEITA's complexity and quality, IFD, CaR's score, token counts,
+each where MIG's layout has it; all else in a row stays as it came, byte for byte. Writes out/pool.jsonl, refused.jsonl
+(rows that got no value, and why), report.html and manifest.json. Broken off at any moment, the same command goes on.
+
+  mig-jax annotate pool.jsonl.gz out=runs/tagged                              tags by MiniLM, token counts
+  mig-jax annotate pool.jsonl.gz annotators=[tags,ifd] out=runs/annotated     and IFD by SmolLM2
+  mig-jax annotate pool.jsonl.gz annotators=[tags,deita] tags=instag out=...  InsTagger's tags, DEITA's scores
+  mig-jax annotate pool.jsonl.gz annotators=[ifd] model@ifd.model=llama31_8b plan=true        how long would it take?
+  mig-jax annotate pool.jsonl.gz mesh.processes=2 mesh.process=0   one of two processes or machines that share a disk
+
+"""
 EMBED_HEAD = """\
 mig-jax embed [POOL|FILE] [key=value ...]
 
@@ -33,6 +47,19 @@ on.
   mig-jax embed pool.jsonl.gz out=runs/rows
   mig-jax embed pool.jsonl.gz embed.of=labels embedder=e5_mistral mesh.fsdp=4 out=runs/labels
   mig-jax embed pool.jsonl.gz mesh.processes=2 mesh.process=0     one of two processes or machines that share a disk
+
+"""
+VOCABULARY_HEAD = """\
+mig-jax vocabulary [POOL] [key=value ...]
+
+Make labels of a pool's tags: rare tags go, spellings of one tag, tags of near meaning and tags that never come without
+another become one. Writes out/vocabulary.json (labels, the most frequent first, and aliases: tag -> label), which
+pool.valid_tags= takes; steps.json, every merge of every step; manifest.json.
+
+  mig-jax vocabulary pool.jsonl.gz out=runs/vocabulary
+  mig-jax vocabulary pool.jsonl.gz vocabulary.min_count=20 vocabulary.keep=            the numbers of #InsTag
+  mig-jax vocabulary pool.jsonl.gz vocabulary.rules=null vocabulary.support=null       MIG: frequency and DBSCAN
+  mig-jax select pool.jsonl.gz pool.valid_tags=runs/vocabulary/vocabulary.json n=1000
 
 """
 GENERATE_HEAD = """\
@@ -52,8 +79,8 @@ mig-jax report RUN [RUN ...] [key=value ...]
 
 Finished runs told again. RUN is the folder of a run, its manifest.json, or a folder that holds runs, as a sweep's: then
 all inside. Several runs are compared on one page and in comparison.csv beside it: what each reached, where its rows
-come from, what they are like, which rows two of them share, and what it took. Of one run: its summary, or with out= its
-page again.
+come from, what they are like, which rows two of them share, and what it took; those in a folder that cannot be read are
+named and left out. Of one run, and of what mig-jax annotate made: its summary, or with out= its page again.
 
   mig-jax select -m n=1000 sampler=mig,random,deita,pool out=runs/all
   mig-jax report runs/all
@@ -72,6 +99,16 @@ def select_help() -> str:
 def embed_help() -> str:
     """The same of mig-jax embed."""
     return _help(EMBED_HEAD, "embed", ("pool", "embedder"))
+
+
+def annotate_help() -> str:
+    """The same of mig-jax annotate."""
+    return _help(ANNOTATE_HEAD, "annotate", ("pool", "embedder", "tags", "ifd", "model"))
+
+
+def vocabulary_help() -> str:
+    """The same of mig-jax vocabulary."""
+    return _help(VOCABULARY_HEAD, "vocabulary", ("pool", "embedder"))
 
 
 def generate_help() -> str:

@@ -23,7 +23,8 @@ from mig_jax.config import (
     ScoreConfig,
     SelectConfig,
 )
-from mig_jax.encode import Encoded, encode, read_valid_tags, scores
+from mig_jax.encode import Encoded, columns_read, encode, read_valid_tags, scores
+from mig_jax.encode.score import ALLOWED
 from mig_jax.engine import pool_mesh
 from mig_jax.errors import UserError
 from mig_jax.graph import LabelGraph, label_graph
@@ -63,9 +64,11 @@ def bundled_pool() -> Path:
 def columns_of(config: SelectConfig) -> tuple[str, ...]:
     """The paths of the numbers that a selection reads besides the usual ones."""
     limits = config.limits
-    asked = [config.score.source, getattr(config.sampler, "score", None)]
+    asked = [*columns_read(config.score.source)]
+    own = getattr(config.sampler, "score", None)
+    asked += [] if own is None else columns_read(own, "sampler.score")
     asked += [limits.cost] if limits.tokens is not None and limits.cost not in ("tokens", "chars") else []
-    return tuple(dict.fromkeys(name for name in asked if name is not None and name not in ("deita", "ifd")))
+    return tuple(dict.fromkeys(asked))
 
 
 def ranking_of(
@@ -77,24 +80,19 @@ def ranking_of(
       score, turns: the pool's (``score.from``, ``score.turns``).
 
     Raises:
-      UserError: no point has one.
+      UserError: no point has one; it is of a column that was not read.
     """
     if not hasattr(options, "score"):
         return None
     asked, own = getattr(options, "score", None), getattr(options, "turns", turns)
     if asked is None and own == turns:
         return encoded.score
-    source = asked or score
-    if source not in ("deita", "ifd") and source not in pool.columns:
-        raise UserError(
-            f"sampler.score={source}: not a column that was read (deita, ifd or a numeric column's path; in Python"
-            f" load_pool(..., columns=[{source!r}]))"
-        )
-    value, missing, wrong = (found[encoded.row] for found in scores(pool, source, own))
+    source, key = (score, "score.from") if asked is None else (asked, "sampler.score")
+    value, missing, wrong = (found[encoded.row] for found in scores(pool, source, own, key))
     if (missing | wrong).all():
         raise UserError(
             f"sampler={options.name}: none of the {len(encoded)} usable rows has the score that it ranks by,"
-            f" sampler.score={source}; it may be deita, ifd or the path of a numeric column"
+            f" {key}={source}; sampler.score may be {ALLOWED}"
         )
     return np.where(missing | wrong, np.nan, value)
 

@@ -11,7 +11,9 @@ PATHS = (
     "pool.path", "pool.valid_tags", "out", "graph.path", "embedder.path", "model.path", "prompts", "cache", "plan.out",
     "embeddings.path", "limits.start", "limits.include", "limits.exclude",
 )  # fmt: skip
-TEXTS = (*PATHS, "embedder.prompt", "embedder.instruction", "prompt", "generate.system")  # what holds any characters
+TEXTS = (  # what holds any characters
+    *PATHS, "embedder.prompt", "embedder.instruction", "tags.prompt", "vocabulary.keep", "prompt", "generate.system",
+)  # fmt: skip
 OF_GENERATE = ("model", "prompt", "prompts", "out", "overwrite", "seed", "generate", "mesh", "cache", "hydra")
 SPECIAL = set("=(){}[]~&:;, '\"\\%!?*#$")
 NO_TEXT = re.compile(

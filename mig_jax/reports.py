@@ -4,18 +4,37 @@ import csv
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from mig_jax.annotate.summary import KIND as ANNOTATE
+from mig_jax.annotate.summary import summary as annotate_summary
 from mig_jax.config import ReportConfig
 from mig_jax.errors import UserError
 from mig_jax.export import MANIFEST, REPORT, read_manifest
-from mig_jax.report import Comparison, compare
-from mig_jax.report.comparison import LEADING
+from mig_jax.report import Comparison, RunView, compare, load_run
+from mig_jax.report.comparison import LEADING, left_out_note
 from mig_jax.report.comparison_page import KIND
+from mig_jax.report.text import visible
 
 COMPARISON = "comparison.html"
 HEAD = 4096  # characters in which a page names its kind
+
+
+@dataclass(frozen=True)
+class Found:
+    """The runs that were asked for.
+
+    Args:
+      runs: their folders.
+      read: those of them that have been, by their folders.
+      broken: of runs inside a folder that cannot be read, where each is and what is wrong with it.
+    """
+
+    runs: list[Path]
+    read: dict[Path, RunView]
+    broken: list[str]
 
 
 def run_report(config: ReportConfig, width: int) -> str:
@@ -26,37 +45,50 @@ def run_report(config: ReportConfig, width: int) -> str:
     """
     found = find_runs(config.runs)
     out = None if config.out is None else _page_file(config.out)
-    if len(found) == 1:
-        return _one(found[0], out, config, width)
-    target = out or _common(found) / COMPARISON
+    if len(found.runs) == 1:
+        note = f"note: {visible(left_out_note(found.broken))}\n" if found.broken else ""
+        return _one(found.runs[0], out, config, width) + note
+    target = out or _common(found.runs) / COMPARISON
     table = target.with_suffix(".csv")
     if not config.overwrite:
         for file, ours in ((target, _is_page), (table, _is_table)):
             if file.exists() and not ours(file):
                 raise UserError(f"{file} exists and is no comparison of mig-jax; overwrite=true replaces it")
-    both = compare(found)
+    both = compare([found.read.get(run, run) for run in found.runs], found.broken)
     _write(target, both.html(target.parent))
     _write(table, both.csv())
     return _told(both, width, target, table)
 
 
-def find_runs(named: Sequence[str]) -> list[Path]:
-    """The folders of the runs that are named, each once: their own, or all inside a folder, in natural order.
+def find_runs(named: Sequence[str]) -> Found:
+    """The runs that are named, each once: their own folders, or all inside a folder, in natural order.
 
     Raises:
-      UserError: nothing is named, or something that is no run and holds none.
+      UserError: nothing is named, or something that is no run and holds none; none can be read.
     """
     if not named:
         raise UserError("name the runs: mig-jax report RUN [RUN ...], each the folder of a run, or of a sweep")
-    found: dict[Path, Path] = {}
+    runs: dict[Path, Path] = {}  # by where they really are
+    read: dict[Path, RunView] = {}
+    broken: dict[Path, str] = {}
     for name in named:
-        path = Path(name).expanduser()
-        for run in _runs_of(path, name):
-            found.setdefault(run.resolve(), run)
-    return list(found.values())
+        inside, folders = _runs_of(Path(name).expanduser(), name)
+        for run in folders:
+            place = run.resolve()
+            if inside and place not in runs:
+                try:
+                    read[run] = load_run(run)
+                except UserError as error:
+                    broken[place] = str(error)
+                    continue
+            runs.setdefault(place, run)  # one that is named and cannot be read is an error later
+    if not runs:
+        raise UserError(f"no run in {', '.join(named)} can be read: {'; '.join(broken.values())}")
+    return Found(list(runs.values()), read, list(broken.values()))
 
 
-def _runs_of(path: Path, name: str) -> list[Path]:
+def _runs_of(path: Path, name: str) -> tuple[bool, list[Path]]:
+    """The run that is named; or, and true, those inside the folder that is."""
     if not path.exists():
         raise UserError(f"{name}: there is no such folder")
     if path.name == MANIFEST and path.is_file():
@@ -66,34 +98,33 @@ def _runs_of(path: Path, name: str) -> list[Path]:
         raise UserError(f"{name} is not the folder of a run, nor its {MANIFEST}{f'; {near} is one' if near else ''}")
     if (path / MANIFEST).exists():
         read_manifest(path)
-        return [path]
-    runs = sorted(_inside(path), key=lambda run: natural(os.path.relpath(run, path)))
+        return False, [path]
+    kinds = sorted(_inside(path), key=lambda item: natural(os.path.relpath(item[0], path)))
+    runs = [run for run, kind in kinds if kind is None]
     if not runs:
-        raise UserError(f"{name} holds no finished run, neither itself nor in the folders inside it")
-    return runs
+        annotated = [str(run) for run, kind in kinds if kind == ANNOTATE]
+        more = f"; name {annotated[0]} itself to see what mig-jax annotate made" if annotated else ""
+        raise UserError(f"{name} holds no finished selection, neither itself nor in the folders inside it{more}")
+    return True, runs
 
 
-def _inside(folder: Path) -> list[Path]:
-    """Folders of selections below this one. Those under way are hidden; a manifest of another program is none."""
-    found = []
+def _inside(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """Folders of runs below this one, and the kind of each: None for selections, and for what cannot be read.
+
+    Those under way are hidden; a manifest of another program is none.
+    """
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        if MANIFEST in files and _is_selection(Path(place)):
-            found.append(Path(place))
-            folders.clear()
-    return found
-
-
-def _is_selection(folder: Path) -> bool:
-    """Whether its manifest is a selection's; one that cannot be read raises UserError."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        manifest = {"run_key": ""}
-    if not isinstance(manifest, dict) or "run_key" not in manifest or "kind" in manifest:  # kind: embeddings
-        return False
-    read_manifest(folder)  # says what is wrong with it
-    return True
+        if MANIFEST not in files:
+            continue
+        try:
+            manifest = json.loads((Path(place) / MANIFEST).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            manifest = {"run_key": ""}
+        if isinstance(manifest, dict) and "run_key" in manifest:
+            yield Path(place), str(manifest["kind"]) if "kind" in manifest else None
+            if "kind" not in manifest:
+                folders.clear()
 
 
 def natural(text: str) -> list[tuple[int, int, str]]:
@@ -125,18 +156,25 @@ def _page_file(name: str) -> Path:
 
 def _one(run: Path, out: Path | None, config: ReportConfig, width: int) -> str:
     """One run: its page written to ``out``, or what it is and where its page lies."""
+    annotated = read_manifest(run).get("kind") == ANNOTATE
     if out is not None:
         if out.exists() and not config.overwrite:
             raise UserError(f"out={config.out}: exists; overwrite=true replaces it")
-        from mig_jax.report import page
+        if annotated:
+            from mig_jax.report.annotation_page import page
+        else:
+            from mig_jax.report import page  # matplotlib
 
         _write(out, page(run))
         return f"report  {out}\n"
-    from mig_jax.report import load_run, summary_text
+    from mig_jax.report import summary_text
+    from mig_jax.report.annotation_page import load_annotation
 
-    view = load_run(run)
+    view = load_annotation(run) if annotated else load_run(run)
     if not (run / REPORT).is_file():
         raise UserError(f"{run / REPORT} is gone; out={run / REPORT} writes it again")
+    if annotated:
+        return annotate_summary(view.manifest, str(run)) + "\n"
     return summary_text(view.manifest, view.stats, run, width)
 
 

@@ -63,7 +63,7 @@ def run_select(
         with watch.stage("row embeddings"):
             stored = row_embeddings(config, pool, progress, tell)
             task = replace(task, vectors=processes.together(lambda: vectors_of(stored.array, pool, encoded, progress)))
-    key = _run_key(config, pool, graph, task.limit, None if stored is None else stored.sha256)
+    key = _run_key(config, pool, encoded, graph, task.limit, None if stored is None else stored.sha256)
     made = [folder for folder in out.absolute().parents if not folder.exists()]
     claimed = processes.together(lambda: _claim(out, key, config.overwrite, sample_file is not None))
     try:
@@ -73,7 +73,7 @@ def run_select(
             tell(f"{sample_file or config.out} holds this very run already; overwrite=true would do it again")
             return claimed.out
         hint = [config.pool.note] if config.pool.note and config.pool.valid_tags is None else []
-        notes = [*hint, *_bare(encoded), *graph.warnings(), *(claimed.notes if claimed else ())]
+        notes = [*hint, *_bare(encoded, config.score.source), *graph.warnings(), *(claimed.notes if claimed else ())]
         rejected = _rejected(pool, encoded)
         if rejected:
             rows = "1 faulty row was" if len(rejected) == 1 else f"{len(rejected):,} faulty rows were"
@@ -175,13 +175,13 @@ def _prepare(
     return _Inputs(pool, encoded, graph, task, budgets)
 
 
-def _bare(encoded: Encoded) -> list[str]:
-    """That a pool has no labels or no scores, where it has none."""
+def _bare(encoded: Encoded, score: str) -> list[str]:
+    """That a pool has no labels or no scores, where it has none; ``score``: what was asked for."""
     lacking = []
     if not encoded.labels:
         lacking.append("the pool has no tags: labels, E(D) and what follows from it are not known")
     if not encoded.scored:
-        lacking.append("the pool has no scores: every row counts 1, and no row is better than another")
+        lacking.append(f"no row has a score (score.from={score}): each counts 1, and none is better than another")
     return lacking
 
 
@@ -195,13 +195,16 @@ def _rejected(pool: Pool, encoded: Encoded) -> dict[int, str]:
     return dict(sorted(rows.items()))
 
 
-def _run_key(config: SelectConfig, pool: Pool, graph: LabelGraph, limits: Limits, vectors: str | None) -> str:
+def _run_key(
+    config: SelectConfig, pool: Pool, encoded: Encoded, graph: LabelGraph, limits: Limits, vectors: str | None
+) -> str:
     """sha256 of what decides the files: settings, contents of the inputs, version."""
     decides = {
         "version": __version__,
         "config": config.decides(),
         "files": [source.sha256 for source in pool.sources],
-        "graph": graph.digest(),  # its labels are the pool's
+        "labels": encoded.labels_digest(),  # what pool.valid_tags and its aliases made of the rows' tags
+        "graph": graph.digest(),
         "limits": limits.digest(),
         "embeddings": vectors,
     }

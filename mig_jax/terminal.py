@@ -51,7 +51,7 @@ class Terminal:
         now = time.monotonic()
         rate = self.rates[stage].told(now, done) if stage in self.rates else None
         if self.bars is not None:
-            text = f"{rate:,.0f} {self.units[stage]}/s" if rate else ""
+            text = f"{speed(rate)} {self.units[stage]}/s" if rate else ""
             if stage not in self.tasks:
                 self.tasks[stage] = self.bars.add_task(stage, total=total, rate=text)
             self.bars.update(self.tasks[stage], completed=done, total=total, rate=text)  # type: ignore[arg-type]
@@ -85,10 +85,15 @@ def line(stage: str, done: int, total: int | None, unit: str | None, rate: float
     """``embed: 1,200,000 of 8,000,000 tokens, 52,300 tokens/s, 2 min left``."""
     parts = [f"{stage}: {done:,}" + (f" of {total:,}" if total else "") + (f" {unit}" if unit else "")]
     if rate:
-        parts.append(f"{float(f'{rate:.3g}'):,.0f} {unit}/s")
+        parts.append(f"{speed(rate)} {unit}/s")
         if total:
             parts.append(f"{left(max(0, total - done) / rate)} left")
     return ", ".join(parts)
+
+
+def speed(rate: float) -> str:
+    """A rate in three digits, in two where it is below 10."""
+    return f"{float(f'{rate:.3g}'):,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def left(seconds: float) -> str:

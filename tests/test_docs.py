@@ -13,9 +13,10 @@ from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import mig_jax.commands  # noqa: F401  (the resolvers)
-from mig_jax import sample
+from mig_jax import config_check, sample
+from mig_jax.cli import HYDRAS
 from mig_jax.config import SelectConfig
-from mig_jax.config_check import embed_config, generate_config, report_config, select_config
+from mig_jax.config_check import generate_config, select_config
 from mig_jax.errors import UserError
 from mig_jax.inputs import model_spec_of, spec_of
 from mig_jax.models.checkpoint import MINILM, SMOLLM2_135M, find_checkpoint
@@ -109,19 +110,22 @@ def check_command(line: str) -> None:
     """It is accepted by what reads it; a UserError or one of Hydra's otherwise."""
     _, command, *arguments = shlex.split(line, comments=True)
     if "--help" in arguments:
-        assert command in ("select", "plan", "embed", "generate", "report", "sample")
+        assert command in (*HYDRAS, "sample")
     elif command == "sample":
         composed(sample.overrides(sample.parser().parse_args(arguments)))
-    elif command in ("embed", "generate", "report"):
+    elif command in HYDRAS and command not in ("select", "plan"):
         with initialize_config_module("mig_jax.conf", version_base="1.3"):
             raw = compose(command, overrides=prepare(arguments, command))
-        {"embed": embed_config, "generate": generate_config, "report": report_config}[command](raw)
+        getattr(config_check, f"{command}_config")(raw)
     else:
         assert command in ("select", "plan")  # plan takes the keys of select
         for job in expanded([word for word in prepare(arguments) if not word.startswith("-")]):
             composed(job)
 
 
+OWN_KEYS = {  # a setting begins so -> whose it is; any other is of select
+    "model": "generate", "tags": "annotate", "ifd": "annotate", "annotat": "annotate", "vocabulary": "vocabulary",
+}  # fmt: skip
 COMMANDS = [(document, line) for document in DOCUMENTS for line in command_lines(read(document))]
 SETTINGS = [(document, words) for document in DOCUMENTS for words in settings(read(document))]
 
@@ -137,8 +141,9 @@ def test_every_setting_of_the_documents_is_accepted(document: str, words: str):
         pytest.skip("not a setting of mig-jax")
     ranges = re.sub(r"=(\d+)\.\.\d+", r"=\1", words)  # mesh.process=0..3: each process its own
     for job in expanded(prepare(shlex.split(ranges))):
-        if words.startswith("model"):
-            check_command(f"mig-jax generate {shlex.join(job)}")
+        own = next((command for start, command in OWN_KEYS.items() if words.startswith(start)), None)
+        if own is not None:
+            check_command(f"mig-jax {own} {shlex.join(job)}")
         else:
             composed(job)
 
@@ -158,6 +163,9 @@ def test_the_documents_were_searched():
         "mig-jax select p.jsonl sampler=best",
         "mig-jax select -m p.jsonl engine.c1=5,0",
         "mig-jax embed p.jsonl n=3",
+        "mig-jax annotate p.jsonl annotators=[tags,quality]",
+        "mig-jax annotate p.jsonl tags=tagger",
+        "mig-jax vocabulary p.jsonl vocabulary.rules=stems",
         "mig-jax generate hello model=gpt5",
         "mig-jax report runs/a colour=red",
         "mig-jax sample p.jsonl --out x --no-such-flag",
@@ -200,8 +208,8 @@ def test_the_demo_leaves_out_near_duplicates_and_bad_answers(picked: Any):
     pool = picked.pool
     assert len(pool) == 463 and len(picked) == 50
     text = " ".join(read("README.md").split())
-    assert "selects 50 of the 463 bundled rows" in text
-    assert "leaves out all 32 near-duplicates and all 32 bad answers" in text
+    assert "select 50 of the 463 bundled rows" in text
+    assert "leave out all 32 near-duplicates and all 32 bad answers" in text
     of_pool, of_picks = (
         Counter(pool.source_names[i] for i in pool.source_idx[rows]) for rows in (slice(None), picked.rows)
     )

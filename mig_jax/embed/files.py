@@ -50,7 +50,7 @@ def write_manifest(
         "append_eos": embedder.spec.append_eos,
         "tokens": int(tokens.length[~texts.without].sum()),
         "cut": tokens.cut,
-        "batches": len(made.plan),
+        "batches": len(made.running.job.plan),
         "batch_tokens": embedder.batch_tokens,
         "computed": made.computed,
         "tokens_per_s": made.computed / seconds if seconds and made.computed else None,

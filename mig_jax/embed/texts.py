@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from mig_jax.config import EmbedConfig
-from mig_jax.encode import read_valid_tags
+from mig_jax.encode import labels_of, read_valid_tags
 from mig_jax.errors import UserError
 from mig_jax.inputs import pool_of
 from mig_jax.pool import Pool
@@ -77,9 +77,9 @@ def _rows(pool: Pool, config: EmbedConfig) -> Texts:
 
 
 def _labels(pool: Pool, config: EmbedConfig) -> Texts:
-    """The distinct tags, sorted; those outside pool.valid_tags do not count."""
+    """The distinct labels of the tags, sorted; tags outside pool.valid_tags do not count."""
     valid = None if config.pool.valid_tags is None else read_valid_tags(config.pool.valid_tags)
-    names = tuple(sorted(name for name in pool.tag_names if name and (valid is None or name in valid)))
+    names = tuple(sorted({name for name in labels_of(pool.tag_names, valid) if name is not None}))
     if not names:
         raise UserError(
             f"embed.of=labels: none of the pool's {len(pool.tag_names)} distinct tags counts as a label; do "

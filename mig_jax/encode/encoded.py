@@ -1,5 +1,6 @@
 """What a selection sees of a pool: label ids and scores, no strings beyond the label names."""
 
+import hashlib
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,3 +40,10 @@ class Encoded:
     def label_count(self) -> Int64[np.ndarray, " M"]:
         """Labels a point has; int64 ``[M]``."""
         return np.diff(self.label_ptr)
+
+    def labels_digest(self) -> str:
+        """sha256 of which labels each point has, and of how many tags they came from."""
+        digest = hashlib.sha256("\0".join(self.labels).encode("utf-8", "surrogatepass"))
+        for array in (self.row, self.label_ptr, self.label_idx, self.tag_count):
+            digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()

@@ -48,7 +48,7 @@ def pool_stats(
         "sources": _sources(pool, rows, chosen),
         "labels": _labels(encoded, points),
         "score": _histogram(encoded.score, points, None),
-        "chars": _histogram(pool.chars[rows], points, _log_edges(pool.chars[rows])),
+        "chars": _histogram(pool.chars[rows], points, log_edges(pool.chars[rows])),
         "tokens": _known_histogram(pool.tokens[rows], points),
         "turns": _histogram(pool.turns[rows], points, np.arange(0.5, MOST_TURNS + 1)),
         "picks": _shown(pool, encoded, first, dialogs[: len(first)], gains, why, labels_earned),
@@ -138,10 +138,10 @@ def _known_histogram(values: np.ndarray, points: np.ndarray) -> dict[str, Any] |
     if not known.any():
         return None
     at = np.cumsum(known) - 1
-    return _histogram(values[known], at[points[known[points]]], _log_edges(values[known]))
+    return _histogram(values[known], at[points[known[points]]], log_edges(values[known]))
 
 
-def _log_edges(values: np.ndarray) -> np.ndarray:
+def log_edges(values: np.ndarray) -> np.ndarray:
     """Whole-number edges that grow by a factor and hold every value: texts spread over four decades."""
     if len(values) == 0:
         return np.array([0.0, 1.0])

@@ -201,6 +201,11 @@ class Decoder(nnx.Module):
         kernel = self.embed.embedding[...].T if self.head is None else self.head.kernel[...]
         return jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
 
+    def logits_of(self, x: Float[Array, "... D"], id_C: Int[Array, " C"]) -> Float[Array, "... C"]:
+        """The same of C words only."""
+        kernel = self.embed.embedding[...].T if self.head is None else self.head.kernel[...]
+        return jnp.matmul(x, kernel[:, id_C], preferred_element_type=jnp.float32)
+
     def empty_cache(self, rows: int, places: int) -> Cache:
         """A cache for rows of up to ``places`` tokens, with nothing in it."""
         shape = (rows, places, self.config.num_kv_heads, self.config.head_dim)

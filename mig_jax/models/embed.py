@@ -6,6 +6,7 @@ Letters as in packing.py and pooling.py: B rows, L tokens in a row, S texts in a
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,7 @@ class Embedder:
       spec: what was asked for.
       loaded: the model on the devices that share the rows of a batch.
       tokenizer: with the spec's max_length.
+      config: the network's.
       dim: D.
       vocab_size: token ids are below it.
       max_length: tokens of a text that count.
@@ -43,6 +45,7 @@ class Embedder:
     spec: EmbedderSpec
     loaded: LoadedModel
     tokenizer: Tokenizer
+    config: Any
     dim: int
     vocab_size: int
     max_length: int
@@ -176,6 +179,7 @@ def find_embedder(
             spec=spec,
             loaded=load_weights(family, config, checkpoint.tensors(), spec, mesh, head=False),
             tokenizer=tokenizer,
+            config=config,
             dim=config.hidden_size,
             vocab_size=config.vocab_size,
             max_length=max_length,

@@ -4,7 +4,7 @@ Batches are planned from all prompts before the first runs. A prompt's answer de
 input and the options; on its batch by rounding only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -47,13 +47,13 @@ class _Options:
     """The arguments of ``generate`` that concern tokens and batches."""
 
     max_new_tokens: int
-    temperature: float
-    top_k: int | None
-    top_p: float | None
-    stop: tuple[str, ...]
-    seed: int
-    batch_rows: int
-    batch_tokens: int
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    batch_rows: int = 16
+    batch_tokens: int = 8192
 
     def __post_init__(self):
         wrong = [
@@ -118,13 +118,12 @@ def generate(
     """
     if isinstance(prompts, str):
         raise UserError("prompts must be a list of strings, not one string")
-    stop = (stop,) if isinstance(stop, str) else tuple(stop)
     options = _Options(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
-        stop=stop,
+        stop=_stops(stop),
         seed=seed,
         batch_rows=batch_rows,
         batch_tokens=batch_tokens,
@@ -136,6 +135,30 @@ def generate(
         answers |= _run(model, tokens, batch, options)
         progress("generate", len(answers), len(prompts))
     return [answers[n] for n in range(len(prompts))]
+
+
+def answer_batches(
+    model: LanguageModel, tokens: Tokens, batches: Iterable["Prompts"], *, max_new_tokens: int, stop: Sequence[str] = ()
+) -> Iterator[tuple["Prompts", dict[int, Generated]]]:
+    """The most likely answers of some of the batches that ``plan_prompts`` made, in the order given.
+
+    Args:
+      tokens: of all prompts, each at least one.
+
+    Yields:
+      a batch, and its answers by prompt.
+
+    Raises:
+      UserError: as ``generate``.
+    """
+    options = _Options(max_new_tokens=max_new_tokens, stop=_stops(stop))
+    model.check(tokens, what="prompt", room=max_new_tokens)
+    for batch in batches:
+        yield batch, _run(model, tokens, batch, options)
+
+
+def _stops(stop: Sequence[str]) -> tuple[str, ...]:
+    return (stop,) if isinstance(stop, str) else tuple(stop)
 
 
 def _prompt_tokens(model: LanguageModel, prompts: Sequence[str] | Sequence[Sequence[int]]) -> Tokens:

@@ -1,6 +1,6 @@
 """A decoder with its tokenizer, ready to run: what ``generate`` and ``token_logprobs`` take."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,21 +18,10 @@ from mig_jax.models.tokens import Tokens
 _NAMED = 5  # texts that a message names; of more, it gives the number
 
 
-@dataclass(frozen=True)
-class LanguageModel:
-    """A loaded decoder.
-
-    Args:
-      name: what messages call it.
-      loaded: the ``Decoder`` with its head, on the devices that share the rows of a batch.
-      tokenizer: strings <-> ids; it cuts nothing off.
-      config: of the decoder.
-      max_length: tokens that a text may have, an answer included; at most ``config.max_positions``.
-      fingerprint: sha256 over everything that decides a log-probability: weights, config, tokenizer, type.
-    """
+class _Described:
+    """What is known of a decoder without its weights."""
 
     name: str
-    loaded: LoadedModel
     tokenizer: TextTokenizer
     config: DecoderConfig
     max_length: int
@@ -52,12 +41,62 @@ class LanguageModel:
             raise UserError(f"model {self.name}: " + "; ".join([*wrong[:_NAMED], *more]))
 
 
+@dataclass(frozen=True)
+class LanguageModel(_Described):
+    """A loaded decoder.
+
+    Args:
+      name: what messages call it.
+      loaded: the ``Decoder`` with its head, on the devices that share the rows of a batch.
+      tokenizer: strings <-> ids; it cuts nothing off.
+      config: of the decoder.
+      max_length: tokens that a text may have, an answer included; at most ``config.max_positions``.
+      fingerprint: sha256 over everything that decides a log-probability: weights, config, tokenizer, type.
+    """
+
+    name: str
+    loaded: LoadedModel
+    tokenizer: TextTokenizer
+    config: DecoderConfig
+    max_length: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class FoundModel(_Described):
+    """A decoder that was found and checked, its weights not yet read: what ``find_language_model`` gives.
+
+    Args:
+      name, tokenizer, config, max_length, fingerprint: as of ``LanguageModel``.
+      load: reads the weights; UserError where they do not fit, see ``load_model``.
+    """
+
+    name: str
+    tokenizer: TextTokenizer
+    config: DecoderConfig
+    max_length: int
+    fingerprint: str
+    load: Callable[[], LanguageModel]
+
+
 def load_language_model(spec: ModelSpec, *, mesh: Mesh | None = None) -> LanguageModel:
     """Find, check and load a decoder with its head and its tokenizer.
 
     Raises:
-      UserError: see ``find_checkpoint``, ``load_model`` and ``load_text_tokenizer``; the model is an encoder, or
-        its max_length is beyond its positions.
+      UserError: see ``find_language_model`` and ``load_model``.
+    """
+    return find_language_model(spec, mesh=mesh).load()
+
+
+def find_language_model(spec: ModelSpec, *, mesh: Mesh | None = None) -> FoundModel:
+    """Find and check a decoder: who has its results already, or has yet to tokenise, need not wait for the weights.
+
+    Args:
+      mesh: see ``LoadedModel``.
+
+    Raises:
+      UserError: see ``find_checkpoint`` and ``load_text_tokenizer``; the model is an encoder, its output table is
+        missing, or its max_length is beyond its positions.
     """
     checkpoint = find_checkpoint(spec)
     named = checkpoint.config["model_type"]
@@ -68,9 +107,9 @@ def load_language_model(spec: ModelSpec, *, mesh: Mesh | None = None) -> Languag
         raise UserError(f"{where}: architecture {named!r} is an encoder and writes nothing; there is {causal}")
     config = family.read_config(checkpoint.config, where)
     max_length = max_length_of(spec, config.max_positions, where)
+    # It may have more words than the table, as a <pad> that was added and never used: ``check`` tells of ids that a
+    # text really has.
     tokenizer = load_text_tokenizer(checkpoint.tokenizer_source)
-    # Its tokenizer may have more words than the table, as a <pad> that was added and never used: ``check`` tells of ids
-    # that a text really has.
     tensors = checkpoint.tensors()
     if not config.tied and not any(tensor.key.endswith("lm_head.weight") for tensor in tensors):
         raise UserError(
@@ -78,9 +117,13 @@ def load_language_model(spec: ModelSpec, *, mesh: Mesh | None = None) -> Languag
             "output table is its input table needs tie_word_embeddings=true there; an embedder's or a "
             "classifier's checkpoint has no output table and writes nothing"
         )
-    loaded = load_weights(family, config, tensors, spec, mesh, head=True)
     fingerprint = fingerprint_of(checkpoint, spec, tokenizer.sha256)
-    return LanguageModel(spec.name, loaded, tokenizer, config, max_length, fingerprint)
+
+    def load() -> LanguageModel:
+        loaded = load_weights(family, config, tensors, spec, mesh, head=True)
+        return LanguageModel(spec.name, loaded, tokenizer, config, max_length, fingerprint)
+
+    return FoundModel(spec.name, tokenizer, config, max_length, fingerprint, load)
 
 
 def as_tokens(texts: Tokens | Sequence[Sequence[int]]) -> Tokens:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float32
 
 from mig_jax.errors import UserError
 from mig_jax.models.checkpoint import Checkpoint, ModelSpec
@@ -21,6 +22,7 @@ from mig_jax.models.sharding import RULES
 from mig_jax.models.tensors import Tensor
 from mig_jax.models.weights import load_model
 
+_ENOUGH = 32  # texts without one finite number among them: no text's fault
 _IN_FLIGHT = 4  # batches sent to the device before the first of them is waited for
 
 Item = TypeVar("Item")
@@ -95,6 +97,23 @@ def in_flight(
             yield receive(*waiting.popleft())
     while waiting:
         yield receive(*waiting.popleft())
+
+
+def with_finite(
+    found: Iterable[tuple[Item, Float32[np.ndarray, "n D"]]], what: str
+) -> Iterator[tuple[Item, Float32[np.ndarray, "n D"]]]:
+    """The same batches; a text whose numbers left the type's range is the caller's to judge, but not all texts.
+
+    Raises:
+      UserError: the first texts have not one finite number among them; ``what`` names the model and the numbers.
+    """
+    seen, finite = 0, False
+    for item, value_nxD in found:
+        finite = finite or bool(np.isfinite(value_nxD).any())
+        seen += len(value_nxD)
+        if not finite and seen >= _ENOUGH:
+            raise UserError(f"{what} are not finite, so its weights hold NaN or infinity")
+        yield item, value_nxD
 
 
 def max_length_of(spec: ModelSpec, positions: int, where: object) -> int:

@@ -5,14 +5,14 @@ asked for, D hidden size, V vocabulary, C places at once.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Float32, Int, Int32, Int64
+from jaxtyping import Array, Float, Float32, Float64, Int, Int32, Int64
 
 from mig_jax.errors import UserError
 from mig_jax.models.language_model import LanguageModel, as_tokens
@@ -52,7 +52,7 @@ def token_logprobs(
     """
     tokens = as_tokens(texts)
     model.check(tokens)
-    first_N = np.maximum(np.broadcast_to(np.asarray(first, np.int64), len(tokens.length)), 1)
+    first_N = _firsts(tokens, first)
     length_N = np.where(first_N < tokens.length, tokens.length, 0)
     plan = plan_batches(
         length_N,
@@ -68,6 +68,35 @@ def token_logprobs(
     return out_Z
 
 
+def mean_losses(
+    model: LanguageModel,
+    tokens: Tokens,
+    first: int | Sequence[int] | Int64[np.ndarray, " N"],
+    batches: Iterable[Batch],
+) -> Iterator[tuple[Batch, Float64[np.ndarray, "n 1"]]]:
+    """``-mean_t log p(token t | tokens 0..t-1 of its text)`` over t >= first, of the texts of some planned batches.
+
+    The mean is float64, over float32 log-probabilities.
+
+    Args:
+      tokens: N texts that ``model.check`` has passed.
+      first: as of ``token_logprobs``.
+      batches: of ``plan_batches``; any of them, in any order.
+
+    Returns:
+      each batch with its n texts' means, in the order given; NaN where no token counts.
+
+    Raises:
+      UserError: the model's weights hold NaN.
+    """
+    first_N = _firsts(tokens, first)
+    for batch, _, found_P in _run(model, tokens, first_N, batches):
+        count_n = _counts(batch, tokens, first_N)
+        of_P = np.repeat(np.arange(len(count_n)), count_n)
+        sum_n = np.bincount(of_P, -found_P.astype(np.float64), minlength=len(count_n))
+        yield batch, np.where(count_n > 0, sum_n / np.maximum(count_n, 1), np.nan)[:, None]
+
+
 class _Wanted(NamedTuple):
     """What is asked of a batch.
 
@@ -80,16 +109,25 @@ class _Wanted(NamedTuple):
     token: Int64[np.ndarray, " P"]
 
 
+def _firsts(tokens: Tokens, first: int | Sequence[int] | np.ndarray) -> Int64[np.ndarray, " N"]:
+    """Nothing predicts the first token of a text."""
+    return np.maximum(np.broadcast_to(np.asarray(first, np.int64), len(tokens.length)), 1)
+
+
+def _counts(batch: Batch, tokens: Tokens, first_N: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " n"]:
+    """How many tokens count of each text of a batch."""
+    return np.maximum(tokens.length[batch.text] - first_N[batch.text], 0)
+
+
 def _wanted(batch: Batch, tokens: Tokens, first_N: Int64[np.ndarray, " N"]) -> _Wanted:
-    first_n = first_N[batch.text]
-    count_n = tokens.length[batch.text] - first_n
+    first_n, count_n = first_N[batch.text], _counts(batch, tokens, first_N)
     within = np.arange(count_n.sum()) - np.repeat(np.cumsum(count_n) - count_n, count_n)
     place = np.repeat(batch.row * batch.width + batch.start + first_n - 1, count_n) + within
     return _Wanted(place.astype(np.int32), np.repeat(tokens.ptr[batch.text] + first_n, count_n) + within)
 
 
 def _run(
-    model: LanguageModel, tokens: Tokens, first_N: Int64[np.ndarray, " N"], plan: Sequence[Batch]
+    model: LanguageModel, tokens: Tokens, first_N: Int64[np.ndarray, " N"], plan: Iterable[Batch]
 ) -> Iterator[tuple[Batch, _Wanted, Float32[np.ndarray, " P"]]]:
     """The batches in order; the device works on the next while the caller has one."""
     asked = ((batch, _wanted(batch, tokens, first_N)) for batch in plan)

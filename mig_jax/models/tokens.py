@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Tokens:
     ptr: Int64[np.ndarray, " N1"]
     cut: int = 0
 
-    @property
+    @cached_property
     def length(self) -> Int64[np.ndarray, " N"]:
         """Tokens of each text; int64 ``[N]``."""
         return np.diff(self.ptr)

@@ -90,13 +90,13 @@ def tiles(labels: int) -> int:
 
 def is_cached(config: SelectConfig, names: list[str], cache: Path | None) -> bool:
     """Whether a run finds the embeddings of these labels; False where the rows decide which labels count."""
-    from mig_jax.encode import read_valid_tags
+    from mig_jax.encode import labels_of, read_valid_tags
     from mig_jax.inputs import embed_labels
 
     if cache is None:
         return False
     valid = None if config.pool.valid_tags is None else read_valid_tags(config.pool.valid_tags)
-    labels = sorted(name for name in names if name and (valid is None or name in valid))
+    labels = sorted({name for name in labels_of(names, valid) if name is not None})
     with suppress(UserError, _NotThere):
         embed_labels(labels, _offline(config), cache, _refuse)
         return True

@@ -128,13 +128,12 @@ def measure_pool(config: SelectConfig, sources: list[Source], like: int | None, 
 
 def _load(given, config: SelectConfig, cache: Path, workers: int, name: str, path: Path) -> Pool:
     """Parsed and stored, as a run does it. What is wrong is told of the pool, not of the slice."""
-    columns = () if config.score.source in ("deita", "ifd") else (config.score.source,)
     try:
         return load_pool(
             str(path),
             layout=given.layout,
             fields=given.fields,
-            columns=columns,
+            columns=columns_of(config),
             on_error="skip",
             cache_dir=cache / "pools",
             workers=workers,

@@ -4,6 +4,7 @@
 files, and ``Pool.read_rows`` gives back the very bytes that were read, checked.
 """
 
+from mig_jax.pool.exchanges import Exchange
 from mig_jax.pool.fields import FIELDS
 from mig_jax.pool.layouts import LAYOUTS
 from mig_jax.pool.load import load_pool
@@ -16,6 +17,7 @@ __all__ = [
     "LAYOUTS",
     "PRESENT",
     "REASONS",
+    "Exchange",
     "Pool",
     "Reject",
     "SourceInfo",

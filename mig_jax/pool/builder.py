@@ -89,7 +89,7 @@ class Builder:
         self._sources(*slots["source"])
         for name in self._fields.columns:
             (found,) = slots[f"column {name}"]
-            values = _singles(found)
+            values = _singles([_mean(f) for f in found] if list in set(map(type, found)) else found)
             arrays[f"column {name}"].extend(values)
             arrays[f"state of {name}"].extend(
                 [
@@ -249,6 +249,11 @@ def _singles(found: Sequence[Any]) -> Sequence[float]:
     if types == {type(None)}:
         return array("d", (math.nan,)) * len(found)
     return [f if type(f) is float else f[0] if type(f) is list and len(f) == 1 else math.nan for f in found]
+
+
+def _mean(found: Any) -> Any:
+    """Of a list of numbers, one a turn (CaR's scores are), their mean."""
+    return math.fsum(found) / len(found) if type(found) is list and found else found
 
 
 def _first_of(candidates: Sequence[Sequence[Any]]) -> Sequence[Any]:

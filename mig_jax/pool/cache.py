@@ -20,7 +20,7 @@ import pyarrow as pa
 from mig_jax.errors import UserError
 from mig_jax.pool.table import Pool, Reject, SourceInfo
 
-FORMAT = 1
+FORMAT = 2
 """Raise it whenever the arrays of a Pool, or what is put in them, change."""
 
 _STALE_SECONDS = 24 * 3600

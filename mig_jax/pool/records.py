@@ -13,10 +13,10 @@ from mig_jax.errors import UserError
 
 BOM = b"\xef\xbb\xbf"
 BLANK = b" \t\r\n"
-_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+STRING = rb'"(?:[^"\\]++|\\.)*+"'
 # Everything up to the next bracket (inside an element) or the next bracket or comma (between elements), strings whole.
-_INSIDE = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+", re.DOTALL)
-_BETWEEN = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+", re.DOTALL)
+_INSIDE = re.compile(rb'(?:[^"\[\]{}]++|' + STRING + rb")*+", re.DOTALL)
+_BETWEEN = re.compile(rb'(?:[^"\[\]{},]++|' + STRING + rb")*+", re.DOTALL)
 _SYNTAX = msgspec.json.Decoder(msgspec.Raw)
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import glob
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,8 @@ FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "
 COMPRESSIONS = {".gz": "gz", ".zst": "zst"}
 KNOWN = ", ".join(FORMATS) + " (each also with " + " or ".join(COMPRESSIONS) + ")"
 HF = "hf:"
+MANIFEST, ANNOTATE, ANNOTATED = "manifest.json", "annotate", "pool.jsonl"  # a folder of mig-jax annotate, and its pool
+_LARGEST_MANIFEST = 64 << 20  # bytes; a manifest.json beyond is somebody's pool
 
 
 class Source(NamedTuple):
@@ -85,11 +88,26 @@ def _in_folder(folder: Path) -> Iterator[Source]:
     files = [
         f for f in folder.rglob("*") if f.is_file() and not any(p.startswith(".") for p in f.relative_to(folder).parts)
     ]
+    # What an annotated pool's folder holds beside it (its manifest, rows that were refused) is no part of it.
+    annotated = {f.parent for f in files if f.name == MANIFEST and _is_annotated(f)}
+    for one in annotated:
+        if one / ANNOTATED not in files:
+            raise UserError(f"{one}: its {MANIFEST} is one of mig-jax annotate, but its {ANNOTATED} is gone")
+    files = [f for f in files if annotated.isdisjoint(f.parents) or (f.name == ANNOTATED and f.parent in annotated)]
     known = [source for source in (classify(str(f)) for f in sorted(files)) if source]
     if not known:
         names = ", ".join(sorted(f.name for f in files)[:5]) or "nothing"
         raise UserError(f"{folder}: no pool file in this folder (found: {names}); a pool file ends in {KNOWN}")
     yield from known
+
+
+def _is_annotated(manifest: Path) -> bool:
+    """Whether it is the manifest of mig-jax annotate; what cannot be read is none."""
+    try:
+        made = json.loads(manifest.read_bytes()) if manifest.stat().st_size <= _LARGEST_MANIFEST else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(made, dict) and made.get("kind") == ANNOTATE
 
 
 def classify(name: str) -> Source | None:

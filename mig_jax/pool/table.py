@@ -1,15 +1,17 @@
 """A pool in memory: columns of numbers, and where each row's bytes lie."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt8, UInt32
 
 from mig_jax.errors import UserError
 from mig_jax.pool.decode import Malformed, parse
+from mig_jax.pool.exchanges import Exchange, exchanges_of
 from mig_jax.pool.fields import Fields, resolve_fields
-from mig_jax.pool.layouts import LAYOUTS, adapt, dialog_of
+from mig_jax.pool.layouts import LAYOUTS, Layout, adapt, dialog_of
 from mig_jax.pool.stream import stat_file
 
 REASONS = ("usable", "malformed", "not an object", "no dialog")
@@ -20,6 +22,8 @@ PRESENT, ABSENT, BAD_VALUE = 0, 1, 2
 
 REJECTS_LISTED = 10_000
 """``Pool.rejects`` stops there; ``Pool.status`` has them all."""
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,8 @@ class Pool:
       quality_ptr, quality, complexity_ptr, complexity: CSR; a finite number per turn (a row's two lists may differ in
         length).
       ifd: NaN where absent or no number.
-      columns, columns_state: further numeric columns by their path; NaN where the state is not PRESENT (a stored NaN or
-        infinity is BAD_VALUE).
+      columns, columns_state: further numeric columns by their path, of a list the mean; NaN where the state is not
+        PRESENT (a stored NaN or infinity is BAD_VALUE).
       tokens: -1 where absent.
       source_names, source_idx: the rows' own ``source`` labels; -1 where absent.
       id_ptr, id_blob: the ids as UTF-8, end to end; see ``id``.
@@ -167,12 +171,25 @@ class Pool:
 
         An empty list for a row without a dialog. Raises as ``read_rows``.
         """
+        return self._each(rows, lambda record, layout: dialog_of(record, layout) or [])
+
+    def each_exchanges(self, rows: Sequence[int] | np.ndarray) -> Iterator[list[Exchange]]:
+        """What each row asks and answers (``mig_jax.pool.exchanges``), in the order asked.
+
+        An empty list for a row without a dialog, or without a user's turn. Raises as ``read_rows``.
+        """
+        return self._each(rows, exchanges_of)
+
+    def _each(
+        self, rows: Sequence[int] | np.ndarray, parts: Callable[[Any, Layout], list[Part]]
+    ) -> Iterator[list[Part]]:
+        """``parts`` of each row's record under its file's layout; empty where the row is none."""
         fields = self.resolved_fields()
         layouts = [adapt(LAYOUTS[source.layout], fields) if source.layout else None for source in self.sources]
         for row, raw in zip(np.asarray(rows, dtype=np.int64).reshape(-1), self.read_rows(rows), strict=True):
             layout = layouts[self.file[row]]
             try:
-                yield (layout and dialog_of(parse(raw), layout)) or []
+                yield parts(parse(raw), layout) if layout else []
             except Malformed:
                 yield []
 

@@ -49,12 +49,14 @@ class Comparison:
       names: what each is called; distinct.
       settings: of each the settings in which they differ.
       different: what must be equal for E(D) of two runs to be one quantity, and is not.
+      left_out: of runs that could not be read, where each is and what is wrong with it.
     """
 
     runs: tuple[RunView, ...]
     names: tuple[str, ...]
     settings: tuple[dict[str, str], ...]
     different: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -105,7 +107,7 @@ class Comparison:
     @property
     def notes(self) -> list[str]:
         """What a reader has to know before the numbers are held against each other."""
-        found = []
+        found = [left_out_note(self.left_out)] if self.left_out else []
         if self.different:
             found.append(f"These runs have different {_listed(self.different)}: their E(D) cannot be compared.")
         sizes = sorted({run.n for run in self.runs if not whole(run)})
@@ -158,22 +160,32 @@ class Comparison:
         return render(self, None if beside is None else Path(beside))
 
 
-def compare(folders: Sequence[str | Path]) -> Comparison:
+def compare(folders: Sequence[str | Path | RunView], left_out: Sequence[str] = ()) -> Comparison:
     """Finished runs, the largest E(D) first where it is one quantity and as many rows were asked for; else as given.
+
+    Args:
+      folders: of the runs, or the runs as read.
+      left_out: see ``Comparison``.
 
     Raises:
       UserError: no folder, or one of them holds no whole run.
     """
     if not folders:
         raise UserError("report: name at least one run's folder")
-    runs = [load_run(folder) for folder in folders]
+    runs = [folder if isinstance(folder, RunView) else load_run(folder) for folder in folders]
     different = tuple(name for name, aspect in _ASPECTS.items() if len({repr(aspect(run)) for run in runs}) > 1)
     sizes = {run.asked for run in runs if not whole(run)}
     reached = [run.reached for run in runs]
     if not different and len(sizes) <= 1 and None not in reached:
         runs.sort(key=lambda run: -(run.reached or 0.0))  # stable
     settings = differing(runs)
-    return Comparison(tuple(runs), tuple(names(runs, settings)), tuple(settings), different)
+    return Comparison(tuple(runs), tuple(names(runs, settings)), tuple(settings), different, tuple(left_out))
+
+
+def left_out_note(left_out: Sequence[str]) -> str:
+    """What to tell of runs that could not be read."""
+    many = f"{len(left_out):,} runs are" if len(left_out) > 1 else "One run is"
+    return f"{many} left out: {'; '.join(left_out)}."
 
 
 def whole(run: RunView) -> bool:

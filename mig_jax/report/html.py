@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mig_jax.report import sections
 from mig_jax.report.elements import assemble
+from mig_jax.report.reproduce import reproduce
 from mig_jax.report.run_view import RunView, load_run
 
 RUN = "mig_jax run"  # the kind of page
@@ -29,6 +30,6 @@ def render(run: RunView) -> str:
         sections.picks,
         sections.runners_up,
         sections.dropped,
-        sections.reproduce,
+        lambda run: reproduce(run.manifest),
     )
     return assemble(f"{run.name}: selection report", [part(run) for part in parts], RUN)

@@ -12,7 +12,10 @@ import pyarrow.parquet as pq
 from jaxtyping import Float64, Int64
 
 from mig_jax.errors import UserError
-from mig_jax.export import read_manifest
+from mig_jax.export.manifest import KEYS, read_manifest
+
+_LATER = ("limits", "memory")  # what the manifests of earlier versions lack
+_OF_STATS = ("rows", "usable", "selected", "sources", "labels", "picks", "runners_up")
 
 
 @dataclass(frozen=True)
@@ -100,11 +103,22 @@ def load_run(folder: str | Path) -> RunView:
     if "random_objective" not in manifest:
         raise UserError(f"{folder} holds no selection: {manifest.get('command') or 'another command'} made it")
     try:
+        _check("manifest.json", manifest, [key for key in KEYS if key not in _LATER])
         stats = json.loads((folder / "pool_stats.json").read_bytes())
+        _check("pool_stats.json", stats, _OF_STATS)
         trace = read_numbers(folder / "trace.parquet", ("row", "objective", "gain"))
-    except (OSError, ValueError) as error:  # Arrow's errors are ValueErrors
+        if len(trace[0]) != manifest["n"]:
+            raise ValueError(f"trace.parquet has {len(trace[0]):,} picks, manifest.json says {manifest['n']:,}")
+    except (OSError, ValueError, RecursionError) as error:  # Arrow's errors are ValueErrors
         raise UserError(f"{folder} is not a whole run: {error}") from None
     return RunView(manifest["name"], folder, manifest, stats, *trace)
+
+
+def _check(file: str, content: Any, keys: Sequence[str]) -> None:
+    """Raises ValueError where a file of a run lacks what every run has there."""
+    missing = [key for key in keys if key not in content] if isinstance(content, dict) else keys
+    if missing:
+        raise ValueError(f"{file} lacks {', '.join(missing)}")
 
 
 def read_numbers(file: Path, columns: Sequence[str]) -> list[np.ndarray]:

@@ -1,13 +1,12 @@
 """The sections of a run's page, each from the run's facts to a piece of HTML."""
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mig_jax.report.charts import gain_chart, histogram_chart, objective_chart
 from mig_jax.report.elements import section, table
 from mig_jax.report.run_view import RunView, random_objective
-from mig_jax.report.text import NO_LABELS, bytesize, count, escaped, floor_percent, isolated, number, seconds, share
+from mig_jax.report.text import NO_LABELS, count, escaped, floor_percent, isolated, number, seconds, share
 
 SHOWN_SOURCES = 20
 SHOWN_LABELS = 14
@@ -256,45 +255,3 @@ def dropped(run: RunView) -> str:
         for reason, n in sorted(reasons.items(), key=lambda item: -item[1])
     ]
     return section("Rows left out") + table(("Reason", "Rows", "Of the pool"), rows, numeric=(1, 2), tight=True)
-
-
-def reproduce(run: RunView) -> str:
-    """The command, the inputs, the time by stage and the whole configuration."""
-    manifest = run.manifest
-    inputs = [
-        (isolated(s["path"]), count(s["rows"]), escaped(s["layout"]), f"<code>{escaped(str(s['sha256'])[:16])}</code>")
-        for s in manifest["pool"]["sources"]
-    ]
-    times = [(escaped(stage), seconds(value)) for stage, value in manifest["timings"].items()]
-    facts = {**manifest["versions"], **manifest["devices"]}
-    memory = manifest.get("memory") or {}
-    if memory.get("peak_bytes") is not None:
-        facts["peak memory"] = bytesize(memory["peak_bytes"])
-    parts = [
-        section("How to reproduce"),
-        f"<pre>{escaped(manifest['command'])}</pre>",
-        table(("Input", "Rows", "Layout", "SHA-256"), inputs[:SHOWN_SOURCES], numeric=(1,)),
-        '<div class="pair"><div><h3>Time by stage</h3>',
-        table(("Stage", "Time"), times, numeric=(1,)),
-        "</div><div><h3>Versions and devices</h3>",
-        table(("", ""), [(escaped(key), escaped(_plain(value))) for key, value in facts.items()]),
-        "</div></div>",
-    ]
-    for title, content in (
-        ("Limits", manifest.get("limits")),
-        ("Label graph", manifest["graph"]),
-        ("Engine", manifest["rounds"]),
-    ):
-        if content:
-            parts.append(f"<h3>{title}</h3>")
-            parts.append(table(("", ""), [(escaped(key), escaped(_plain(value))) for key, value in content.items()]))
-    settings = json.dumps(manifest["config"], ensure_ascii=False, indent=1)
-    parts.append(f"<details><summary>All settings</summary><pre>{escaped(settings)}</pre></details>")
-    parts.append(f'<p class="note">Run key <code>{escaped(manifest["run_key"])}</code></p>')
-    return "".join(parts)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, float):
-        return number(value, 4)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

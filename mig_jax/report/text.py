@@ -43,6 +43,11 @@ def count(value: float | None) -> str:
     return "–" if value is None else f"{round(value):,}"
 
 
+def row_count(value: int) -> str:
+    """12345 -> ``12,345 rows``."""
+    return f"{count(value)} row{'s' * (value != 1)}"
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number with ``digits`` significant digits, whole ones uncut, thousands apart; None (not finite) -> a dash."""
     if value is None:

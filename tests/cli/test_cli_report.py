@@ -20,6 +20,7 @@ from mig_jax.overrides import prepare
 from mig_jax.reports import find_runs, natural, run_report
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "export"))
+from fake_annotation import annotation, counted, helped, row, tagged
 from fake_run import run_facts
 
 Make = Callable[..., Path]
@@ -115,7 +116,7 @@ def test_runs_are_found_in_natural_order(make: Make, tmp_path: Path):
     (tmp_path / "s/other/manifest.json").write_text('{"name": "an app"}')
     (tmp_path / "s/embeddings").mkdir()
     (tmp_path / "s/embeddings/manifest.json").write_text('{"schema": 1, "run_key": "k", "kind": "embed"}')
-    assert [run.name for run in find_runs([str(tmp_path / "s")])] == ["9-n", "10-n", "100-n"]
+    assert [run.name for run in find_runs([str(tmp_path / "s")]).runs] == ["9-n", "10-n", "100-n"]
     assert sorted(["b10", "b9", "a", "10", "9", ""], key=natural) == ["", "9", "10", "a", "b9", "b10"]
 
 
@@ -124,12 +125,16 @@ def test_runs_are_found_in_natural_order(make: Make, tmp_path: Path):
     [
         ((), "name the runs: mig-jax report RUN"),
         (("nowhere",), "nowhere: there is no such folder"),
-        (("empty",), "empty holds no finished run"),
+        (("empty",), "empty holds no finished selection"),
         (("a/selection.jsonl",), "is not the folder of a run, nor its manifest.json; a is one"),
         (("sample.jsonl",), "sample.jsonl.run is one"),
         (("note.txt",), "note.txt is not the folder of a run, nor its manifest.json"),
         (("broken",), "not a readable manifest"),
-        (("inside",), "not a readable manifest"),
+        (("inside",), "no run in inside can be read: inside/broken/manifest.json is not a readable manifest"),
+        (
+            ("annotated",),
+            "annotated holds no finished selection, neither itself nor in the folders inside it; name annotated/rows",
+        ),
         (("a", "newer"), "has schema 99; this mig_jax reads up to 1"),
         (("a", "embeddings"), "embeddings holds no selection: mig-jax embed x made it"),
         (("a", "b", "out=x.txt"), "out=x.txt: must end in .html"),
@@ -140,6 +145,9 @@ def test_runs_are_found_in_natural_order(make: Make, tmp_path: Path):
         (("runs=3",), "runs=3: must be a list"),
         (("gone",), "report.html is gone; out=gone/report.html writes it again"),
         (("a", "torn"), "torn is not a whole run"),
+        (("torn",), "torn is not a whole run"),
+        (("a", "annotated/rows"), "annotated/rows holds no selection: mig-jax annotate x made it"),
+        (("annotated/rows",), "annotation_stats.json"),
     ],
 )
 def test_mistakes_are_one_message(mig: Mig, make: Make, tmp_path: Path, arguments: tuple[str, ...], message: str):
@@ -156,12 +164,87 @@ def test_mistakes_are_one_message(mig: Mig, make: Make, tmp_path: Path, argument
         ("inside/broken", "{"),
         ("newer", '{"schema": 99, "run_key": "k"}'),
         ("embeddings", '{"schema": 1, "run_key": "k", "kind": "embed", "command": "mig-jax embed x"}'),
+        (
+            "annotated/rows",
+            '{"schema": 1, "run_key": "k", "kind": "annotate", "command": "mig-jax annotate x", "annotators": {}}',
+        ),
     ):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "manifest.json").write_text(text)
     before = names(tmp_path)
     assert message in mig("report", *arguments).error
     assert names(tmp_path) == before
+
+
+def test_runs_of_a_folder_that_cannot_be_read_are_left_out(mig: Mig, make: Make, tmp_path: Path):
+    """Each with what is wrong with it, in one note; a run that is named is an error still."""
+    for at in range(3):
+        make(f"s/{at}", ("mig", "random", "ifd")[at])
+    broken = {
+        "10-torn": ("trace.parquet", b"PAR1", "Parquet"),
+        "11-gone": ("trace.parquet", None, "No such file or directory"),
+        "12-cut": ("pool_stats.json", b'{"rows": 3', "Expecting"),
+        "13-other": ("pool_stats.json", b"[]", "pool_stats.json lacks rows, usable"),
+        "14-manifest": ("manifest.json", b"{", "not a readable manifest"),
+        "15-newer": ("manifest.json", b'{"schema": 99, "run_key": "k"}', "has schema 99"),
+        "16-little": ("manifest.json", b'{"schema": 1, "run_key": "k", "random_objective": {}}', "lacks name, command"),
+    }  # fmt: skip
+    for name, (file, content, _) in broken.items():
+        target = make(f"s/{name}") / file
+        target.unlink() if content is None else target.write_bytes(content)
+    fewer = make("s/17-fewer") / "manifest.json"
+    fewer.write_text(fewer.read_text().replace('"n": 5,', '"n": 9,', 1))
+    done = mig("report", "s")
+    assert done.code == 0 and done.err == "", done
+    assert [line.split()[0] for line in done.out.splitlines()[1:4]] == ["mig", "random", "ifd"]
+    [note] = [line for line in done.out.splitlines() if line.startswith("note: 8 runs are left out: ")]
+    page = (tmp_path / "s/comparison.html").read_text()
+    assert "3 selections compared" in page and page.count("8 runs are left out") == 1
+    expected = [(name, wrong) for name, (_, _, wrong) in broken.items()]
+    expected.append(("17-fewer", "trace.parquet has 5 picks, manifest.json says 9"))
+    starts = [note.index(f"s/{name}") for name, _ in expected]
+    for start, end, (name, wrong) in zip(starts, [*starts[1:], len(note)], expected, strict=True):
+        assert wrong in note[start:end] and f"s/{name}" in page, name
+    assert len((tmp_path / "s/comparison.csv").read_text().splitlines()) == 4
+    for named in (("s/10-torn",), ("s", "s/10-torn"), ("s/10-torn", "s")):
+        assert "s/10-torn is not a whole run" in mig("report", *named).error
+
+
+def test_one_run_that_can_be_read_beside_one_that_cannot(make: Make, tmp_path: Path):
+    make("s/a")
+    (make("s/b") / "trace.parquet").unlink()
+    text = told(tmp_path, "s")
+    assert "Picked 5 of 12 rows" in text and "note: One run is left out: s/b is not a whole run" in text
+    assert "note: One run is left out" in told(tmp_path, "s", out="page.html")
+    (tmp_path / "s/a/manifest.json").write_text("{")
+    with pytest.raises(
+        UserError, match=r"no run in s can be read: s/a/manifest\.json is not .*; s/b is not a whole run"
+    ):
+        told(tmp_path, "s")
+
+
+def test_annotated_rows_are_told_and_their_page_written_again(mig: Mig, tmp_path: Path):
+    said = {"tags": [tagged("law")] * 3, "ifd": [helped(0.5 + at) for at in range(3)]}
+    folder = annotation(tmp_path / "runs/rows", map(row, range(3)), said)
+    done = mig("report", "runs/rows")
+    assert done.code == 0 and "tags: 3 of 3 rows\nifd: 3 of 3 rows\nruns/rows/report.html" in done.out, done
+    again = mig("report", "runs/rows/manifest.json", "out=page.html")
+    assert again.out == "report  page.html\n"
+    assert (tmp_path / "page.html").read_text() == (folder / "report.html").read_text()
+    assert "out=page.html: exists; overwrite=true" in mig("report", "runs/rows", "out=page.html").error
+    (folder / "report.html").unlink()
+    assert "report.html is gone; out=runs/rows/report.html writes it again" in mig("report", "runs/rows").error
+    assert mig("report", "runs/rows", "out=runs/rows/report.html").code == 0
+    assert (tmp_path / "page.html").read_text() == (folder / "report.html").read_text()
+
+
+def test_annotated_rows_among_selections_do_not_disturb(make: Make, tmp_path: Path):
+    make("runs/a")
+    make("runs/b", "random")
+    before = told(tmp_path, "runs")
+    (tmp_path / "runs/comparison.html").unlink()
+    annotation(tmp_path / "runs/rows", [row(0)], {"tokens": [counted(3)]})
+    assert told(tmp_path, "runs") == before and "left out" not in before
 
 
 def test_arguments_are_runs():
@@ -176,13 +259,15 @@ def test_help_names_the_keys():
     assert "hydra" not in text
 
 
-def test_a_comparison_waits_for_none_of_the_large_libraries(make: Make, tmp_path: Path):
+@pytest.mark.parametrize("arguments", [["a", "b"], ["rows"], ["rows", "out=page.html"]])
+def test_a_report_waits_for_none_of_the_large_libraries(make: Make, tmp_path: Path, arguments: list[str]):
     make("a")
     make("b")
-    code = """
+    annotation(tmp_path / "rows", [row(0)], {"tokens": [counted(3)]})
+    code = f"""
 import sys
 from mig_jax.cli import main
-main(["report", "a", "b"])
+main(["report", *{arguments}])
 print(json.dumps([name for name in ("jax", "matplotlib", "pandas", "scipy") if name in sys.modules]))
 """
     done = subprocess.run(

@@ -32,7 +32,7 @@ def listing(folder: Path) -> list[str]:
 @pytest.mark.parametrize("moment", ["load", "write", "sync"])
 @pytest.mark.parametrize("processes", [2, 99])  # of 99 it has no batches of its own
 def test_published_meanwhile(alone, tmp_path, monkeypatch, moment, processes):
-    from mig_jax.embed import shards
+    from mig_jax.passes import shards
 
     happened = []
 

@@ -4,15 +4,16 @@ import pytest
 
 from mig_jax import terminal
 from mig_jax.config import MeshConfig
-from mig_jax.embed.compute import Team
-from mig_jax.embed.run import team_of
 from mig_jax.errors import UserError
+from mig_jax.passes import Team, team_of
 from mig_jax.terminal import Rate, Terminal, left, line
 
 
 def test_a_line_of_a_log():
     told = line("embed", 1_200_000, 8_000_000, "tokens", 52_345.6)
     assert told == "embed: 1,200,000 of 8,000,000 tokens, 52,300 tokens/s, 2 min left"
+    assert line("ifd", 7, 30, "rows", 0.2817) == "ifd: 7 of 30 rows, 0.28 rows/s, 82 s left"
+    assert line("ifd", 7, 30, "rows", 9.96).endswith(" rows, 10 rows/s, 2 s left")
     assert line("embed", 5, 10, "tokens", None) == "embed: 5 of 10 tokens"
     assert line("read pool", 1000, None, None, None) == "read pool: 1,000"
 

@@ -20,6 +20,7 @@ from flax import nnx
 from test_engine_structure import allowance_of, call_of
 
 import mig_jax
+from mig_jax.annotate.nearest_labels import _candidates
 from mig_jax.config_check import sampler_options
 from mig_jax.encode import Encoded
 from mig_jax.engine import Problem, make_problem, pool_mesh
@@ -28,11 +29,14 @@ from mig_jax.engine.kernels import KERNELS, Rows, absorb_all
 from mig_jax.gain import make_phi
 from mig_jax.graph.cosine import _tile
 from mig_jax.graph.label_graph import Propagation
+from mig_jax.models.car_model import _score
+from mig_jax.models.car_scorer import CarConfig, CarScorer
 from mig_jax.models.decoding import Draw, Rule, decode, prefill
 from mig_jax.models.embed import _embed_batch
 from mig_jax.models.families import FAMILIES
 from mig_jax.models.layers import Build
 from mig_jax.models.logprobs import _logprobs
+from mig_jax.models.next_token import _next_logits
 from mig_jax.samplers import Task, find_sampler
 from mig_jax.vectors.vectors import Vectors
 
@@ -42,7 +46,7 @@ SHARDS = 8
 JITS = {"jit", "pjit", "pmap"}  # jax.jit, nnx.jit and what else compiles
 # One native function: only a CPU's backend knows such, and only it is ever given one. And a closure that calls
 # initialisers and nothing else.
-APART = {"engine/scalar.py:call", "models/sharding.py:random_state"}
+APART = {"engine/scalar.py:call", "models/sharding.py:random_state", "models/flops.py:_square"}
 
 
 class Entry(NamedTuple):
@@ -138,6 +142,22 @@ def of_logprobs():
     return _logprobs, (*tiny_decoder(), ids, ids, places, places, np.int32(40)), {"at_once": 16, "exact": True}
 
 
+def of_next_logits():
+    ids, places, words = np.ones((2, 32), np.int32), np.zeros(8, np.int32), np.array([9, 3], np.int32)
+    return _next_logits, (*tiny_decoder(), ids, ids, places, words), {"exact": True}
+
+
+def of_car_score():
+    """A random XLM-R of two layers, 24 wide, 3 heads, and a head of one hidden layer; B = 2 rows of L = 32 tokens."""
+    config = {
+        "model_type": "xlm-roberta", "vocab_size": 30, "hidden_size": 24, "num_hidden_layers": 2,
+        "num_attention_heads": 3, "intermediate_size": 40, "max_position_embeddings": 66, "type_vocab_size": 1,
+        "layer_norm_eps": 1e-5, "hidden_act": "gelu", "pad_token_id": 1, "hidden_sizes": [8],
+    }  # fmt: skip
+    scorer, ids = CarScorer(CarConfig.from_json(config), rngs=nnx.Rngs(0)), np.ones((2, 32), np.int32)
+    return _score, (*nnx.split(scorer), ids, ids), {"exact": True}
+
+
 def of_prefill(rule: Rule):
     ids = np.ones((2, 32), np.int32)
     draw = Draw(jax.random.key(0), np.zeros(2, np.int32), np.float32(0.7), np.float32(0.9))
@@ -189,11 +209,18 @@ def of_tile():
     return _tile, (jnp.zeros((64, 24)), 0, 32, 32), {}
 
 
+def of_candidates():
+    return _candidates, (np.zeros((16, 24), np.float32), np.zeros((40, 24), np.float32)), {"keep": 13}
+
+
 ENTRIES = {
     "tile": Entry("graph/cosine.py:_tile", of_tile),
+    "top of the labels": Entry("annotate/nearest_labels.py:_candidates", of_candidates),
     "embed mean": Entry("models/embed.py:_embed_batch", lambda: of_embed_batch("mean", True)),
     "embed cls": Entry("models/embed.py:_embed_batch", lambda: of_embed_batch("cls", False)),
     "log-probabilities in chunks": Entry("models/logprobs.py:_logprobs", of_logprobs),
+    "logits of a few words": Entry("models/next_token.py:_next_logits", of_next_logits),
+    "CaR's score": Entry("models/car_model.py:_score", of_car_score),
     "prefill": Entry("models/decoding.py:prefill", lambda: of_prefill(Rule(True, None, False))),
     "prefill and draw": Entry("models/decoding.py:prefill", lambda: of_prefill(Rule(False, 5, True))),
     "decode in a loop": Entry("models/decoding.py:decode", lambda: of_decode(Rule(True, None, False))),

@@ -11,14 +11,14 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import mig_jax.commands  # noqa: F401  (the resolvers)
-from mig_jax.config import COMMANDS, ReportConfig
-from mig_jax.config_check import embed_config, generate_config, report_config, select_config
+from mig_jax.config import COMMANDS, ReportConfig, VocabularyOptions
+from mig_jax.config_check import embed_config, generate_config, report_config, select_config, vocabulary_config
 from mig_jax.inputs import model_spec_of, spec_of
 from mig_jax.models.families import FAMILIES
 from mig_jax.sweep import Sweep
 
 CONF = Path(str(importlib.resources.files("mig_jax.conf")))
-PARTS = {"select.yaml", "plan.yaml", "embed.yaml", "generate.yaml", "report.yaml", "base.yaml"}
+PARTS = {"select.yaml", "plan.yaml", "embed.yaml", "generate.yaml", "vocabulary.yaml", "report.yaml", "base.yaml"}
 OPTIONS = sorted(file.relative_to(CONF).with_suffix("").parts for file in CONF.glob("*/*.yaml"))
 EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
 
@@ -41,6 +41,7 @@ def test_the_defaults_are_a_configuration():
     assert embed_config(composed(command="embed")).embed.of == "rows"
     assert generate_config(composed(command="generate")).model.name == "smollm2_135m"
     assert report_config(composed(command="report")) == ReportConfig()
+    assert vocabulary_config(composed(command="vocabulary")).vocabulary == VocabularyOptions()
 
 
 @pytest.mark.parametrize(("group", "name"), [parts for parts in OPTIONS if parts[0] != "experiment"])

@@ -10,7 +10,8 @@ from mig_jax.errors import UserError
 from mig_jax.models import logprobs
 from mig_jax.models.decoder import Decoder
 from mig_jax.models.language_model import LanguageModel, as_tokens
-from mig_jax.models.logprobs import token_logprobs
+from mig_jax.models.logprobs import mean_losses, token_logprobs
+from mig_jax.models.packing import plan_batches
 from mig_jax.models.sharding import model_mesh
 
 CLOSE = 1e-5  # sums of 24 to 40 products, and of 33 exponentials, in another order
@@ -76,6 +77,31 @@ def test_a_mesh_gives_the_same(decoder, texts, expected):
     mesh = model_mesh(2, 2, 2)
     cut = language_model(random_decoder(decoder.config, mesh=mesh), mesh=mesh)
     np.testing.assert_allclose(token_logprobs(cut, texts, FIRST, batch_tokens=128), expected, atol=CLOSE)
+
+
+def test_the_mean_loss_is_the_mean(model, texts, expected):
+    """Text by text, of whatever batches are asked for; NaN where no token counts. Means of float32 in float64."""
+    tokens = as_tokens(texts)
+    plan = plan_batches(tokens.length, max_length=128, batch_tokens=64)
+    out_N = np.full(len(texts), 99.0)
+    for batch, loss_nx1 in mean_losses(model, tokens, FIRST, plan[::-1]):
+        assert loss_nx1.dtype == np.float64
+        assert loss_nx1.shape == (len(batch.text), 1)
+        out_N[batch.text] = loss_nx1[:, 0]
+    parts = np.split(expected, tokens.ptr[1:-1])
+    counted = [part[~np.isnan(part)] for part in parts]
+    mean_N = np.array([-part.mean(dtype=np.float64) if len(part) else np.nan for part in counted])
+    mean_N[[n for n, ids in enumerate(texts) if not ids]] = 99.0
+    assert np.isnan(mean_N).sum() == 2 and (mean_N == 99).sum() == 1
+    np.testing.assert_allclose(out_N, mean_N, atol=CLOSE)
+
+
+def test_a_first_beyond_the_end_counts_nothing(model):
+    tokens = as_tokens(draw_ids(1, [5, 5]))
+    plan = plan_batches(tokens.length, max_length=128, batch_tokens=64)
+    [(batch, loss_nx1)] = mean_losses(model, tokens, [9, 2], plan)
+    assert np.isnan(loss_nx1[batch.text == 0]).all()
+    assert np.isfinite(loss_nx1[batch.text == 1]).all()
 
 
 def test_one_first_for_all(model, texts, expected):

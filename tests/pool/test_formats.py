@@ -229,6 +229,17 @@ def test_columns_tell_a_stored_nan_from_none(tmp_path):
     assert [json.loads(raw)["v"] for raw in pool.read_rows([1, 0])] == [None, 1.5]
 
 
+def test_a_column_of_lists_is_read_as_their_means(tmp_path):
+    """One number a turn, as CaR's scores."""
+    path = tmp_path / "a.jsonl"
+    turn = [{"role": "user", "content": "x"}]
+    lists = [[1.0, 2.0, 6.0], [4], 5, [], [1, None], None]
+    path.write_text("".join(json.dumps({"messages": turn, "v": v}) + "\n" for v in lists))
+    pool = load_pool(path, columns=["v"])
+    assert pool.columns["v"][:3].tolist() == [3.0, 4.0, 5.0]
+    assert pool.columns_state["v"].tolist() == [PRESENT] * 3 + [BAD_VALUE, BAD_VALUE, ABSENT]
+
+
 def test_ids_and_tokens(tmp_path):
     ids = [
         {"_id": "é", "id": "x"},

@@ -38,6 +38,41 @@ def test_what_a_path_names(folder):
     assert names([folder / "sub", str(folder / "b.jsonl")]) == ["c.jsonl", "b.jsonl"]
 
 
+@pytest.fixture
+def annotated(folder):
+    """What mig-jax annotate writes, in a folder of other pools."""
+    made = folder / "made"
+    for name in ("pool.jsonl", "refused.jsonl", "rejects.jsonl", "more/part.jsonl"):
+        (made / name).parent.mkdir(exist_ok=True)
+        (made / name).write_bytes(row(f"made/{name}"))
+    (made / "manifest.json").write_text(json.dumps({"schema": 1, "kind": "annotate", "n": 1}))
+    return made
+
+
+def test_of_an_annotated_folder_its_pool_alone(folder, annotated):
+    assert names(annotated) == ["pool.jsonl"]
+    assert [d[0][1] for d in load_pool(annotated).dialogs([0])] == ["made/pool.jsonl"]
+    assert names(folder) == ["a.ndjson", "a[1].jsonl", "b.jsonl", "pool.jsonl", "c.jsonl"]
+    assert names(annotated / "refused.jsonl") == ["refused.jsonl"], "what is named is read"
+    (annotated / "pool.jsonl").unlink()
+    with pytest.raises(UserError, match=r"made: its manifest\.json is one of mig-jax annotate, but its pool\.jsonl is"):
+        load_pool(annotated)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b'{"kind": "embed"}', b'["annotate"]', b'{"kind": "annotate"', b"", b"\xff", b"[" * 100_000, b'{"kind": []}'],
+)
+def test_another_manifest_makes_no_annotated_folder(annotated, text):
+    (annotated / "manifest.json").write_bytes(text)
+    assert names(annotated) == ["manifest.json", "part.jsonl", "pool.jsonl", "refused.jsonl", "rejects.jsonl"]
+
+
+def test_a_manifest_is_not_looked_for_in_what_is_large(annotated, monkeypatch):
+    monkeypatch.setattr("mig_jax.pool.sources._LARGEST_MANIFEST", 10)
+    assert "manifest.json" in names(annotated)
+
+
 def test_rows_follow_the_order_of_the_list(folder):
     pool = load_pool([folder / "sub", folder / "b.jsonl", folder / "a.ndjson"])
     assert [d[0][1] for d in pool.dialogs([2, 0, 1])] == ["a.ndjson", "sub/c.jsonl", "b.jsonl"]

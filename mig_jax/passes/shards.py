@@ -1,10 +1,9 @@
 """Finished batches on disk, so that no batch is computed twice: files that appear whole or not at all.
 
-A shard is ``FIRST-LAST-STEP.npz``, the vectors of batches FIRST, FIRST + STEP, ..., LAST of the plan, in order. Its
+A shard is ``FIRST-LAST-STEP.npz``, the results of batches FIRST, FIRST + STEP, ..., LAST of the plan, in order. Its
 name says which, so that processes that share the folder learn from a listing what the others have done.
 """
 
-import io
 import os
 import re
 import time
@@ -15,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Int64, Shaped
 
-from mig_jax.models.packing import Batch
+from mig_jax.passes.job import Planned
 from mig_jax.runtime.progress import Progress
 
 MOST_BYTES = 256 << 20  # of a shard: it is in memory until it is written
@@ -30,15 +29,22 @@ class Shards:
     Args:
       folder: exists, and holds shards of this plan only.
       plan: all batches.
-      dim: D.
+      width: D, the numbers of each text; None: each shard has its own, and shorter texts are filled with ``blank``.
+      dtype: of the numbers.
+      blank: of texts that are in no batch.
     """
 
-    def __init__(self, folder: Path, plan: Sequence[Batch], dim: int):
-        self.folder, self.plan, self.dim = folder, plan, dim
-        empty = io.BytesIO()
-        np.save(empty, np.empty((0, dim), np.float32))
-        self._header = len(empty.getvalue())  # of the array in a shard; padded, whatever its length
+    def __init__(
+        self,
+        folder: Path,
+        plan: Sequence[Planned],
+        width: int | None,
+        dtype: np.typing.DTypeLike = np.float32,
+        blank: float = 0,
+    ):
+        self.folder, self.plan, self.width, self.dtype, self.blank = folder, plan, width, np.dtype(dtype), blank
         self._whole: dict[str, range] = {}  # files that were looked at
+        self._widths: dict[str, int] = {}
 
     def saved(self) -> Bool[np.ndarray, " batches"]:
         """Which batches are in a shard; one that was cut short does not count."""
@@ -54,16 +60,16 @@ class Shards:
         return saved
 
     def texts(self, run: range) -> Int64[np.ndarray, " n"]:
-        """The indices of the texts of some batches, in the order of a shard's vectors."""
+        """The indices of the texts of some batches, in the order of a shard's results."""
         return np.concatenate([self.plan[number].text for number in run])
 
-    def write(self, run: range, vectors: Sequence[Float32[np.ndarray, "n D"]]) -> None:
-        """Write the vectors of the batches of ``run``; they are on the disk when this returns."""
+    def write(self, run: range, results: Sequence[Shaped[np.ndarray, "n D"]]) -> None:
+        """Write the results of the batches of ``run``; they are on the disk when this returns."""
         path = self.folder / f"{run[0]:08}-{run[-1]:08}-{run.step}.npz"
         temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
         try:
             with temporary.open("wb") as file:
-                np.savez(file, vectors=np.concatenate(vectors))
+                np.savez(file, results=np.concatenate(self._even(results)))
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -71,21 +77,21 @@ class Shards:
             temporary.unlink(missing_ok=True)
         _sync(self.folder)
 
-    def each(self) -> Iterator[tuple[range, Float32[np.ndarray, "n D"]]]:
+    def each(self) -> Iterator[tuple[range, Shaped[np.ndarray, "n D"]]]:
         """Every shard that ``saved`` counted. One whose content is damaged is removed and passed over."""
         for name, run in sorted(self._whole.items()):
             path = self.folder / name
             damaged = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
-            vectors = None
-            with suppress(*damaged), path.open("rb") as file, np.load(file) as stored:  # which checks the CRC
-                vectors = stored["vectors"]
-            if vectors is None or vectors.shape != (len(self.texts(run)), self.dim) or vectors.dtype != np.float32:
+            results = None
+            with suppress(*damaged), path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                results = stored["results"]  # reading it checks the CRC
+            if results is None or not self._is_of(run, results.shape, results.dtype):
                 path.unlink(missing_ok=True)
             else:
-                yield run, vectors
+                yield run, results
 
     def assemble(self, file: Path, count: int, progress: Progress) -> bool:
-        """Write ``[count, D]`` float32 as .npy, one shard in memory at a time; texts in no batch get zeros.
+        """Write ``[count, D]`` as .npy, one shard in memory at a time; texts in no batch get ``blank``.
 
         Returns:
           whether every batch was found; False where a shard was missing or damaged, which is gone then.
@@ -93,13 +99,22 @@ class Shards:
         wanted = self.saved()
         if not wanted.all():
             return False
-        out_NxD = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=(count, self.dim))
-        for done, (run, vector_nxD) in enumerate(self.each(), 1):
-            out_NxD[self.texts(run)] = vector_nxD
+        width = max((self._widths[name] for name in self._whole), default=0) if self.width is None else self.width
+        out_NxD = np.lib.format.open_memmap(file, mode="w+", dtype=self.dtype, shape=(count, width))
+        if self.blank:
+            out_NxD[:] = self.blank
+        for done, (run, result_nxD) in enumerate(self.each(), 1):
+            out_NxD[self.texts(run), : result_nxD.shape[1]] = result_nxD
             wanted[run.start : run.stop : run.step] = False
             progress("write", done, len(self._whole))
         out_NxD.flush()
         return not wanted.any()
+
+    def _even(self, results: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Equally wide."""
+        width = max(result.shape[1] for result in results)
+        short = (((0, 0), (0, width - result.shape[1])) for result in results)
+        return [np.pad(one, pad, constant_values=self.blank) for one, pad in zip(results, short, strict=True)]
 
     def _run(self, name: str) -> range | None:
         """The batches that a name tells; None where it is no shard's of this plan."""
@@ -111,13 +126,24 @@ class Shards:
         return range(first, last + 1, step) if fits else None
 
     def _fits(self, path: Path, run: range) -> bool:
-        """Whether the file is whole by its table of contents, which stands at its end."""
-        need = self._header + len(self.texts(run)) * self.dim * 4
-        try:
-            with zipfile.ZipFile(path) as archive:
-                return archive.getinfo("vectors.npy").file_size == need
-        except (OSError, KeyError, zipfile.BadZipFile):
-            return False
+        """Whether the file is whole by its table of contents, which stands at its end, and the array's header."""
+        damaged = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+        with suppress(*damaged), zipfile.ZipFile(path) as archive, archive.open("results.npy") as stored:
+            np.lib.format.read_magic(stored)
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stored)
+            size = stored.tell() + int(np.prod(shape)) * dtype.itemsize
+            if self._is_of(run, shape, dtype) and not fortran and archive.getinfo("results.npy").file_size == size:
+                self._widths[path.name] = shape[1]
+                return True
+        return False
+
+    def _is_of(self, run: range, shape: tuple[int, ...], dtype: np.dtype) -> bool:
+        return (
+            len(shape) == 2
+            and shape[0] == len(self.texts(run))
+            and self.width in (None, shape[1])
+            and dtype == self.dtype
+        )
 
 
 class Saver:
@@ -131,24 +157,24 @@ class Saver:
     def __init__(self, shards: Shards, step: int, every: float, most: int = MOST_BYTES):
         self.shards, self.step, self.every, self.most = shards, step, every, most
         self._numbers: list[int] = []
-        self._vectors: list[np.ndarray] = []
+        self._results: list[np.ndarray] = []
         self._held, self._since = 0, time.monotonic()
 
-    def add(self, number: int, vectors: Float32[np.ndarray, "n D"]) -> None:
+    def add(self, number: int, results: Shaped[np.ndarray, "n D"]) -> None:
         """The next batch."""
         if self._numbers and number != self._numbers[-1] + self.step:
             self.flush()
         self._numbers.append(number)
-        self._vectors.append(vectors)
-        self._held += vectors.nbytes
+        self._results.append(results)
+        self._held += results.nbytes
         if time.monotonic() - self._since >= self.every or self._held >= self.most:
             self.flush()
 
     def flush(self) -> None:
         """Write what was gathered."""
         if self._numbers:
-            self.shards.write(range(self._numbers[0], self._numbers[-1] + 1, self.step), self._vectors)
-        self._numbers, self._vectors, self._held, self._since = [], [], 0, time.monotonic()
+            self.shards.write(range(self._numbers[0], self._numbers[-1] + 1, self.step), self._results)
+        self._numbers, self._results, self._held, self._since = [], [], 0, time.monotonic()
 
 
 def _sync(folder: Path) -> None:

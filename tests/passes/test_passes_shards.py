@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mig_jax.embed import compute
-from mig_jax.embed import shards as shards_module
-from mig_jax.embed.compute import Team
-from mig_jax.embed.shards import Saver, Shards
 from mig_jax.models.packing import plan_batches
+from mig_jax.passes import Team, compute
+from mig_jax.passes import shards as shards_module
+from mig_jax.passes.shards import Saver, Shards
 from mig_jax.runtime.progress import silent
 
 DIM = 3
@@ -84,7 +83,7 @@ def test_who_is_missing_is_told_once(shards, monkeypatch):
 
     monkeypatch.setattr(compute.time, "sleep", sleep)
     save(shards, [*range(0, last + 1, 3)], step=3)
-    compute._wait(shards, Team(0, 3), silent, lambda text: told.append((clock[0], text)))
+    compute.wait(shards, Team(0, 3), silent, lambda text: told.append((clock[0], text)))
     assert shards.saved().all() and len(told) == 1
     when, text = told[0]
     assert when == 18.0  # ten seconds after the last batch came
@@ -104,30 +103,60 @@ def test_all_together_in_the_order_of_the_texts(shards, tmp_path_factory):
     np.testing.assert_array_equal(np.load(out, mmap_mode="r"), expected)
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "other length", "other dim", "no archive"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "other length", "other dim", "other type", "no archive"])
 def test_damage_is_seen_and_computed_again(shards, tmp_path_factory, damage):
     out = tmp_path_factory.mktemp("out") / "all.npy"
     every = list(range(len(shards.plan)))
     save(shards, every)
     file = shards.folder / "00000003-00000003-1.npz"
     whole = file.read_bytes()
-    if damage == "flipped":  # only reading it all tells: its length and its table of contents are right
+    if damage == "flipped":
         file.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
     elif damage == "other length":
         values = [np.ones((len(shards.plan[3].text) + 1, DIM), np.float32)]
         shards.write(range(3, 4), values)
+    elif damage == "other type":
+        shards.write(range(3, 4), [np.ones((len(shards.plan[3].text), DIM), np.float64)])
     elif damage == "other dim":
         values = [np.ones((len(shards.plan[3].text), DIM + 1), np.float32)]
         shards.write(range(3, 4), values)
     else:
         file.write_bytes({"cut": whole[:-30], "empty": b"", "no archive": b"x" * len(whole)}[damage])
     again = Shards(shards.folder, shards.plan, DIM)
-    if damage == "flipped":
-        assert again.saved().all() and not again.assemble(out, 40, silent)
     assert np.flatnonzero(~again.saved()).tolist() == [3]
     assert not again.assemble(out, 40, silent)
     save(again, [3])
     assert again.assemble(out, 40, silent)
+
+
+def test_results_of_any_width(shards, tmp_path_factory):
+    """Each text its number, as often as the number says; what is left of the widest is blank."""
+    folder, out = tmp_path_factory.mktemp("shards"), tmp_path_factory.mktemp("out") / "all.npy"
+    ragged = Shards(folder, shards.plan, None, np.int32, -1)
+    saver = Saver(ragged, 1, 1e9)
+    for number, batch in enumerate(shards.plan):
+        wide = np.full((len(batch.text), int(batch.text.max()) + 1), -1, np.int32)
+        for row, text in zip(wide, batch.text.tolist(), strict=True):
+            row[:text] = text
+        saver.add(number, wide)
+    saver.flush()
+    assert Shards(folder, shards.plan, None, np.int32, -1).saved().all()
+    assert ragged.saved().all() and ragged.assemble(out, 40, silent)
+    expected = [np.where(np.arange(40) < text, text, -1) if text != 7 else np.full(40, -1) for text in range(40)]
+    np.testing.assert_array_equal(np.load(out), np.array(expected, np.int32))
+
+
+def test_damage_that_only_reading_tells(shards, tmp_path_factory):
+    """Its length, its table of contents and its array's header are right."""
+    folder, out = tmp_path_factory.mktemp("shards"), tmp_path_factory.mktemp("out") / "all.npy"
+    wide = Shards(folder, shards.plan, 50_000)
+    for number, batch in enumerate(shards.plan):
+        wide.write(range(number, number + 1), [np.full((len(batch.text), 50_000), number, np.float32)])
+    file = folder / "00000003-00000003-1.npz"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-5_000] + bytes([whole[-5_000] ^ 1]) + whole[-4_999:])
+    assert wide.saved().all() and not wide.assemble(out, 40, silent)
+    assert np.flatnonzero(~wide.saved()).tolist() == [3] and not file.exists()
 
 
 FOREIGN = ("a.npz", "00000000-00000001-0.npz", "00000002-00000001-1.npz", "00000000-99999999-1.npz",

@@ -1,0 +1,243 @@
+"""``mig-jax annotate``: rows in, annotated rows out; the same bytes after any crash, by any number of processes."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import msgspec
+import numpy as np
+
+from mig_jax import __version__
+from mig_jax.annotate.annotator import Annotator, Prepared, Rows, Task
+from mig_jax.annotate.annotators import chosen, find_annotator
+from mig_jax.annotate.estimate import Estimate, estimate
+from mig_jax.annotate.files import Written, write_manifest, write_rows
+from mig_jax.annotate.summary import summary
+from mig_jax.config import AnnotateConfig
+from mig_jax.encode import read_valid_tags
+from mig_jax.export import REPORT, Claim
+from mig_jax.export.manifest import read_manifest
+from mig_jax.export.out_folder import checked_out
+from mig_jax.inputs import models_mesh, pool_of
+from mig_jax.passes import Running, Team, claim_for, team_of, too_late
+from mig_jax.pool import REASONS, Pool
+from mig_jax.report.annotation_page import page
+from mig_jax.runtime import processes
+from mig_jax.runtime.progress import Progress, silent
+from mig_jax.runtime.stopwatch import Stopwatch
+
+NO_DIALOG = REASONS.index("no dialog")
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """What a run says at its end.
+
+    Args:
+      folder: with the files; None on a process that leaves the end to another, and where nothing was to be written.
+      text: for a person.
+    """
+
+    folder: Path | None
+    text: str
+
+
+class _Prepared(NamedTuple):
+    """Everything that is known before the first model runs."""
+
+    pool: Pool
+    rows: Rows
+    annotators: dict[str, tuple[Annotator, Prepared]]
+    key: str
+
+
+def run_annotate(
+    config: AnnotateConfig,
+    command: str,
+    *,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Annotated:
+    """Annotate the rows of a configuration and write the files of ``files.py``; with ``plan`` only say what it takes.
+
+    Args:
+      config: checked.
+      command: how to run it again, for the manifest.
+      progress: told each pass with its share of the rows: rows weigh as much as their tokens.
+      tell: told notes for a person.
+
+    Raises:
+      UserError: a mistake in the input; finished batches are kept.
+    """
+    watch, team = Stopwatch(), team_of(config.mesh)
+    with watch.compiling():
+        ready = processes.together(lambda: _prepare(config, watch, progress))
+        if config.plan:
+            return Annotated(None, estimate_all(ready, progress, tell).text() if team.is_main else "")
+        above = [folder for folder in Path(config.out).absolute().parents if not folder.exists()]
+        out, key, overwrite = config.out, ready.key, config.overwrite
+        claimed = processes.together(lambda: claim_for(team, out, key, overwrite) if team.is_main else None)
+        claimed = processes.together(lambda: claimed or claim_for(team, out, key, overwrite))
+        try:
+            if claimed.state == "done":
+                again = "overwrite=true would do it again" if team.is_main else "only process 0 can do it again"
+                tell(f"{out} holds this very run already; {again}")
+                return Annotated(claimed.out, summary(read_manifest(claimed.out), out))
+            for note in claimed.notes:
+                tell(note)
+            try:
+                running = _passes(config, ready, claimed, team, watch, progress, tell)
+            except FileNotFoundError:
+                if team.is_main or claimed.checkpoint.is_dir():
+                    raise
+                return Annotated(None, too_late(claimed, key, out, team))
+            manifest = processes.together(
+                lambda: _finish(config, command, ready, claimed, running, watch, progress) if team.is_main else None
+            )
+            if manifest is None:
+                return Annotated(None, _told(running, team) if processes.is_main() else "")
+            return Annotated(claimed.out, summary(manifest, out))
+        finally:
+            claimed.release()
+            for folder in above:  # the nearest first; one with something in it stays
+                with suppress(OSError):
+                    folder.rmdir()
+
+
+def estimate_all(ready: "_Prepared", progress: Progress, tell: Callable[[str], None]) -> Estimate:
+    """How long the passes would take here."""
+    return estimate(ready.annotators, len(ready.rows), progress, tell)
+
+
+def _prepare(config: AnnotateConfig, watch: Stopwatch, progress: Progress) -> _Prepared:
+    """The pool, the models, and the run's key; every mistake in the input is met here."""
+    checked_out(config.out)  # before reading gigabytes
+    names = chosen(config.annotators)
+    if config.pool.valid_tags is not None:
+        read_valid_tags(config.pool.valid_tags)
+    mesh = models_mesh(config.mesh, alone=False)
+    cache = Path(config.cache).expanduser() if config.cache else None
+    with watch.stage("read"):
+        pool = pool_of(config.pool, (), cache, progress)
+    row = np.flatnonzero((pool.status == 0) | (pool.status == NO_DIALOG))[: config.rows].astype(np.int64)
+    asked = config.annotate.batch_tokens
+    task = Task(
+        Rows(pool, row),
+        mesh,
+        None if asked == "auto" else asked,
+        config.embedder,
+        config.pool.valid_tags,
+        cache,
+        progress,
+    )
+    annotators: dict[str, tuple[Annotator, Prepared]] = {}
+    for name in names:
+        options = getattr(config, name)
+        annotator = find_annotator(name, getattr(options, "name", None))
+        with watch.stage("find models"):
+            annotators[name] = annotator, annotator.prepare(options, task)
+    decides = {
+        "version": __version__,
+        "files": [source.sha256 for source in pool.sources],
+        "pool": [config.pool.layout, config.pool.fields, config.pool.on_error],
+        "rows": config.rows,
+        "batch_tokens": asked if asked != "auto" else jax.default_backend(),
+        "annotators": [
+            [name, prepared.key, [[one.name, one.key] for one in prepared.passes]]
+            for name, (_, prepared) in annotators.items()
+        ],
+    }
+    key = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
+    return _Prepared(pool, task.rows, annotators, key)
+
+
+def _passes(
+    config: AnnotateConfig,
+    ready: _Prepared,
+    claimed: Claim,
+    team: Team,
+    watch: Stopwatch,
+    progress: Progress,
+    tell: Callable[[str], None],
+) -> dict[str, list[Running]]:
+    """This process's share of every pass, one model after the other; then see that the others' are there."""
+    running: dict[str, list[Running]] = {}
+    for name, (_, prepared) in ready.annotators.items():
+        running[name] = []
+        for one in prepared.passes:
+            folder = claimed.checkpoint / f"{name}-{one.name}"
+            if team.is_main or claimed.checkpoint.is_dir():  # gone: process 0 was done without us
+                folder.mkdir(exist_ok=True)
+            with watch.stage("tokenize"):
+                job = one.prepare(progress)
+            for note in job.notes:
+                tell(note)
+            now = Running.begin(one.name, job, folder)
+            told = in_rows(progress, len(ready.rows))
+            with watch.stage(one.name):
+                now.share(team, config.annotate.save_every, told, tell)
+            running[name].append(now)
+    if team.is_main or jax.process_count() > 1:
+        with watch.stage("wait"):
+            for now in (now for several in running.values() for now in several):
+                now.wait(team, progress, tell)
+    return running
+
+
+def in_rows(progress: Progress, rows: int) -> Progress:
+    """Progress of tokens, told in rows: of a pass that is half done by its tokens, half the rows are."""
+
+    def told(stage: str, done: int, total: int | None) -> None:
+        progress(stage, done * rows // total if total else rows, rows)
+
+    return told
+
+
+def _finish(
+    config: AnnotateConfig,
+    command: str,
+    ready: _Prepared,
+    claimed: Claim,
+    running: dict[str, list[Running]],
+    watch: Stopwatch,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Put the results together, write every row once, publish; the manifest."""
+    results: dict[str, tuple[np.ndarray, ...]] = {}
+    with watch.stage("write"):
+        for name, several in running.items():
+            found = []
+            for now in several:
+                file = now.shards.folder.with_suffix(".npy")
+                now.assemble(file, progress)
+                found.append(np.load(file, mmap_mode="r", allow_pickle=False))
+            results[name] = tuple(found)
+        said = {name: prepared.say(results[name]) for name, (_, prepared) in ready.annotators.items()}
+        writes = {name: annotator.writes for name, (annotator, _) in ready.annotators.items()}
+        written: Written = write_rows(claimed.files, ready.rows, said, writes, config.pool.on_error == "skip", progress)
+        ready.pool.check_unchanged()
+    facts = {name: dict(prepared.facts()) for name, (_, prepared) in ready.annotators.items()}
+    settings = msgspec.to_builtins(config)
+    manifest = write_manifest(
+        claimed.files, ready.key, command, settings, ready.rows, written, facts, running, watch.seconds
+    )
+    (claimed.files / REPORT).write_text(page(claimed.files), encoding="utf-8", newline="\n")
+    claimed.publish()
+    return manifest
+
+
+def _told(running: dict[str, list[Running]], team: Team) -> str:
+    shares = [
+        f"{now.name} {len(team.share(len(now.job.plan))):,} of {len(now.job.plan):,}"
+        for several in running.values()
+        for now in several
+    ]
+    return (
+        f"process {team.process} of {team.processes}: its batches are done ({', '.join(shares) or 'none'}); process 0 "
+        "puts them together"
+    )

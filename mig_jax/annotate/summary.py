@@ -1,0 +1,43 @@
+"""A finished annotation in a few lines, from its manifest alone; it imports nothing that computes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mig_jax.export import REPORT
+from mig_jax.report.text import visible
+
+KIND = "annotate"  # of manifest
+POOL, REFUSED = "pool.jsonl", "refused.jsonl"
+
+
+def summary(manifest: Mapping[str, Any], out: str) -> str:
+    """A run in a few lines."""
+    lines = []
+    for name, facts in manifest["annotators"].items():
+        refused = facts["refused"]
+        line = f"{name}: {facts['annotated']:,} of {manifest['n']:,} rows"
+        if refused:
+            line += "; refused: " + ", ".join(f"{count:,} {visible(reason)}" for reason, count in refused.items())
+        lines.append(line)
+        if "tags_per_row" in facts:
+            top = ", ".join(f"{visible(label)} {n:,}" for label, n in list(facts["most_frequent"].items())[:5])
+            lines.append(f"  {facts['tags_per_row']:.1f} tags a row; most often {top or 'none'}")
+        lines += [f"  {told(one, passed)}" for one, passed in facts["passes"].items()]
+    if manifest["rejected"]:
+        lines.append(f"{manifest['rejected']:,} rows are no JSON objects: rejects.jsonl")
+    lines.append(f"{out}/{REPORT} shows it; {out}/{POOL} has the rows, and mig-jax select {out} takes them")
+    return "\n".join(lines)
+
+
+def told(name: str, passed: Mapping[str, Any]) -> str:
+    """A pass in a line."""
+    head = f"{name}: {passed['tokens']:,} tokens"
+    if "rows_per_s" not in passed:
+        return head if passed["computed"] else f"{head}, computed before"
+    part = "" if passed["computed"] == passed["tokens"] else f", {passed['computed']:,} of them now"
+    line = f"{head}{part} in {passed['seconds']:,.1f} s: {passed['rows_per_s']:,.3g} rows/s"
+    if "flops_per_s" in passed:
+        line += (
+            f", {passed['flops_per_s'] / 1e9:,.0f} GFLOP/s, {passed['share_of_matmul']:.0%} of one large matrix product"
+        )
+    return line

@@ -1,0 +1,55 @@
+"""What a finished vocabulary says to a person, from its files."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+LARGEST = 5  # merges told of each step
+TAGS = 6  # tags told of a merge
+
+
+def text(manifest: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], out: str) -> str:
+    """One line of totals, a table of the steps, the largest merges of each."""
+    lines = [
+        f"{manifest['rows']:,} rows, {manifest['tags']:,} tags -> {manifest['labels']:,} labels and"
+        f" {manifest['aliases']:,} other tags that mean one of them; {out}",
+        "",
+        f"{'step':<12}{'tags':>9}{'left':>9}",
+        *(f"{step['step']:<12}{step['before']:>9,}{step['after']:>9,}  {_what(step)}" for step in steps),
+    ]
+    for step in steps:
+        if step["merges"]:
+            lines += ["", f"{step['step']}: {'the largest merges' if len(step['merges']) > 1 else 'the one merge'}"]
+            lines += [_merge(merge) for merge in step["merges"][:LARGEST]]
+    return "\n".join(lines) + "\n"
+
+
+def _what(step: Mapping[str, Any]) -> str:
+    settings = step["settings"]
+    if settings is None:
+        return "not asked for"
+    told = ", ".join(f"{key}={value}" for key, value in settings.items())
+    if step["step"] == "frequency":
+        return f"{step['before'] - step['after']:,} dropped ({told})"
+    labels = len(step["merges"])
+    into = f" into {labels:,} label{'s' * (labels != 1)}" if labels else ""
+    wide = [merge["span"] for merge in step["merges"] if "span" in merge]
+    widest = f"; the widest cluster spans {max(wide):.3f}" if wide else ""
+    return f"{step['merged']:,} merged{into} ({told}){widest}"
+
+
+def _merge(merge: Mapping[str, Any]) -> str:
+    """``  label (120 rows) <- other 30, another 5 and 3 more``."""
+    own, *others = merge["tags"]
+    shown = ", ".join(f"{_quoted(tag['tag'])} {tag['rows']:,}{_rule(tag)}" for tag in others[:TAGS])
+    more = f" and {len(others) - TAGS:,} more" if len(others) > TAGS else ""
+    span = f", spans {merge['span']:.3f}" if "span" in merge else ""
+    return f"  {_quoted(own['tag'])} {own['rows']:,} -> {merge['rows']:,} rows{span} <- {shown}{more}"
+
+
+def _rule(tag: Mapping[str, Any]) -> str:
+    return f" ({tag['both']:,} with {_quoted(tag['with'])})" if "with" in tag else ""
+
+
+def _quoted(tag: str) -> str:
+    """A tag on one line, whatever is in it."""
+    return tag if tag.isprintable() and tag == tag.strip() and "," not in tag else repr(tag)

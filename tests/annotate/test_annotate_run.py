@@ -1,0 +1,270 @@
+"""The command on tiny models: every row once and in its own bytes, what is put into it, what is refused."""
+
+import gzip
+import json
+from pathlib import Path
+
+import annotate_cases as cases
+import numpy as np
+import pytest
+from mig_command import Server
+
+from mig_jax.models.checkpoint import EmbedderSpec
+from mig_jax.models.embed import load_embedder
+from mig_jax.models.text_tokenizer import load_text_tokenizer
+from mig_jax.pool import load_pool
+
+ALL = "annotators=[tags,deita,ifd,tokens]"
+OWN = ("annotation", "ifd_score")
+
+
+def annotate(server: Server, folder: Path, *arguments: str, code: int = 0):
+    """Run it; its exit code must be ``code``."""
+    done = server.run(["annotate", *arguments], folder)
+    assert done.code == code, done
+    return done
+
+
+def without(row: dict) -> dict:
+    return {key: value for key, value in row.items() if key not in OWN}
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    """40 plain rows."""
+    return cases.write(tmp_path / "p.jsonl", [cases.raw(i) for i in range(40)])
+
+
+def test_every_annotator_at_once_and_one_by_one(server, settings, pool, tmp_path):
+    """In any order and in parts the rows say the same; nothing but the annotations differs from what came."""
+    annotate(server, tmp_path, "p.jsonl", ALL, *settings, "out=once")
+    annotate(server, tmp_path, "p.jsonl", "annotators=[tokens,ifd,deita,tags]", *settings, "out=other")
+    assert (tmp_path / "once/pool.jsonl").read_bytes() == (tmp_path / "other/pool.jsonl").read_bytes()
+    before = "p.jsonl"
+    for name in ("ifd", "tags", "tokens", "deita"):
+        annotate(server, tmp_path, before, f"annotators={name}", *settings, f"out={name}")
+        before = name  # a folder that annotate wrote is the pool in it
+    rows, parts = cases.lines(tmp_path / "once/pool.jsonl"), cases.lines(tmp_path / "deita/pool.jsonl")
+    assert rows == parts
+    raws = cases.lines(pool)
+    assert [without(row) for row in rows] == raws
+    for row in rows:
+        assert row["annotation"]["dialog_round"] == 1
+        assert {len(row["annotation"]["deita"][f"{of}_scores"]) for of in ("complexity", "quality")} == {1}
+        assert all(1 <= s[0] <= 6 for s in row["annotation"]["deita"].values())
+    scored = [row for row in rows if "ifd_score" in row]
+    assert len(scored) == sum(len(raw["dialogs"][1]["content"]) > 0 for raw in raws)  # an empty answer has no IFD
+    manifest = json.loads((tmp_path / "once/manifest.json").read_text())
+    assert manifest["annotators"]["ifd"]["annotated"] == len(scored)
+    refused = cases.lines(tmp_path / "once/refused.jsonl")
+    assert [one["id"] for one in refused] == [row["id"] for row in rows if "ifd_score" not in row]
+    assert {one["annotator"] for one in refused} == {"ifd"}
+    assert not (tmp_path / "tags/refused.jsonl").exists()
+
+
+def test_the_bytes_of_a_row_stay(server, settings, tmp_path):
+    """Whatever spacing and escapes a line has; also of a compressed file."""
+    lines = [
+        '{ "id" : "r0",\t"dialogs":[{"role":"user","content":"tell \\u006de of \\ud83d\\ude00 chess"}]  }',
+        '{"dialogs": [{"role": "user", "content": "law?"}, {"role": "assistant", "content": "é"}], "n": 1e3, "n": 2.0}',
+    ]
+    with gzip.open(tmp_path / "p.jsonl.gz", "wt", newline="") as file:
+        file.write("\r\n".join(lines))
+    annotate(server, tmp_path, "p.jsonl.gz", "annotators=tokens", *settings, "out=run")
+    written = (tmp_path / "run/pool.jsonl").read_text().splitlines()
+    counts = [len("tell me of 😀 chess".encode()), len("law?é".encode())]  # a token a byte
+    first, second = (f'"annotation": {{"token_count": {count}}}' for count in counts)
+    assert written[0] == lines[0].replace("  }", f", {first}  }}")
+    assert written[1] == lines[1][:-1] + f", {second}}}"
+
+
+def test_tags_are_the_nearest_labels(server, settings, tiny, pool, tmp_path):
+    annotate(server, tmp_path, "p.jsonl", "annotators=[tags]", *settings, "tags.most=3", "out=run")
+    embedder = load_embedder(EmbedderSpec(name="tiny", path=tiny.folder, max_length=64))
+    labels = sorted(cases.VOCABULARY)
+    texts = [raw["dialogs"][0]["content"] for raw in cases.lines(pool)]
+    cosine = embedder.embed(texts).astype(np.float64) @ embedder.embed(labels).astype(np.float64).T
+    for row, near in zip(cases.lines(tmp_path / "run/pool.jsonl"), cosine, strict=True):
+        expected = [labels[k] for k in np.argsort(-near, kind="stable")[:3] if near[k] >= 0.2]
+        assert row["annotation"]["instag"]["content"] == expected
+    facts = json.loads((tmp_path / "run/manifest.json").read_text())["annotators"]["tags"]
+    assert facts["vocabulary"] == 10 and facts["rows_without_a_label"] == int((cosine.max(1) < 0.2).sum())
+
+
+def test_what_all_labels_share_is_taken_off(server, settings, tiny, pool, tmp_path):
+    """From 32 labels on, unless centre=false."""
+    labels = sorted(f"{word}{letter}" for word in cases.VOCABULARY for letter in "abcd")
+    (tmp_path / "tags.json").write_text(json.dumps(labels))
+    embedder = load_embedder(EmbedderSpec(name="tiny", path=tiny.folder, max_length=64))
+    vector = embedder.embed([raw["dialogs"][0]["content"] for raw in cases.lines(pool)]).astype(np.float64)
+    plain = embedder.embed(labels).astype(np.float64)
+    centred = plain - plain.mean(0)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    for centre, label in (("true", centred), ("false", plain)):
+        name = f"out={centre}"
+        annotate(server, tmp_path, "p.jsonl", "annotators=[tags]", *settings, f"tags.centre={centre}", name)
+        for row, near in zip(cases.lines(tmp_path / centre / "pool.jsonl"), vector @ label.T, strict=True):
+            expected = [labels[k] for k in np.argsort(-near, kind="stable")[:5] if near[k] >= 0.2]
+            assert row["annotation"]["instag"]["content"] == expected
+
+
+def test_awkward_rows_are_annotated_or_refused_by_name(server, settings, llama, tmp_path):
+    cases.write(tmp_path / "p.jsonl", list(cases.AWKWARD.values()))
+    done = annotate(server, tmp_path, "p.jsonl", ALL, *settings, "out=run")
+    assert not (tmp_path / "pwned").exists()
+    rows = dict(zip(cases.AWKWARD, cases.lines(tmp_path / "run/pool.jsonl"), strict=True))
+    came = dict(zip(cases.AWKWARD, cases.lines(tmp_path / "p.jsonl"), strict=True))
+    names = list(cases.AWKWARD)
+    refused = {(names[one["line"] - 1], one["annotator"]): one for one in cases.lines(tmp_path / "run/refused.jsonl")}
+    for name, row in rows.items():
+        assert without(row) == without(came[name])
+        for annotator, has in (
+            ("tags", "content" in ((row.get("annotation") or {}).get("instag") or {})),
+            ("deita", "deita" in (row.get("annotation") or {})),
+            ("tokens", "token_count" in (row.get("annotation") or {})),
+        ):
+            assert has != ((name, annotator) in refused), (name, annotator)
+    nothing_asked = {"a system's turn alone", "an assistant's turn alone", "turns of no dialog", "no turns at all"}
+    assert {name for name, annotator in refused if annotator == "tags"} == nothing_asked
+    assert {name for name, annotator in refused if annotator == "deita"} == nothing_asked | {"no answer"}
+    assert {name for name, annotator in refused if annotator == "tokens"} == {"turns of no dialog", "no turns at all"}
+    assert rows["several turns"]["annotation"]["dialog_round"] == 2
+    assert len(rows["several turns"]["annotation"]["deita"]["quality_scores"]) == 2
+    assert rows["annotated before"]["annotation"]["mine"] == [1, 2]
+    assert rows["no answer"]["annotation"]["token_count"] == len("what is music?")
+    assert "refused: " in done.out and "no user turn" in done.out
+    where = refused["no answer", "deita"]["where"]
+    assert where == "p.jsonl:5"
+
+
+def test_the_pool_can_be_selected_from(server, settings, pool, tmp_path):
+    annotate(server, tmp_path, "p.jsonl", ALL, *settings, "out=run")
+    for more in (["score.from=ifd"], []):
+        arguments = ["select", "run", "n=5", f"out=picked{len(more)}", "overwrite=true", *settings[:4], *more]
+        done = server.run(arguments, tmp_path)
+        assert done.code == 0, done
+    assert len(cases.lines(tmp_path / "picked0/selection.jsonl")) == 5
+    done = server.run(["select", "run", "limits.tokens=200", "out=t", "sampler=random", *settings[:4]], tmp_path)
+    picked = cases.lines(tmp_path / "t/selection.jsonl")
+    assert done.code == 0 and 0 < sum(row["annotation"]["token_count"] for row in picked) <= 200, done
+
+
+def test_some_rows_and_rows_that_are_none(server, settings, tmp_path):
+    half = '{"dialogs": [{"role": "user", "content": "sad \\ud83d face"}]}'  # of a surrogate pair: not JSON here
+    cases.write(tmp_path / "p.jsonl", [cases.raw(0), "[1, 2]", '{"dialogs": [', cases.raw(1), half, cases.raw(2)])
+    done = annotate(server, tmp_path, "p.jsonl", "annotators=tokens", *settings, "out=run", code=2)
+    assert "p.jsonl:2: not an object" in done.error and "pool.on_error=skip" in done.error
+    assert not (tmp_path / "run").exists()
+    skip = ["annotators=tokens", *settings, "pool.on_error=skip"]
+    done = annotate(server, tmp_path, "p.jsonl", *skip, "out=run")
+    assert [row["id"] for row in cases.lines(tmp_path / "run/pool.jsonl")] == ["r0", "r1", "r2"]
+    assert (tmp_path / "run/rejects.jsonl").read_text() == f'[1, 2]\n{{"dialogs": [\n{half}\n'
+    assert "p.jsonl:3: " in (tmp_path / "run/rejects.txt").read_text()
+    assert "3 rows are no JSON objects" in done.out
+    annotate(server, tmp_path, "p.jsonl", *skip, "rows=2", "out=two")
+    assert [row["id"] for row in cases.lines(tmp_path / "two/pool.jsonl")] == ["r0", "r1"]
+
+
+def test_the_same_run_again_and_another_ones_folder(server, settings, pool, tmp_path):
+    command = ["p.jsonl", "annotators=[tags]", *settings, "out=run"]
+    annotate(server, tmp_path, *command)
+    written = (tmp_path / "run/manifest.json").read_bytes()
+    done = annotate(server, tmp_path, *command)
+    assert "holds this very run already" in done.err and "tags: 40 of 40 rows" in done.out
+    assert (tmp_path / "run/manifest.json").read_bytes() == written
+    for change in ("tags.threshold=0.3", "annotators=[tags,tokens]", "rows=3", "annotate.batch_tokens=64"):
+        assert "another run" in annotate(server, tmp_path, *command, change, code=2).error
+    assert (tmp_path / "run/manifest.json").read_bytes() == written
+    annotate(server, tmp_path, *command, "rows=3", "overwrite=true")
+    assert len(cases.lines(tmp_path / "run/pool.jsonl")) == 3
+
+
+def test_a_plan_writes_nothing(server, settings, pool, tmp_path):
+    before = sorted(path.name for path in tmp_path.iterdir())
+    done = annotate(server, tmp_path, "p.jsonl", ALL, *settings, "out=run", "plan=true")
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    names = [line.split("  ")[0] for line in done.out.splitlines()]
+    assert names[1:5] == ["tags", "deita: complexity", "deita: quality", "ifd"]
+    assert "40 rows in about " in done.out
+    assert "no model runs" in annotate(server, tmp_path, "p.jsonl", "annotators=tokens", *settings, "plan=true").out
+
+
+def test_the_tagger_writes_tags(server, settings, llama, pool, tmp_path):
+    """A random model writes nonsense: no tag is made of it, and every row keeps what it wrote."""
+    model = ["model@tags.model=checkpoint", f"tags.model.path={llama}", "tags.max_new_tokens=9"]
+    command = ["p.jsonl", "annotators=[tags]", *settings[:-1], "tags=instag", *model, "rows=7"]
+    done = annotate(server, tmp_path, *command, "out=run")
+    rows = cases.lines(tmp_path / "run/pool.jsonl")
+    assert all(set(row["annotation"]["instag"]) == {"raw"} for row in rows)
+    facts = json.loads((tmp_path / "run/manifest.json").read_text())["annotators"]["tags"]
+    assert facts["answers"] == {"json": 0, "repaired": 0, "malformed": 7}
+    assert "7 the tagger's answer is not what it should be" in done.out
+    from mig_jax.models.checkpoint import ModelSpec
+    from mig_jax.models.generate import generate
+    from mig_jax.models.language_model import load_language_model
+
+    prompt = (
+        "You are a helpful assistant. Please identify tags of user intentions in the following user query and provide "
+        'an explanation for each tag. Please respond in the JSON format {"tag": str, "explanation": str}. '
+        "Query: tell me of poetry 1 Assistant: "
+    )
+    wrong = annotate(server, tmp_path, *command, "tags.prompt=Tag this", "out=wrong", code=2)
+    assert "tags.prompt: must have {query} in it, once" in wrong.error
+    own = generate(load_language_model(ModelSpec(name="tiny", path=llama)), [prompt], max_new_tokens=9)
+    assert rows[1]["annotation"]["instag"]["raw"] == own[0].text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["annotators=[tags,quality]"], "annotators=[tags,quality]: 'quality' is no annotator; there are tags, deita"),
+        (["annotators=[tag]"], "did you mean tags?"),
+        (["annotators=[]"], "annotators=[]: none is named"),
+        (["annotators=[ifd,ifd]"], "one is named twice"),
+        (["tags.most=0"], "tags.most=0: must be a whole number >= 1"),
+        (["tags.threshold=1.5"], "tags.threshold=1.5: must be a number"),
+        (["tags=tagger"], "tags=tagger: must be one of instag, nearest"),
+        (["tags=instag"], "tags.threshold: not a key of the tags chosen; tags=nearest has it"),
+        (["ifd=ratio"], "ifd=ratio: must be one of cherry, superfiltering"),
+        (["tag.most=3"], "tag.most: no such key"),
+        (["annotators=[car]"], "CaR's published scorers are pickles"),
+        (["pool.valid_tags=none.json"], "pool.valid_tags=none.json: no such file"),
+        (["rows=0"], "rows=0: must be a whole number >= 1"),
+        (["n=3"], "n: no such key"),
+        (["out=."], "is the current folder or above it"),
+    ],
+)
+def test_mistakes(server, settings, pool, tmp_path, arguments, told):
+    before = sorted(path.name for path in tmp_path.iterdir())
+    done = annotate(server, tmp_path, "p.jsonl", "annotators=[tags]", *settings, *arguments, code=2)
+    assert told in done.error
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_no_tokenizer_of_a_model_is_asked_twice_for_a_row(llama):
+    """The byte tokenizer of these tests is what it says: a token a byte."""
+    tokenizer = load_text_tokenizer(llama)
+    assert [len(ids) for ids in tokenizer.encode_plain(["", "a", "é", "😀"])] == [0, 1, 2, 4]
+
+
+def test_a_pool_is_read_from_the_folder(server, settings, pool, tmp_path):
+    annotate(server, tmp_path, "p.jsonl", "annotators=[tokens]", *settings, "out=run")
+    loaded = load_pool(tmp_path / "run")
+    assert len(loaded) == 40 and (loaded.tokens > 0).all()
+
+
+def test_a_page_shows_what_was_made(server, settings, pool, tmp_path):
+    """From the folder's files alone, which are the same however often they are made."""
+    for out in ("run", "again"):
+        annotate(server, tmp_path, "p.jsonl", ALL, *settings, f"out={out}")
+    stats = (tmp_path / "run/annotation_stats.json").read_bytes()
+    assert stats == (tmp_path / "again/annotation_stats.json").read_bytes()
+    rows, found = cases.lines(tmp_path / "run/pool.jsonl"), json.loads(stats)
+    assert found["tags"]["rows"] == 40 and set(found["scores"]) == {"complexity", "quality", "ifd", "tokens"}
+    assert found["scores"]["tokens"]["quartiles"][4] == max(row["annotation"]["token_count"] for row in rows)
+    shown = (tmp_path / "run/report.html").read_text()
+    assert "40</b> rows of <bdi>p.jsonl" in shown and "DEITA: complexity" in shown
+    done = server.run(["report", "run", "out=page.html"], tmp_path)
+    assert done.code == 0 and (tmp_path / "page.html").read_text() == shown, done
+    done = server.run(["report", "run"], tmp_path)
+    assert done.code == 0 and "run/report.html" in done.out and "tags: 40 of 40 rows" in done.out, done

@@ -1,0 +1,211 @@
+"""Each step alone, against something that does the same otherwise."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from tag_rows import circle, merges, tags
+
+from mig_jax.errors import UserError
+from mig_jax.vocabulary.association import associated, rules_of
+from mig_jax.vocabulary.rules import frequent, spellings
+from mig_jax.vocabulary.semantic import near, span
+
+SPELLINGS = [
+    ("Machine Learning", "machine-learning"),
+    ("machine_learning", "MACHINE  learnings!"),
+    ("problem solving", "Problem Solve"),
+    ("ﬁle handling", "file handling"),  # a ligature
+    ("caf\u00e9 culture", "cafe\u0301 Culture"),  # composed or not
+    ("हिन्दी व्याकरण", " हिन्दी, व्याकरण"),  # vowel signs are marks, not letters
+    ("C++", "c++ "),
+]
+APART = ["c", "c++", "c#", "cafe culture", "café culture", "हिन्दी", "ह न द", "!?", "!!", "日本語", "日本"]
+
+
+@pytest.mark.parametrize(("one", "other"), SPELLINGS)
+def test_spellings_that_are_one_tag(one, other):
+    """The more frequent is the label, unless it has stray white space."""
+    found = tags([[one], [other], [other]])
+    label, alias = (other, one) if other == " ".join(other.split()) else (one, other)
+    assert merges(found, spellings(found, True, "+#").into) == {alias: label}
+
+
+def test_tags_that_stay_apart():
+    found = tags([[tag] for tag in APART])
+    assert merges(found, spellings(found, True, "+#").into) == {}
+
+
+def test_stems_only_where_asked():
+    found = tags([["counting"], ["counting"], ["count"], ["Count"]])
+    assert merges(found, spellings(found, True, "").into) == {"count": "counting", "Count": "counting"}
+    assert merges(found, spellings(found, False, "").into) == {"count": "Count"}  # equals by name
+
+
+def test_frequency_counts_rows():
+    found = tags([["a", "b"], ["a", "b"], ["a"], ["c"]])
+    assert merges(found, frequent(found, 2).into) == {"c": None}
+    assert merges(found, frequent(found, 3).into) == {"b": None, "c": None}
+
+
+def clustered(rng, count: int, dims: int, width: float) -> np.ndarray:
+    """Unit vectors around a third as many centres."""
+    centres = rng.normal(size=(count // 3, dims))
+    vectors = centres[rng.integers(0, len(centres), count)] + width * rng.normal(size=(count, dims))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("count", "min_samples"), [(300, 1), (300, 2), (300, 3), (300, 5), (2_100, 3)])
+def test_clusters_are_those_of_dbscan_on_the_dense_matrix(count, min_samples):
+    """2,100 tags are more than one tile. No distance lies within rounding of eps, which the test checks."""
+    from sklearn.cluster import DBSCAN
+
+    rng, eps = np.random.default_rng(count), 0.05
+    vectors = clustered(rng, count, 12, 0.16)
+    found = tags([[f"t{i:04d}"] for i in range(count)])
+    dense = np.clip(1.0 - vectors.astype(np.float64) @ vectors.T.astype(np.float64), 0.0, None)
+    assert np.abs(dense - eps).min() > 3e-7
+    np.fill_diagonal(dense, 0.0)
+    labels = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit(dense).labels_
+    assert count / 20 < labels.max() and (min_samples == 1 or (labels < 0).sum() > 20)
+    expected = {
+        frozenset(np.flatnonzero(labels == label).tolist()) for label in range(labels.max() + 1)
+    } | {frozenset([at]) for at in np.flatnonzero(labels < 0).tolist()}  # fmt: skip
+    into = near(found, vectors, eps, min_samples).into
+    assert {frozenset(np.flatnonzero(into == at).tolist()) for at in set(into.tolist())} == expected
+
+
+def test_the_most_frequent_tag_of_a_cluster_stays():
+    found = tags([["a"], ["b", "c"], ["b", "c"], ["d"], ["e"]])
+    angles = {"a": 0.0, "b": 1.0, "c": 2.0, "d": 90.0, "e": 90.0}  # d and e at distance 0: neighbours, not unknown
+    merging = near(found, circle(angles)(found.names), 0.001, 2)
+    assert merges(found, merging.into) == {"a": "b", "c": "b", "e": "d"}
+    assert merging.notes == ()
+
+
+def test_nothing_is_near():
+    found = tags([["a"], ["b"]])
+    assert merges(found, near(found, np.eye(2, dtype=np.float32), 0.5, 2).into) == {}
+    alone = tags([["a"]])
+    assert merges(alone, near(alone, np.ones((1, 1), np.float32), 0.5, 2).into) == {}
+
+
+def test_too_many_neighbours_name_the_setting(monkeypatch):
+    monkeypatch.setattr("mig_jax.graph.cosine.MOST_EDGES", 2)
+    found = tags([["a"], ["b"], ["c"]])
+    with pytest.raises(UserError, match=r"vocabulary\.distance=0\.5: .*3 tags .*a smaller distance"):
+        near(found, np.ones((3, 1), np.float32), 0.5, 2)
+
+
+@pytest.mark.parametrize("block", [1 << 24, 40, 1])
+def test_the_span_of_a_cluster(block, monkeypatch):
+    monkeypatch.setattr("mig_jax.vocabulary.semantic._BLOCK", block)
+    vectors = clustered(np.random.default_rng(1), 30, 4, 1.0)
+    members = np.arange(0, 30, 2)
+    cosine = vectors[members] @ vectors[members].T
+    far = span(vectors, members)
+    at = np.unravel_index(cosine.argmin(), cosine.shape)
+    assert {far.one, far.other} == set(members[list(at)].tolist()) and far.one < far.other
+    assert far.distance == pytest.approx(1 - cosine.min(), abs=1e-6)  # float32
+
+
+def random_rows(seed: int) -> list[list[str]]:
+    """Tags of which some bring others along, nearly always."""
+    rng = np.random.default_rng(seed)
+    brings = {f"t{i}": f"t{rng.integers(0, 30)}" for i in range(0, 30, 2)}
+    rows = []
+    for _ in range(400):
+        row = {f"t{i}" for i in rng.integers(0, 30, rng.integers(0, 5))}
+        rows.append(sorted(row | {brings[tag] for tag in row if tag in brings and rng.random() < 0.95}))
+    return rows
+
+
+def counted(rows: list[list[str]], support: int, confidence: float) -> dict[tuple[str, str], tuple[int, float]]:
+    """The rules, by looking at every row for every pair."""
+    sets = [set(row) for row in rows]
+    found = {}
+    for one, other in permutations(sorted(set().union(*sets)), 2):
+        alone = sum(one in row for row in sets)
+        both = sum(one in row and other in row for row in sets)
+        if both >= support and both / alone >= confidence:
+            found[one, other] = both, both / alone
+    return found
+
+
+def told(found, rules) -> dict[tuple[str, str], tuple[int, float]]:
+    return {
+        (found.names[a], found.names[b]): (n, c)
+        for a, b, n, c in zip(*(part.tolist() for part in rules), strict=True)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("block", [1024, 7])
+@pytest.mark.parametrize("seed", range(3))
+def test_rules_are_those_of_a_plain_count(seed, block, monkeypatch):
+    monkeypatch.setattr("mig_jax.vocabulary.association._BLOCK", block)
+    rows = random_rows(seed)
+    found = tags(rows)
+    for support, confidence in ((10, 0.9), (1, 0.5), (20, 0.5), (1_000, 0.01)):
+        expected = counted(rows, support, confidence)
+        assert told(found, rules_of(found, support, confidence)) == expected
+        assert bool(expected) == (support < 1_000)
+
+
+def test_rules_are_those_of_fp_growth():
+    """mlxtend's, with the supports as the shares of rows that it takes."""
+    import pandas as pd
+    from mlxtend.frequent_patterns import association_rules, fpgrowth
+
+    rows = random_rows(7)
+    found = tags(rows)
+    table = np.zeros((len(rows), len(found)), bool)
+    table[found.owner, found.tag] = True
+    frame = pd.DataFrame(table, columns=[*found.names])
+    sets = fpgrowth(frame, min_support=10 / len(rows), use_colnames=True, max_len=2)
+    rules = association_rules(sets, metric="confidence", min_threshold=0.8)
+    expected = {
+        (*a, *b): round(support * len(rows))
+        for a, b, support in zip(rules["antecedents"], rules["consequents"], rules["support"], strict=True)
+    }
+    ours = told(found, rules_of(found, 10, 0.8))
+    assert {pair: both for pair, (both, _) in ours.items()} == expected and len(expected) > 5
+
+
+def times(*counts: tuple[int, str]) -> list[list[str]]:
+    """(3, "a b"): three rows of a and b."""
+    return [names.split() for count, names in counts for _ in range(count)]
+
+
+MERGES = [
+    # a on 4 rows, all with b: a merges; b is on 8 and stays.
+    ("one way", times((4, "a b"), (4, "b")), 4, 0.99, {"a": "b"}),
+    ("too few rows", times((4, "a b"), (4, "b")), 5, 0.99, {}),
+    # 99 of 100 are enough at 0.99, 98 of 99 are not.
+    ("just enough", times((99, "a b"), (1, "a"), (5, "b")), 40, 0.99, {"a": "b"}),
+    ("just not", times((98, "a b"), (1, "a"), (5, "b")), 40, 0.99, {}),
+    # Each implies the other: on as many rows, the first by name stays; else the more frequent.
+    ("a circle of equals", times((9, "a b")), 4, 0.9, {"b": "a"}),
+    ("a circle", times((9, "a b"), (1, "b")), 4, 0.9, {"a": "b"}),
+    # 19 of a's 20 rows have b, 19 of b's 19 rows have a: only the less frequent, b, may merge.
+    ("the rarer one merges", times((19, "a b"), (1, "a")), 4, 0.9, {"b": "a"}),
+    # a -> b -> c, where a -> c does not hold by itself: 8 of 10.
+    ("a chain", times((8, "a b c"), (2, "a b"), (12, "b c"), (10, "c")), 4, 0.9, {"a": "c", "b": "c"}),
+    # a is on 10 rows, all with c, 9 with b: c, although b is more frequent.
+    ("the surest of two", times((9, "a b c"), (1, "a c"), (9, "b"), (3, "c")), 4, 0.9, {"a": "c"}),
+    ("of sure ones the frequent", times((9, "a b c"), (9, "c"), (3, "b")), 4, 0.9, {"a": "c"}),
+    ("of frequent ones the first", times((9, "a b c"), (9, "c"), (9, "b")), 4, 0.9, {"a": "b"}),
+]
+
+
+@pytest.mark.parametrize(("why", "rows", "support", "confidence", "expected"), MERGES, ids=[case[0] for case in MERGES])
+def test_who_merges_into_whom(why, rows, support, confidence, expected):
+    found = tags(rows)
+    assert merges(found, associated(found, support, confidence).into) == expected
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nobody_merges_into_one_that_has_merged(seed):
+    found = tags(random_rows(seed))
+    into = associated(found, 5, 0.5).into
+    np.testing.assert_array_equal(into[into], into)
+    assert (found.rank[into] <= found.rank).all() and (into != np.arange(len(into))).any()
