@@ -181,7 +181,7 @@ def bench_matmul(args: argparse.Namespace) -> dict[str, Any]:
     print(f"matmul: {(weights + table) / 1e9:.2f}e9 random weights, {args.dtype}; {time.perf_counter() - start:.1f} s")
     spec = EmbedderSpec(name="random", pooling="last", dtype=args.dtype, max_length=512)
     embedder = Embedder(
-        spec, loaded, Tokenizer(lambda texts: Tokenized([], 0), ""), config.hidden_size, config.vocab_size, 512,
+        spec, loaded, Tokenizer(lambda texts: Tokenized([], 0), ""), config, config.hidden_size, config.vocab_size, 512,
         "random", args.batch_tokens or usual_batch_tokens(),
     )  # fmt: skip
     count = args.texts_512

@@ -40,6 +40,7 @@ class EmbedderConfig(Struct, frozen=True):
     normalize: bool
     max_length: Positive | None
     threshold: str | float
+    tag_threshold: float | None = None
     append_eos: bool | None = False
     prompt: str = "Instruct: {instruction}\nQuery: {text}"
     instruction: str | None = None
@@ -166,6 +167,7 @@ class SelectConfig(Struct, frozen=True):
             ("embedder", "path"),
             ("embedder", "instruction"),  # labels go in as they are
             ("embedder", "prompt"),
+            ("embedder", "tag_threshold"),  # of mig-jax annotate
         ):
             plain[part].pop(key)
         plain["sampler"].pop("workers", None)
@@ -219,6 +221,7 @@ class VocabularyOptions(Struct, frozen=True):
     min_count: Positive = 2
     rules: Literal["stem", "spelling"] | None = "stem"
     keep: str = "+#"
+    stem_cosine: Annotated[float, msgspec.Meta(ge=-1, le=1)] | None = 0.7
     distance: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = 0.05
     min_samples: Positive = 2
     support: Positive | None = 40

@@ -82,9 +82,13 @@ def annotate_config(raw: DictConfig | dict) -> AnnotateConfig:
     chosen(config.annotators)
     plain = OmegaConf.to_container(raw, resolve=True) if isinstance(raw, DictConfig) else raw
     tagger = config.tags.get("name") if isinstance(config.tags, dict) else None
-    kinds = [(name, find_annotator(name, tagger).options) for name in NAMES]
-    whole = msgspec.defstruct("AnnotateConfig", kinds, bases=(AnnotateConfig,), frozen=True, kw_only=True)
-    return _converted(plain, whole, "annotate")
+    return _converted(
+        plain, _annotate_with([(name, find_annotator(name, tagger).options) for name in NAMES]), "annotate"
+    )
+
+
+def _annotate_with(kinds: list[tuple[str, Any]]) -> Any:
+    return msgspec.defstruct("AnnotateConfig", kinds, bases=(AnnotateConfig,), frozen=True, kw_only=True)
 
 
 def vocabulary_config(raw: DictConfig | dict) -> VocabularyConfig:
@@ -232,16 +236,47 @@ def composition_error(error: Exception, command: str = "select") -> str:
 
 def _no_such_key(name: str, command: str, root: Any = None) -> str:
     """The key is unknown, or belongs to another choice of its group (phi.c: to phi=log)."""
-    group, _, rest = name.partition(".")
+    key = name.rpartition("@")[2]  # model@tags.model
+    group, _, rest = key.partition(".")
+    if command == "annotate" and group == "model":
+        meant = f"ifd.{name}=..." if rest else "model@ifd.model=..."
+        return f"{name}: no such key; each model has a place of its own, as {meant}: {', '.join(model_places())}"
     folder = importlib.resources.files("mig_jax.conf") / group
-    if rest and folder.is_dir():
+    keys = _keys_of(command)
+    if rest and group in keys and folder.is_dir():
         files = sorted((path.name, path) for path in folder.iterdir() if path.name.endswith(".yaml"))
-        having = [stem[:-5] for stem, path in files if rest in OmegaConf.create(path.read_text(encoding="utf-8"))]
+        part = rest.partition(".")[0] if key in keys else rest
+        having = [stem[:-5] for stem, path in files if _has(OmegaConf.create(path.read_text(encoding="utf-8")), part)]
         if having:
             options, has = " and ".join(f"{group}={one}" for one in having), "has" if len(having) == 1 else "have"
             return f"{name}: not a key of the {group} chosen; {options} {has} it"
-    known = [key for key in _known_keys(root or COMMANDS[command]) if key != name]
-    return f"{name}: no such key{closest(name, known)} (mig-jax {command} --help lists them all)"
+    known = [one for one in (_known_keys(root) if root else keys) if one != key]
+    beside = [one for one in known if one.rpartition(".")[0] == key.rpartition(".")[0]]
+    hint = closest(key, beside) or closest(key, known)
+    return f"{name}: no such key{hint} (mig-jax {command} --help lists them all)"
+
+
+def _has(option: Any, key: str) -> bool:
+    """Whether an option of a group has the key, itself or by a model that its defaults put there."""
+    put = [str(place) for one in option.get("defaults", ()) if isinstance(one, DictConfig) for place in one]
+    return key in option or f"/model@{key}" in put
+
+
+def model_places() -> list[str]:
+    """Where ``mig-jax annotate`` has the keys of a model."""
+    keys = [key for key in _keys_of("annotate") if key.endswith(".wheel")]  # a model has it, and nothing else
+    return [key.removesuffix(".wheel") for key in keys if not key.startswith("embedder.")]
+
+
+def _keys_of(command: str) -> list[str]:
+    """The keys of a command, whichever of its choices have them."""
+    if command != "annotate":
+        return _known_keys(COMMANDS[command])
+    from mig_jax.annotate.annotators import SCORERS, TAGGERS  # they need this module
+
+    kinds = [*(("tags", one) for one in TAGGERS.values()), *SCORERS.items()]
+    own = [key for name, one in kinds for key in _known_keys(one.options, f"{name}.")]
+    return list(dict.fromkeys(_known_keys(AnnotateConfig) + own))
 
 
 def _known_keys(struct: type[Struct], prefix: str = "") -> list[str]:

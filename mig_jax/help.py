@@ -1,6 +1,7 @@
 """``mig-jax COMMAND --help``: the configuration files themselves, whose comments say what each key does."""
 
 import importlib.resources
+from collections.abc import Mapping
 from importlib.resources.abc import Traversable
 
 HEAD = """\
@@ -57,7 +58,7 @@ another become one. Writes out/vocabulary.json (labels, the most frequent first,
 pool.valid_tags= takes; steps.json, every merge of every step; manifest.json.
 
   mig-jax vocabulary pool.jsonl.gz out=runs/vocabulary
-  mig-jax vocabulary pool.jsonl.gz vocabulary.min_count=20 vocabulary.keep=            the numbers of #InsTag
+  mig-jax vocabulary pool.jsonl.gz vocabulary.min_count=20 vocabulary.keep= vocabulary.stem_cosine=null      as #InsTag
   mig-jax vocabulary pool.jsonl.gz vocabulary.rules=null vocabulary.support=null       MIG: frequency and DBSCAN
   mig-jax select pool.jsonl.gz pool.valid_tags=runs/vocabulary/vocabulary.json n=1000
 
@@ -88,6 +89,10 @@ named and left out. Of one run, and of what mig-jax annotate made: its summary, 
 
 """
 GROUPS = ("pool", "embedder", "phi", "sampler", "experiment")
+HOW = {"experiment": "+experiment=NAME with -m"}
+OF_PLACES = """\
+model@PLACE=NAME, its keys PLACE.path=DIR and so on; PLACE is tags.model (with tags=instag), deita.complexity,
+deita.quality, ifd.model, car.model or tokens.model"""
 SHARED = "base"
 
 
@@ -103,7 +108,8 @@ def embed_help() -> str:
 
 def annotate_help() -> str:
     """The same of mig-jax annotate."""
-    return _help(ANNOTATE_HEAD, "annotate", ("pool", "embedder", "tags", "ifd", "model"))
+    groups = ("pool", "embedder", "tags", "ifd", "model")
+    return _help(ANNOTATE_HEAD, "annotate", groups, HOW | {"model": OF_PLACES})
 
 
 def vocabulary_help() -> str:
@@ -116,13 +122,13 @@ def generate_help() -> str:
     return _help(GENERATE_HEAD, "generate", ("model",))
 
 
-def _help(head: str, name: str, groups: tuple[str, ...]) -> str:
+def _help(head: str, name: str, groups: tuple[str, ...], how: Mapping[str, str] = HOW) -> str:
     conf = importlib.resources.files("mig_jax.conf")
     parts = [head, _keys((conf / f"{name}.yaml").read_text(encoding="utf-8"))]
     parts.append(_keys((conf / f"{SHARED}.yaml").read_text(encoding="utf-8").partition("\nhydra:")[0] + "\n"))
     for group in groups:
-        how = f"+{group}=NAME with -m" if group == "experiment" else f"{group}=NAME"
-        parts.append(f"{group} ({how})\n" + "".join(_option(file) for file in _files(conf / group)))
+        given = how.get(group, f"{group}=NAME")
+        parts.append(f"{group} ({given})\n" + "".join(_option(file) for file in _files(conf / group)))
     return "\n".join(parts)
 
 
@@ -143,20 +149,25 @@ def _files(folder: Traversable) -> list[Traversable]:
 
 def _keys(text: str) -> str:
     """A file without its title and its defaults list."""
-    lines = [line for line in text.splitlines() if not line.startswith("# ")]
-    if "defaults:" in lines:
-        start = lines.index("defaults:")
-        end = next(i for i in range(start + 1, len(lines)) if not lines[i].startswith(" "))
-        del lines[start:end]
+    lines = _without_defaults([line for line in text.splitlines() if not line.startswith("# ")])
     return "\n".join(lines).strip("\n") + "\n"
 
 
+def _without_defaults(lines: list[str]) -> list[str]:
+    if "defaults:" not in lines:
+        return lines
+    start = lines.index("defaults:")
+    end = next(i for i in range(start + 1, len(lines)) if not lines[i].startswith(" "))
+    return lines[:start] + lines[end:]
+
+
 def _option(file: Traversable) -> str:
-    """Its name, the first line of its comment, and its keys."""
+    """Its name, the first line of its comment, and its keys; of one that changes another, or a whole run, no keys."""
     lines = file.read_text(encoding="utf-8").splitlines()
     said = next((line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @")), "")
-    title = f"  {file.name.removesuffix('.yaml'):<18}{said}\n"
-    if any(line.startswith(("defaults:", "hydra:", "# @package")) for line in lines):
+    title = f"  {file.name.removesuffix('.yaml'):<17} {said}\n"
+    changes = "defaults:" in lines and not any(line.startswith("  - /model@") for line in lines)
+    if changes or any(line.startswith(("hydra:", "# @package")) for line in lines):
         return title
-    keys = [line for line in lines if line and not line.startswith(("#", "name:"))]
+    keys = [line for line in _without_defaults(lines) if line and not line.startswith(("#", "name:"))]
     return title + "".join(f"      {line}\n" for line in keys)

@@ -38,6 +38,7 @@ from mig_jax.runtime.progress import Progress, silent
 BUNDLED = "bundled"
 ONE_PROCESS = MeshConfig()
 _FOLDER_KEYS = ("pooling", "max_length", "append_eos")  # null: as the checkpoint's folder says
+_OF_OTHERS = ("threshold", "tag_threshold")  # what it is to the graph and to the tags, which the embedder need not know
 GRAPH_FIELDS = ("diagonal", "source", "target", "weight", "threshold", "automatic")
 
 
@@ -117,7 +118,7 @@ def spec_of(config: EmbedderConfig) -> EmbedderSpec:
       UserError: something is left to the checkpoint's folder, which cannot be found; see ``folder_says``.
     """
     plain: dict[str, Any] = {
-        k: v for k, v in msgspec.structs.asdict(config).items() if k not in ("threshold", *_left_open(config))
+        k: v for k, v in msgspec.structs.asdict(config).items() if k not in (*_OF_OTHERS, *_left_open(config))
     }
     said = _folder_of(config)
     usual: dict[str, Any] = {"pooling": "last"} if said.get("group") == "decoder" and config.pooling is None else {}
@@ -146,9 +147,13 @@ def _own(config: EmbedderConfig | ModelConfig) -> dict[str, Any]:
     return {} if config.path is None else {"path": Path(config.path), "sha256": None}
 
 
-def model_spec_of(config: ModelConfig) -> ModelSpec:
-    """The language model as mig_jax.models knows it; a checkpoint of one's own as above."""
-    return ModelSpec(**msgspec.structs.asdict(config) | _own(config))
+def model_spec_of(config: ModelConfig, place: str = "model") -> ModelSpec:
+    """The language model as mig_jax.models knows it; a checkpoint of one's own as above.
+
+    Args:
+      place: see ``ModelSpec``.
+    """
+    return ModelSpec(**msgspec.structs.asdict(config) | _own(config), place=place)
 
 
 def graph_of(

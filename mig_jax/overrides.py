@@ -10,6 +10,8 @@ KEY = re.compile(r"^[+~]*[A-Za-z_][\w./@]*(=|$)")
 PATHS = (
     "pool.path", "pool.valid_tags", "out", "graph.path", "embedder.path", "model.path", "prompts", "cache", "plan.out",
     "embeddings.path", "limits.start", "limits.include", "limits.exclude",
+    "tags.model.path", "deita.complexity.path", "deita.quality.path", "ifd.model.path", "car.model.path",
+    "tokens.model.path",
 )  # fmt: skip
 TEXTS = (  # what holds any characters
     *PATHS, "embedder.prompt", "embedder.instruction", "tags.prompt", "vocabulary.keep", "prompt", "generate.system",

@@ -19,6 +19,7 @@ from mig_jax.report.comparison_page import KIND
 from mig_jax.report.text import visible
 
 COMPARISON = "comparison.html"
+VOCABULARY = "vocabulary"  # a run's kind, as mig_jax.vocabulary.show has it
 HEAD = 4096  # characters in which a page names its kind
 
 
@@ -102,8 +103,8 @@ def _runs_of(path: Path, name: str) -> tuple[bool, list[Path]]:
     kinds = sorted(_inside(path), key=lambda item: natural(os.path.relpath(item[0], path)))
     runs = [run for run, kind in kinds if kind is None]
     if not runs:
-        annotated = [str(run) for run, kind in kinds if kind == ANNOTATE]
-        more = f"; name {annotated[0]} itself to see what mig-jax annotate made" if annotated else ""
+        told = [(run, kind) for run, kind in kinds if kind in (ANNOTATE, VOCABULARY)]
+        more = "; name {} itself to see what mig-jax {} made".format(*told[0]) if told else ""
         raise UserError(f"{name} holds no finished selection, neither itself nor in the folders inside it{more}")
     return True, runs
 
@@ -156,7 +157,14 @@ def _page_file(name: str) -> Path:
 
 def _one(run: Path, out: Path | None, config: ReportConfig, width: int) -> str:
     """One run: its page written to ``out``, or what it is and where its page lies."""
-    annotated = read_manifest(run).get("kind") == ANNOTATE
+    kind = read_manifest(run).get("kind")
+    if kind == VOCABULARY:
+        from mig_jax.vocabulary.show import summary  # the package needs JAX
+
+        if out is not None:
+            raise UserError(f"out={config.out}: {run} holds a vocabulary, which has no page; leave it out")
+        return summary(run)
+    annotated = kind == ANNOTATE
     if out is not None:
         if out.exists() and not config.overwrite:
             raise UserError(f"out={config.out}: exists; overwrite=true replaces it")

@@ -13,7 +13,8 @@ import numpy as np
 
 from mig_jax import __version__
 from mig_jax.config import PhiConfig, SelectConfig
-from mig_jax.encode import Encoded
+from mig_jax.encode import Encoded, factor_names
+from mig_jax.encode.score import NONE
 from mig_jax.engine.checkpoint import Checkpoint, from_bytes, to_bytes
 from mig_jax.export import Claim, claim, claim_file, write_run
 from mig_jax.export.out_folder import checked_out
@@ -73,7 +74,8 @@ def run_select(
             tell(f"{sample_file or config.out} holds this very run already; overwrite=true would do it again")
             return claimed.out
         hint = [config.pool.note] if config.pool.note and config.pool.valid_tags is None else []
-        notes = [*hint, *_bare(encoded, config.score.source), *graph.warnings(), *(claimed.notes if claimed else ())]
+        of_score = [*_bare(encoded, config.score.source), *_misaligned(pool, encoded, config.score.source)]
+        notes = [*hint, *of_score, *graph.warnings(), *(claimed.notes if claimed else ())]
         rejected = _rejected(pool, encoded)
         if rejected:
             rows = "1 faulty row was" if len(rejected) == 1 else f"{len(rejected):,} faulty rows were"
@@ -181,8 +183,16 @@ def _bare(encoded: Encoded, score: str) -> list[str]:
     if not encoded.labels:
         lacking.append("the pool has no tags: labels, E(D) and what follows from it are not known")
     if not encoded.scored:
-        lacking.append(f"no row has a score (score.from={score}): each counts 1, and none is better than another")
+        none = "every row counts 1" if score == NONE else "no row has a score"
+        lacking.append(f"score.from={score}: {none}, and none is better than another")
     return lacking
+
+
+def _misaligned(pool: Pool, encoded: Encoded, score: str) -> list[str]:
+    """That an IFD above 1 is no merit, where the score makes one of it."""
+    above = int((pool.ifd[encoded.row] > 1).sum()) if "ifd" in factor_names(score) else 0
+    told = f"{above:,} of {len(encoded):,} rows have an IFD above 1: their instruction does not help with the answer"
+    return [f"{told}. IFD's own selection leaves such rows out; this score ranks them high"] if above else []
 
 
 def _rejected(pool: Pool, encoded: Encoded) -> dict[int, str]:

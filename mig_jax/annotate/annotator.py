@@ -16,6 +16,10 @@ from mig_jax.pool.exchanges import Exchange
 from mig_jax.runtime.progress import Progress, silent
 
 Place = tuple[str, ...]
+NO_DIALOG = "no dialog"
+NOTHING_ASKED = "no user turn"
+NOTHING_SAID = "the user says nothing"
+NOTHING_ANSWERED = "no answered turn"
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +29,12 @@ class Rows:
     Args:
       pool: as loaded.
       row: their indices in it; int64 ``[R]``.
+      whole: they are all there are.
     """
 
     pool: Pool
     row: Int64[np.ndarray, " R"]
+    whole: bool = True
 
     def __len__(self) -> int:
         return len(self.row)
@@ -48,11 +54,32 @@ class Rows:
         return self._counts[1]
 
     @cached_property
+    def unanswered(self) -> list[str | None]:
+        """Of each row why there is no answer to judge; None where there is one."""
+        return [
+            NO_DIALOG if why == NO_DIALOG else NOTHING_ASKED if not asked else None if answered else NOTHING_ANSWERED
+            for why, asked, answered in zip(self.unasked, self.asked.tolist(), self.answered.tolist(), strict=True)
+        ]
+
+    @cached_property
+    def unasked(self) -> list[str | None]:
+        """Of each row why there is nothing that its tags could be about; None where there is."""
+        no_dialog = self.pool.status[self.row] != 0
+        return [
+            NO_DIALOG if none else NOTHING_ASKED if not asked else NOTHING_SAID if blank else None
+            for none, asked, blank in zip(
+                no_dialog.tolist(), self.asked.tolist(), self._counts[2].tolist(), strict=True
+            )
+        ]
+
+    @cached_property
     def _counts(self) -> np.ndarray:
-        counts = np.zeros((2, len(self)), np.int32)
+        """Of each row: exchanges, those with an answer, whether nothing but white space is asked; int32 ``[3, R]``."""
+        counts = np.zeros((3, len(self)), np.int32)
         for r, exchanges in enumerate(self.exchanges()):
             counts[0, r] = len(exchanges)
             counts[1, r] = sum(exchange.output is not None for exchange in exchanges)
+            counts[2, r] = not any(one.instruction.strip() or one.input.strip() for one in exchanges)
         return counts
 
 

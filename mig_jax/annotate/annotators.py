@@ -41,7 +41,11 @@ def chosen(asked: str | Sequence[str]) -> tuple[str, ...]:
     if wrong or not names or len(set(names)) < len(names):
         from mig_jax.config_check import closest
 
-        what = f"{wrong[0]!r} is no annotator{closest(wrong[0], list(NAMES))}" if wrong else "one is named twice"
-        what = what if names else "none is named"
+        what = "one is named twice" if names else "none is named"
+        if wrong:
+            hint = closest(wrong[0], list(NAMES))
+            if wrong[0] in TAGGERS:
+                hint = f", but a way to find tags: annotators=[tags] with tags={wrong[0]}"
+            what = f"{wrong[0]!r} is no annotator{hint}"
         raise UserError(f"annotators=[{','.join(names)}]: {what}; there are {', '.join(NAMES)}")
     return tuple(name for name in NAMES if name in names)

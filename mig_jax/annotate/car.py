@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mig_jax.annotate.annotator import Annotator, Prepared, Rows, Said, Task
-from mig_jax.annotate.kept import NOTHING_ANSWERED, Kept
-from mig_jax.annotate.nearest import NOTHING_ASKED
+from mig_jax.annotate.kept import Kept
 from mig_jax.config import ModelConfig, Struct
 from mig_jax.pool.exchanges import Exchange
 from mig_jax.runtime.progress import Progress
@@ -74,13 +73,13 @@ class _Run:
         """A list of each row, one number a turn."""
         (score_Nx1,) = results
         e = 0
-        for asked, answered in zip(self.rows.asked.tolist(), self.rows.answered.tolist(), strict=True):
+        for why, answered in zip(self.rows.unanswered, self.rows.answered.tolist(), strict=True):
             score_n = score_Nx1[e : e + answered, 0].astype(np.float64)
             e += answered
             wrong = np.flatnonzero(~np.isfinite(score_n))
             self.not_finite += len(wrong)
-            if not answered:
-                yield Said({}, NOTHING_ANSWERED if asked else NOTHING_ASKED)
+            if why is not None:
+                yield Said({}, why)
             elif len(wrong):
                 yield Said({}, f"the score is not finite: turn {', '.join(str(turn + 1) for turn in wrong.tolist())}")
             else:
@@ -109,7 +108,7 @@ def prepare(options: Options, task: Task) -> Prepared:
     from mig_jax.models.packing import usual_batch_tokens
     from mig_jax.passes import Pass
 
-    found = find_car_scorer(model_spec_of(options.model), mesh=task.mesh)
+    found = find_car_scorer(model_spec_of(options.model, "car.model"), mesh=task.mesh)
     run = _Run(task.rows, found, options.model.dtype, task.batch_tokens or usual_batch_tokens())
     return Prepared((Pass("car", found.fingerprint, run.job),), None, run.say, run.facts)
 

@@ -14,8 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from mig_jax.annotate.annotator import Annotator, Prepared, Rows, Said, Task
-from mig_jax.annotate.kept import NOTHING_ANSWERED, Kept
-from mig_jax.annotate.nearest import NOTHING_ASKED
+from mig_jax.annotate.kept import Kept
 from mig_jax.config import ModelConfig, Struct
 from mig_jax.errors import UserError
 from mig_jax.pool.layouts import joined
@@ -152,11 +151,11 @@ class _Run:
         found = {one.name: expected_digit(logits) for one, logits in zip(self.passes, results, strict=True)}
         self.not_finite.update({name: int(np.isnan(score_E).sum()) for name, score_E in found.items()})
         e = 0
-        for asked, answered in zip(self.rows.asked.tolist(), self.rows.answered.tolist(), strict=True):
+        for why, answered in zip(self.rows.unanswered, self.rows.answered.tolist(), strict=True):
             here = slice(e, e + answered)
             e += answered
-            if not answered:
-                yield Said({}, NOTHING_ANSWERED if asked else NOTHING_ASKED)
+            if why is not None:
+                yield Said({}, why)
                 continue
             scores = {name: score_E[here] for name, score_E in found.items()}
             wrong = [
@@ -201,7 +200,7 @@ def prepare(options: Options, task: Task) -> Prepared:
 
     passes = []
     for name, config in (("complexity", options.complexity), ("quality", options.quality)):
-        found = find_language_model(model_spec_of(config), mesh=task.mesh)
+        found = find_language_model(model_spec_of(config, f"deita.{name}"), mesh=task.mesh)
         ids = digit_ids(found.tokenizer, f"deita.{name}={found.name}")
         if max(ids) >= found.config.vocab_size:
             raise UserError(

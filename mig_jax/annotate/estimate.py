@@ -58,7 +58,11 @@ class Estimate(NamedTuple):
             )
         if not self.passes:
             return f"{self.rows:,} rows: no model runs; the rows are read and written, once each\n"
-        lines.append(f"{self.rows:,} rows in about {left(self.seconds)}; with mesh.processes=N about 1/N of it each")
+        before = sum(one.tokenize + one.load for one in self.passes)
+        lines.append(
+            f"{self.rows:,} rows in about {left(self.seconds)}, reading and writing them aside; each of N processes "
+            f"(mesh.processes=N) takes {left(before)} + {left(self.seconds - before)} / N"
+        )
         return "\n".join(lines) + "\n"
 
 

@@ -18,7 +18,9 @@ from mig_jax.export.jsonable import clean_text, jsonable, write_json
 from mig_jax.export.manifest import MANIFEST, SCHEMA, file_facts, versions
 from mig_jax.export.rows import one_line, write_lines
 from mig_jax.passes import Running
-from mig_jax.pool import REASONS, Pool
+from mig_jax.pool import PRESENT, REASONS, Pool
+from mig_jax.pool.decode import parse
+from mig_jax.pool.layouts import walk
 from mig_jax.pool.splice import spliced
 from mig_jax.report.annotation_page import STATS
 from mig_jax.runtime.progress import Progress
@@ -34,11 +36,13 @@ class Written:
     Args:
       annotated: annotator -> rows that got all of its values.
       refused: annotator -> reason -> rows.
+      cleared: annotator -> rows that came with a value which it did not renew, and have null there now.
       rejected: rows that are no JSON objects, and stand in rejects.jsonl.
     """
 
     annotated: Counter[str] = field(default_factory=Counter)
     refused: dict[str, Counter[str]] = field(default_factory=dict)
+    cleared: Counter[str] = field(default_factory=Counter)
     rejected: int = 0
 
 
@@ -52,8 +56,9 @@ def write_rows(
 ) -> Written:
     """Write every row once, in order: its own bytes, with what the annotators say put in.
 
-    A row that an annotator refuses stays, without that annotator's values, and one line of refused.jsonl says why. What
-    a page shows of the rows is gathered meanwhile.
+    A row that an annotator refuses stays, and one line of refused.jsonl says why. A value that it came with becomes
+    null: else those of two models, or of two forms of a score, would stand side by side and be ranked as one. What a
+    page shows of the rows is gathered meanwhile.
 
     Args:
       writes: the places that each annotator may write.
@@ -70,6 +75,9 @@ def write_rows(
             for name, one in zip(said, each, strict=True):
                 assert one.values.keys() <= set(writes[name]), f"{name} writes {list(one.values)}"
                 values |= {place: msgspec.json.encode(jsonable(value)) for place, value in one.values.items()}
+                if stale := _stale(raw, [place for place in writes[name] if place not in one.values]):
+                    values |= dict.fromkeys(stale, b"null")
+                    written.cleared[name] += 1
                 if one.refused is None:
                     written.annotated[name] += 1
                 else:
@@ -86,9 +94,17 @@ def write_rows(
     if not (folder / REFUSED).stat().st_size:
         (folder / REFUSED).unlink()
     if skipped:
-        written.rejected = _write_rejects(folder, pool)
+        written.rejected = _write_rejects(folder, rows)
     write_json(folder / STATS, stats.facts(written.rejected))
     return written
+
+
+def _stale(raw: bytes, places: Sequence[Place]) -> list[Place]:
+    """Those of the places at which a row has a value already."""
+    if not places:
+        return []
+    record = parse(raw)
+    return [place for place in places if walk(record, place) is not None]
 
 
 def _line(pool: Pool, number: int, row: int, name: str, reason: str) -> dict[str, Any]:
@@ -99,8 +115,11 @@ def _line(pool: Pool, number: int, row: int, name: str, reason: str) -> dict[str
     }  # fmt: skip
 
 
-def _write_rejects(folder: Path, pool: Pool) -> int:
+def _write_rejects(folder: Path, rows: Rows) -> int:
+    """Those before the last row that is annotated; all where every row is."""
+    pool, last = rows.pool, int(rows.row[-1]) if len(rows) else 0
     wrong = np.flatnonzero(np.isin(pool.status, [REASONS.index("malformed"), REASONS.index("not an object")]))
+    wrong = wrong if rows.whole else wrong[wrong < last]
     if len(wrong):
         details = {reject.row: reject.detail or reject.reason for reject in pool.rejects}
         write_lines(folder / REJECTS, map(one_line, pool.read_rows(wrong)))
@@ -140,10 +159,12 @@ def write_manifest(
             ],
         },
         "rejected": written.rejected,
+        "select": select_with(rows.pool, tuple(running)),
         "annotators": {
             name: {
                 "annotated": written.annotated[name],
                 "refused": dict(sorted(written.refused[name].items())),
+                "cleared": written.cleared[name],
                 **facts[name],
                 "passes": {now.name: speed(now, len(rows), timings.get(now.name, 0.0)) for now in running[name]},
             }
@@ -165,6 +186,13 @@ def write_manifest(
     return manifest
 
 
+def select_with(pool: Pool, annotators: Sequence[str]) -> str:
+    """What ``mig-jax select`` needs beside the folder: the score that the rows have now, if it is not the usual one."""
+    if "deita" in annotators or (pool.quality_state == PRESENT).any():
+        return ""
+    return "score.from=ifd" if "ifd" in annotators or np.isfinite(pool.ifd).any() else "score.from=none"
+
+
 def speed(now: Running, rows: int, seconds: float) -> dict[str, Any]:
     """What this process ran of a pass in this life, and how fast; ``rows_per_s`` weighs rows by their tokens.
 
@@ -178,9 +206,9 @@ def speed(now: Running, rows: int, seconds: float) -> dict[str, Any]:
     if now.computed and seconds:
         facts |= {"seconds": round(seconds, 2), "tokens_per_s": now.computed / seconds}
         facts["rows_per_s"] = rows * now.computed / total / seconds
-        if job.flops is not None:
+        if now.flops is not None:
             from mig_jax.models.flops import matmul_rate
 
-            flops = sum(job.flops(job.plan[number]) for number in now.batches) / seconds
+            flops = now.flops / seconds
             facts |= {"flops_per_s": flops, "share_of_matmul": flops / matmul_rate(job.flops_dtype)}
     return facts

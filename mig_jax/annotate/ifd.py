@@ -20,8 +20,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from mig_jax.annotate.annotator import Annotator, Prepared, Rows, Said, Task
-from mig_jax.annotate.kept import NOTHING_ANSWERED, Kept
-from mig_jax.annotate.nearest import NOTHING_ASKED
+from mig_jax.annotate.kept import Kept
 from mig_jax.config import ModelConfig, Positive, Struct
 from mig_jax.errors import UserError
 from mig_jax.pool.exchanges import Exchange
@@ -32,7 +31,8 @@ if TYPE_CHECKING:  # Flax
     from mig_jax.models.tokens import Tokens
     from mig_jax.passes import Job
 
-SCORE = ("ifd_score",)
+VERSION = ("ifd_score", "version")
+SCORE = ("ifd_score", "content")
 EMPTY = "the answer is empty"
 FULL = "the prompt fills max_length"
 LONG = "prompt and answer are longer than max_length"
@@ -207,7 +207,7 @@ class _Run:
     rows: Rows
     found: "FoundModel"
     batch_tokens: int
-    texts: Texts | None = None
+    why: dict[int, str] = field(default_factory=dict)  # of exchanges; kept when the texts are let go
     unscored: Counter[str] = field(default_factory=Counter)
     scored: int = 0
     kept: int = 0
@@ -223,6 +223,7 @@ class _Run:
         from mig_jax.passes import Job
 
         texts, kept = self.tokenised(progress), Kept(self.found.load, self.found.config)
+        self.why = texts.why
         self.found.check(texts.tokens)
         words = 2 * self.found.config.hidden_size * self.found.config.vocab_size  # a map to the vocabulary
 
@@ -249,12 +250,10 @@ class _Run:
         )
 
     def tokenised(self, progress: Progress = silent) -> Texts:
-        """The texts; tokenised once."""
-        if self.texts is None:
-            answered = (one for row in self.rows.exchanges() for one in row if one.output is not None)
-            total, encode = int(self.rows.answered.sum()), self.found.tokenizer.encode
-            self.texts = texts_of(encode, self.form, answered, self.options.max_length, total=total, progress=progress)
-        return self.texts
+        """The texts of all answered exchanges."""
+        answered = (one for row in self.rows.exchanges() for one in row if one.output is not None)
+        total, encode = int(self.rows.answered.sum()), self.found.tokenizer.encode
+        return texts_of(encode, self.form, answered, self.options.max_length, total=total, progress=progress)
 
     def _notes(self, texts: Texts) -> tuple[str, ...]:
         if not texts.why:
@@ -265,14 +264,14 @@ class _Run:
     def say(self, results: tuple[np.ndarray, ...]) -> Iterator[Said]:
         """The score of each row."""
         (loss_Nx1,) = results
-        why, e = self.tokenised().why, 0
-        for asked, answered in zip(self.rows.asked.tolist(), self.rows.answered.tolist(), strict=True):
+        e = 0
+        for why, answered in zip(self.rows.unanswered, self.rows.answered.tolist(), strict=True):
             here = range(e, e + answered)
             e += answered
-            if not answered:
-                yield Said({}, NOTHING_ANSWERED if asked else NOTHING_ASKED)
+            if why is not None:
+                yield Said({}, why)
                 continue
-            found = [self._score(loss_Nx1[2 * one : 2 * one + 2, 0].tolist(), why.get(one)) for one in here]
+            found = [self._score(loss_Nx1[2 * one : 2 * one + 2, 0].tolist(), self.why.get(one)) for one in here]
             self.unscored.update(one for one in found if isinstance(one, str))
             yield self._of_row(found[:1] if self.options.turns == "first" else found)
 
@@ -294,7 +293,7 @@ class _Run:
         mean = math.fsum(scores) / len(scores)
         self.scored += 1
         self.kept += self.form.kept(mean)
-        return Said({SCORE: {"version": self.options.name, "content": mean}})
+        return Said({VERSION: self.options.name, SCORE: mean})
 
     def facts(self) -> dict[str, Any]:
         """Counts for the manifest."""
@@ -318,7 +317,7 @@ def prepare(options: Options, task: Task) -> Prepared:
     from mig_jax.models.packing import usual_batch_tokens
     from mig_jax.passes import Pass
 
-    found = find_language_model(model_spec_of(options.model), mesh=task.mesh)
+    found = find_language_model(model_spec_of(options.model, "ifd.model"), mesh=task.mesh)
     if options.max_length > found.max_length:
         raise UserError(
             f"ifd.max_length={options.max_length}: model {found.name} takes at most {found.max_length} tokens"
@@ -328,4 +327,4 @@ def prepare(options: Options, task: Task) -> Prepared:
     return Prepared((made,), options.turns, run.say, run.facts)
 
 
-IFD = Annotator(prepare, Options, writes=(SCORE,))
+IFD = Annotator(prepare, Options, writes=(VERSION, SCORE))

@@ -8,13 +8,14 @@ import numpy as np
 
 from mig_jax.annotate.annotator import Annotator, Prepared, Rows, Said, Task
 from mig_jax.annotate.kept import Kept
-from mig_jax.annotate.nearest import NOTHING_ASKED, SHOWN, TAGS, asked_text
+from mig_jax.annotate.nearest import SHOWN, TAGS, asked_text
 from mig_jax.annotate.prompts import Template, prompt_tokens
 from mig_jax.annotate.tag_answers import read_answer
 from mig_jax.config import ModelConfig, Positive, Struct
 from mig_jax.errors import UserError
 from mig_jax.runtime.progress import Progress
 
+RAW = ("annotation", "instag", "raw")  # what the tagger wrote where no tags can be read from it
 NO_TOKEN = -1
 BATCH_ROWS = 16  # prompts that are answered together
 
@@ -33,7 +34,7 @@ def prepare(options: Options, task: Task) -> Prepared:
     from mig_jax.passes import Pass
 
     template = Template.of(options.prompt, ("query",), "tags.prompt")
-    found = find_language_model(model_spec_of(options.model), mesh=task.mesh)
+    found = find_language_model(model_spec_of(options.model, "tags.model"), mesh=task.mesh)
     if found.max_length <= options.max_new_tokens:
         raise UserError(
             f"tags.max_new_tokens={options.max_new_tokens}: must be less than the model's max_length={found.max_length}"
@@ -47,9 +48,9 @@ def prepare(options: Options, task: Task) -> Prepared:
     def say(results: tuple[np.ndarray, ...]) -> Iterator[Said]:
         (token_RxW,) = results
         ends = found.tokenizer.eos_ids
-        for asked, ids in zip(rows.asked.tolist(), token_RxW, strict=True):
-            if not asked:
-                yield Said({}, NOTHING_ASKED)
+        for why, ids in zip(rows.unasked, token_RxW, strict=True):
+            if why is not None:
+                yield Said({}, why)
                 continue
             written = [token for token in ids.tolist() if token != NO_TOKEN]
             text = found.tokenizer.decode(written[:-1] if written and written[-1] in ends else written)
@@ -57,9 +58,9 @@ def prepare(options: Options, task: Task) -> Prepared:
             how[answer.how] += 1
             tags.update(answer.tags)
             if answer.how == "malformed":  # kept as it came: another reading, or a person, may find tags in it
-                yield Said({TAGS: {"raw": text}}, f"the tagger's answer is not what it should be: {answer.why}")
+                yield Said({RAW: text}, f"the tagger's answer is not what it should be: {answer.why}")
             else:
-                yield Said({TAGS: {"content": list(answer.tags)}})
+                yield Said({TAGS: list(answer.tags)})
 
     def facts() -> dict[str, Any]:
         read = how["json"] + how["repaired"]
@@ -70,7 +71,7 @@ def prepare(options: Options, task: Task) -> Prepared:
             "most_frequent": dict(sorted(tags.most_common(), key=lambda one: (-one[1], one[0]))[:SHOWN]),
         }
 
-    made = Pass("tags", [found.fingerprint, options.prompt, options.max_new_tokens], plan)
+    made = Pass("tags", [found.fingerprint, found.max_length, options.prompt, options.max_new_tokens], plan)
     return Prepared((made,), None, say, facts)
 
 
@@ -81,7 +82,7 @@ def _job(rows: Rows, found: Any, template: Template, max_new_tokens: int, batch_
     limit = found.max_length - max_new_tokens
     texts = ({"query": asked_text(exchanges)} for exchanges in rows.exchanges())
     tokens = prompt_tokens(found.tokenizer, template, texts, limit, total=len(rows), progress=progress)
-    asking = np.flatnonzero(rows.asked > 0)
+    asking = np.array([r for r, why in enumerate(rows.unasked) if why is None], np.int64)
     plan = tuple(
         batch._replace(text=asking[batch.text])
         for batch in plan_prompts(tokens.length[asking], found.max_length, BATCH_ROWS, batch_tokens)
@@ -101,4 +102,4 @@ def _job(rows: Rows, found: Any, template: Template, max_new_tokens: int, batch_
     return Job(plan, tokens.length, run, None, np.int32, NO_TOKEN, notes, release=kept.release)
 
 
-INSTAG = Annotator(prepare, Options, writes=(TAGS,))
+INSTAG = Annotator(prepare, Options, writes=(TAGS, RAW))

@@ -1,10 +1,8 @@
-"""What the scorers share: a model that a pass needs for a while, and a reason."""
+"""A model that a pass needs for a while."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, Generic, TypeVar
-
-NOTHING_ANSWERED = "no answered turn"
 
 Model = TypeVar("Model")  # has ``loaded``, a ``models.loaded.LoadedModel``
 

@@ -12,23 +12,24 @@ from jaxtyping import Float32
 
 from mig_jax.annotate.annotator import Annotator, Prepared, Rows, Said, Task
 from mig_jax.annotate.kept import Kept
-from mig_jax.config import Positive, Struct
+from mig_jax.config import EmbedderConfig, Positive, Struct
 from mig_jax.encode import Vocabulary, read_valid_tags
+from mig_jax.errors import UserError
 from mig_jax.pool.exchanges import Exchange
 from mig_jax.pool.layouts import joined
 from mig_jax.runtime.progress import Progress
 
-TAGS = ("annotation", "instag")
-NOTHING_ASKED = "no user turn"
+TAGS = ("annotation", "instag", "content")
 BETWEEN = "\n\n"  # the user's turns
 AT_ONCE = 4096  # rows
 ENOUGH = 32  # labels: of fewer, the mean is not what labels in general share
+MINILM_UNCENTRED = 0.35  # MiniLM's threshold where the labels keep their mean; conf/embedder has those without it
 SHOWN = 20  # of the labels that most rows have
 
 
 class Options(Struct, frozen=True):
     name: Literal["nearest"]
-    threshold: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.31
+    threshold: Literal["auto"] | Annotated[float, msgspec.Meta(ge=-1, le=1)] = "auto"
     most: Positive = 5
     centre: bool = True
 
@@ -39,6 +40,7 @@ def prepare(options: Options, task: Task) -> Prepared:
     from mig_jax.models.embed import find_embedder
     from mig_jax.passes import Pass
 
+    threshold = threshold_of(options, task.embedder)
     labels = vocabulary(task.valid_tags)
     spec = spec_of(task.embedder)
     label_LxD, label_key = embed_labels(labels, spec, task.cache, task.progress, task.mesh)
@@ -56,33 +58,51 @@ def prepare(options: Options, task: Task) -> Prepared:
         (vector_RxD,) = results
         from mig_jax.annotate.nearest_labels import nearest_labels
 
+        unasked = task.rows.unasked
         for start in range(0, len(task.rows), AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            label_rxC, cosine_rxC = nearest_labels(
-                vector_RxD[part], label_LxD, threshold=options.threshold, most=options.most
-            )
-            nearest.append(cosine_rxC[task.rows.asked[part] > 0, 0])
-            for asked, found in zip(task.rows.asked[part].tolist(), label_rxC.tolist(), strict=True):
-                if not asked:
-                    yield Said({}, NOTHING_ASKED)
+            label_rxC, cosine_rxC = nearest_labels(vector_RxD[part], label_LxD, threshold=threshold, most=options.most)
+            nearest.append(cosine_rxC[[why is None for why in unasked[part]], 0])
+            for why, found in zip(unasked[part], label_rxC.tolist(), strict=True):
+                if why is not None:
+                    yield Said({}, why)
                     continue
                 tags = [labels[label] for label in found if label >= 0]
                 used.update(tags)
-                yield Said({TAGS: {"content": tags}})
+                yield Said({TAGS: tags})
 
     def facts() -> dict[str, Any]:
         best = np.concatenate([*nearest, np.zeros(0, np.float32)])
         asked = max(len(best), 1)
         return {
             "vocabulary": len(labels),
+            "threshold": threshold,
             "labels_used": len(used),
             "tags_per_row": round(used.total() / asked, 3),
-            "rows_without_a_label": int((best < options.threshold).sum()),
+            "rows_without_a_label": int((best < threshold).sum()),
             "most_frequent": dict(sorted(used.most_common(), key=lambda one: (-one[1], one[0]))[:SHOWN]),
         }
 
     made = Pass("tags", fingerprint, plan)
-    return Prepared((made,), [label_key, options.threshold, options.most, options.centre], say, facts)
+    return Prepared((made,), [label_key, threshold, options.most, options.centre], say, facts)
+
+
+def threshold_of(options: Options, embedder: EmbedderConfig) -> float:
+    """The least cosine of a tag; auto: what is known of the embedder.
+
+    Raises:
+      UserError: auto, of an embedder of which nothing is.
+    """
+    if options.threshold != "auto":
+        return options.threshold
+    uncentred = MINILM_UNCENTRED if embedder.name == "minilm" else None
+    known = embedder.tag_threshold if options.centre else uncentred
+    if known is None:
+        usual = "0.31 is MiniLM's" if options.centre else f"{MINILM_UNCENTRED} is MiniLM's with tags.centre=false"
+        raise UserError(
+            f"tags.threshold=auto: not known for embedder {embedder.name}; give tags.threshold=..., {usual}"
+        )
+    return known
 
 
 def centred(label_LxD: Float32[np.ndarray, "L D"]) -> Float32[np.ndarray, "L D"]:
@@ -115,7 +135,7 @@ def _job(rows: Rows, load: Any, progress: Progress):
         cut = f"tags: {tokens.cut:,} of {len(rows):,} rows ask more than max_length={embedder.max_length} tokens; "
         notes = (f"{cut}what is beyond them did not count",)
     return Job(
-        embedder.plan(tokens, without=rows.asked == 0),
+        embedder.plan(tokens, without=np.array([why is not None for why in rows.unasked], bool)),
         tokens.length,
         lambda batches: kept().run(tokens, batches),
         embedder.dim,

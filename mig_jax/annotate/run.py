@@ -20,11 +20,12 @@ from mig_jax.annotate.files import Written, write_manifest, write_rows
 from mig_jax.annotate.summary import summary
 from mig_jax.config import AnnotateConfig
 from mig_jax.encode import read_valid_tags
+from mig_jax.errors import UserError
 from mig_jax.export import REPORT, Claim
 from mig_jax.export.manifest import read_manifest
 from mig_jax.export.out_folder import checked_out
 from mig_jax.inputs import models_mesh, pool_of
-from mig_jax.passes import Running, Team, claim_for, team_of, too_late
+from mig_jax.passes import Running, Team, claim_for, plan_digest, team_of, too_late
 from mig_jax.pool import REASONS, Pool
 from mig_jax.report.annotation_page import page
 from mig_jax.runtime import processes
@@ -124,10 +125,11 @@ def _prepare(config: AnnotateConfig, watch: Stopwatch, progress: Progress) -> _P
     cache = Path(config.cache).expanduser() if config.cache else None
     with watch.stage("read"):
         pool = pool_of(config.pool, (), cache, progress)
+    check_places(config, pool)
     row = np.flatnonzero((pool.status == 0) | (pool.status == NO_DIALOG))[: config.rows].astype(np.int64)
     asked = config.annotate.batch_tokens
     task = Task(
-        Rows(pool, row),
+        Rows(pool, row, config.rows is None),
         mesh,
         None if asked == "auto" else asked,
         config.embedder,
@@ -146,7 +148,9 @@ def _prepare(config: AnnotateConfig, watch: Stopwatch, progress: Progress) -> _P
         "files": [source.sha256 for source in pool.sources],
         "pool": [config.pool.layout, config.pool.fields, config.pool.on_error],
         "rows": config.rows,
-        "batch_tokens": asked if asked != "auto" else jax.default_backend(),
+        "batch_tokens": asked,
+        # Other machines and meshes add up in other orders: their shards are not to be mixed.
+        "on": [jax.default_backend(), None if mesh is None else dict(mesh.shape)],
         "annotators": [
             [name, prepared.key, [[one.name, one.key] for one in prepared.passes]]
             for name, (_, prepared) in annotators.items()
@@ -154,6 +158,27 @@ def _prepare(config: AnnotateConfig, watch: Stopwatch, progress: Progress) -> _P
     }
     key = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
     return _Prepared(pool, task.rows, annotators, key)
+
+
+def check_places(config: AnnotateConfig, pool: Pool) -> None:
+    """Raises UserError where the output would lie on or within what is read, or could not be read again."""
+    out = Path(config.out).resolve()
+    inside = [
+        source.path for source in pool.sources if source.format != "hf" and out in Path(source.path).resolve().parents
+    ]
+    if inside:
+        raise UserError(f"out={config.out}: holds {inside[0]}, which is read; name another folder")
+    for path in config.pool.paths:
+        if Path(path).is_dir() and Path(path).resolve() in out.parents:
+            raise UserError(
+                f"out={config.out}: lies in {path}, which is the pool: its rows would count twice the next time"
+            )
+    layouts = sorted({source.layout for source in pool.sources if source.layout})
+    if len(layouts) > 1:
+        raise UserError(
+            f"pool.path: files of several layouts ({', '.join(layouts)}), and one pool.jsonl holds one; annotate those "
+            "of each layout by themselves: mig-jax select takes several folders, as pool.path=[a,b]"
+        )
 
 
 def _passes(
@@ -170,17 +195,20 @@ def _passes(
     for name, (_, prepared) in ready.annotators.items():
         running[name] = []
         for one in prepared.passes:
-            folder = claimed.checkpoint / f"{name}-{one.name}"
-            if team.is_main or claimed.checkpoint.is_dir():  # gone: process 0 was done without us
-                folder.mkdir(exist_ok=True)
             with watch.stage("tokenize"):
                 job = one.prepare(progress)
             for note in job.notes:
                 tell(note)
+            # By the plan's digest: whatever the run's key leaves out, no shard is taken for one of another plan.
+            folder = claimed.checkpoint / f"{name}-{one.name}-{plan_digest(job)[:12]}"
+            if team.is_main or claimed.checkpoint.is_dir():  # gone: process 0 was done without us
+                folder.mkdir(exist_ok=True)
             now = Running.begin(one.name, job, folder)
             told = in_rows(progress, len(ready.rows))
             with watch.stage(one.name):
                 now.share(team, config.annotate.save_every, told, tell)
+            now.let_go(lambda one=one: one.prepare(silent))  # before the next pass tokenises
+            del job
             running[name].append(now)
     if team.is_main or jax.process_count() > 1:
         with watch.stage("wait"):
@@ -233,11 +261,11 @@ def _finish(
 
 def _told(running: dict[str, list[Running]], team: Team) -> str:
     shares = [
-        f"{now.name} {len(team.share(len(now.job.plan))):,} of {len(now.job.plan):,}"
+        f"{len(team.share(len(now.job.plan))):,} of {len(now.job.plan):,} batches of {now.name}"
         for several in running.values()
         for now in several
     ]
     return (
-        f"process {team.process} of {team.processes}: its batches are done ({', '.join(shares) or 'none'}); process 0 "
-        "puts them together"
+        f"process {team.process} of {team.processes}: its share is done ({', '.join(shares) or 'no model ran'}); "
+        "process 0 puts all together"
     )

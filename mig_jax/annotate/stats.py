@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from mig_jax.annotate import car, deita, ifd, nearest, tokens
+from mig_jax.annotate import car, deita, ifd, instag, nearest, tokens
 from mig_jax.annotate.annotator import Place, Rows, Said
 from mig_jax.export.jsonable import clean_text
 from mig_jax.export.pool_stats import log_edges
@@ -70,9 +70,9 @@ class Stats:
         for place, value in said.values.items():
             if place in SCORES:
                 self.scores[SCORES[place]].append(_number(value))
-            elif place == nearest.TAGS and "content" in value:
-                self.tags[len(value["content"])] += 1
-                self.labels.update(set(value["content"]))
+            elif place == nearest.TAGS:
+                self.tags[len(value)] += 1
+                self.labels.update(set(value))
         if said.refused is not None:
             refused = self.refused[annotator].setdefault(kind_of(said.refused), Refused())
             refused.rows += 1
@@ -123,7 +123,7 @@ class Stats:
         for number, exchanges in zip(numbers, pool.each_exchanges(asked), strict=True):
             said = self.samples[number]
             values = dict(chain.from_iterable(one.values.items() for one in said.values()))
-            tags = values.get(nearest.TAGS, {})
+            tags = values.get(nearest.TAGS)
             first = exchanges[0] if exchanges else None
             found.append(
                 {"line": number}
@@ -132,7 +132,7 @@ class Stats:
                     "exchanges": len(exchanges),
                     "asked": "" if first is None else _cut("\n".join(filter(None, first[:2]))),
                     "answered": "" if first is None else _cut(first.output or ""),
-                    "tags": [clean_text(tag) for tag in tags["content"][:MOST_TAGS]] if "content" in tags else None,
+                    "tags": None if tags is None else [clean_text(tag) for tag in tags[:MOST_TAGS]],
                     "wrote": _wrote(values),
                     "scores": {name: _number(values[place]) for place, name in SCORES.items() if place in values},
                     "refused": {name: clean_text(one.refused) for name, one in said.items() if one.refused is not None},
@@ -222,9 +222,7 @@ def _edges(known: np.ndarray, within: Sequence[float]) -> list[float]:
 
 
 def _number(value: Any) -> float:
-    """A score as one number: the mean of a list, the content of IFD's object; NaN where there is none."""
-    if isinstance(value, Mapping):
-        value = value.get("content")
+    """A score as one number: the mean of a list; NaN where there is none."""
     if isinstance(value, Sequence):
         return _mean(value)
     return math.nan if value is None else float(value)
@@ -240,7 +238,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def _wrote(values: Mapping[Place, Any]) -> str | None:
     """What a tagger wrote that is no list of tags."""
-    raw = values.get(nearest.TAGS, {}).get("raw")
+    raw = values.get(instag.RAW)
     return None if raw is None else _cut(raw)
 
 

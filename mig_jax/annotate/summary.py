@@ -22,15 +22,31 @@ def summary(manifest: Mapping[str, Any], out: str) -> str:
         if "tags_per_row" in facts:
             top = ", ".join(f"{visible(label)} {n:,}" for label, n in list(facts["most_frequent"].items())[:5])
             lines.append(f"  {facts['tags_per_row']:.1f} tags a row; most often {top or 'none'}")
+            without = facts.get("rows_without_a_label", 0)
+            lines += [f"  {without:,} of these rows have no label near enough"] if without else []
+        if "answers" in facts:
+            lines.append("  answers: " + ", ".join(f"{count:,} {how}" for how, count in facts["answers"].items()))
+        if facts.get("rows_that_it_drops"):
+            lines.append(
+                f"  {facts['rows_that_it_drops']:,} are too high: {facts['version']}'s own selection drops them"
+            )
+        if facts.get("cleared"):
+            lines.append(f"  {facts['cleared']:,} rows came with a value that was not renewed: it is null now")
         lines += [f"  {told(one, passed)}" for one, passed in facts["passes"].items()]
     if manifest["rejected"]:
         lines.append(f"{manifest['rejected']:,} rows are no JSON objects: rejects.jsonl")
-    lines.append(f"{out}/{REPORT} shows it; {out}/{POOL} has the rows, and mig-jax select {out} takes them")
+    lines.append(f"{out}/{REPORT} shows it; {out}/{POOL} has the rows")
+    select = " ".join(filter(None, ("mig-jax select", out, manifest.get("select"))))
+    alone = manifest.get("select") == "score.from=none"
+    why = " (by tags alone: no row has a score; annotators=[ifd] or [deita] make one)" if alone else ""
+    lines.append(f"{select} selects from it{why}")
     return "\n".join(lines)
 
 
 def told(name: str, passed: Mapping[str, Any]) -> str:
     """A pass in a line."""
+    if not passed["tokens"]:
+        return f"{name}: no text to run"
     head = f"{name}: {passed['tokens']:,} tokens"
     if "rows_per_s" not in passed:
         return head if passed["computed"] else f"{head}, computed before"
@@ -38,6 +54,6 @@ def told(name: str, passed: Mapping[str, Any]) -> str:
     line = f"{head}{part} in {passed['seconds']:,.1f} s: {passed['rows_per_s']:,.3g} rows/s"
     if "flops_per_s" in passed:
         line += (
-            f", {passed['flops_per_s'] / 1e9:,.0f} GFLOP/s, {passed['share_of_matmul']:.0%} of one large matrix product"
+            f", {passed['flops_per_s'] / 1e9:,.0f} GFLOP/s, {passed['share_of_matmul']:.0%} of a matrix product's rate"
         )
     return line

@@ -23,7 +23,7 @@ def prepare(options: Options, task: Task) -> Prepared:
     from mig_jax.models.checkpoint import find_checkpoint
     from mig_jax.models.text_tokenizer import load_text_tokenizer
 
-    tokenizer = load_text_tokenizer(find_checkpoint(model_spec_of(options.model)).tokenizer_source)
+    tokenizer = load_text_tokenizer(find_checkpoint(model_spec_of(options.model, "tokens.model")).tokenizer_source)
     rows, counted = task.rows, np.zeros(2, np.int64)
 
     def say(_: tuple[np.ndarray, ...]) -> Iterator[Said]:

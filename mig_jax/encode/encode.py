@@ -8,7 +8,7 @@ a mistake in the pool, not a missing annotation: it stops the run unless rows ma
 import numpy as np
 
 from mig_jax.encode.encoded import Encoded
-from mig_jax.encode.score import factors, hint, product, told
+from mig_jax.encode.score import NONE, factors, hint, product, told
 from mig_jax.encode.vocabulary import ValidTags, labels_of
 from mig_jax.errors import UserError
 from mig_jax.pool import ABSENT, BAD_VALUE, REASONS, Pool
@@ -33,7 +33,7 @@ def encode(
       valid_tags: only these tags are labels (exact match); None: every tag of the pool but the empty one. A vocabulary
         also has aliases: a tag that is one counts as its label, before a row's repeats collapse.
       score: "deita": s = quality_t * complexity_t over the turns t; "quality", "complexity", "ifd", "car", the path of
-        a numeric column; or a product of these, "deita*ifd".
+        a numeric column; or a product of these, "deita*ifd"; "none": every row counts 1.
       turns: of what is a number a turn: "mean" over the turns (MIG) or "sum" (DEITA).
       normalize: divide each score by the row's number of tags, repeats counted (the reference's --norm).
       bare: a pool without any tags, or without any scores, is taken as it is: no labels, scores of 1. For systems that
@@ -51,7 +51,7 @@ def encode(
             usable = _drop(usable, pool.tag_state == state, reason, dropped)
     parts = factors(pool, score, turns)
     value, missing, wrong = product(parts)
-    scored = not (bare and bool(missing[usable].all()))
+    scored = score != NONE and not (bare and bool(missing[usable].all()))
     if not scored:
         parts, value, wrong = [], np.ones(len(pool)), np.zeros(len(pool), bool)
     for part in parts:
@@ -135,6 +135,7 @@ def _listed(dropped: dict[str, int]) -> str:
 
 
 def _hint(score: str, dropped: dict[str, int]) -> str:
-    if {"no tags", "tags are not a list of strings"} & dropped.keys():
+    tags = dropped.get("no tags", 0) + dropped.get("tags are not a list of strings", 0)
+    if tags and tags >= max(dropped.values()):
         return "Tags are read from annotation.instag.content; pool.fields.tags=PATH names another place"
     return hint(score, dropped)

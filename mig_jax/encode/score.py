@@ -15,7 +15,9 @@ LISTS = {"deita": ("quality", "complexity"), "quality": ("quality",), "complexit
 COLUMNS = {"car": "annotation.CaR"}
 """What else has a name: columns, by their paths."""
 NAMES = (*LISTS, "ifd", *COLUMNS)
-ALLOWED = f"{', '.join(NAMES)}, the path of a numeric column, or a product of these (deita*ifd)"
+NONE = "none"
+"""No score: every row counts 1. A pool that has tags and nothing else can be selected from by these alone."""
+ALLOWED = f"{', '.join(NAMES)}, the path of a numeric column, a product of these (deita*ifd), or none (all rows alike)"
 
 _PLACES = dict.fromkeys(
     LISTS, "DEITA scores are read from annotation.deita; pool.fields.quality= and .complexity= name other places"
@@ -58,7 +60,7 @@ def factor_names(score: str, key: str = "score.from") -> tuple[str, ...]:
       UserError: it is no such product; names ``key``.
     """
     names = tuple(name.strip() for name in score.split("*"))
-    if not all(part for name in names for part in name.split(".")):
+    if not all(part for name in names for part in name.split(".")) or (len(names) > 1 and NONE in names):
         raise UserError(f"{key}={score}: must be {ALLOWED}")
     return names
 
@@ -66,7 +68,7 @@ def factor_names(score: str, key: str = "score.from") -> tuple[str, ...]:
 def columns_read(score: str, key: str = "score.from") -> tuple[str, ...]:
     """The columns that a pool has to be loaded with (``columns=``) for this score."""
     names = (COLUMNS.get(name, name) for name in factor_names(score, key))
-    return tuple(dict.fromkeys(name for name in names if name not in NAMES))
+    return tuple(dict.fromkeys(name for name in names if name not in (*NAMES, NONE)))
 
 
 def factors(pool: Pool, score: str, turns: str, key: str = "score.from") -> list[Factor]:
@@ -113,6 +115,8 @@ def product(
 
 
 def _factor(pool: Pool, name: str, turns: str) -> Factor:
+    if name == NONE:
+        return Factor(name, np.ones(len(pool)), np.zeros(len(pool), bool), np.zeros(len(pool), bool))
     if name in LISTS:
         return _of_turns(pool, name, turns)
     if name == "ifd":

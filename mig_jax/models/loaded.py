@@ -124,7 +124,7 @@ def max_length_of(spec: ModelSpec, positions: int, where: object) -> int:
     """
     max_length = positions if spec.max_length is None else spec.max_length
     if max_length > positions:
-        raise UserError(f"{spec.group}.max_length={max_length}: {where} has {positions} positions")
+        raise UserError(f"{spec.place}.max_length={max_length}: {where} has {positions} positions")
     return max_length
 
 

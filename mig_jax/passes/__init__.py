@@ -3,9 +3,21 @@
 What a pass has computed lies in shards until all of it is there. ``embed`` is one pass, ``annotate`` several.
 """
 
-from mig_jax.passes.compute import Pass, Running
+from mig_jax.passes.compute import Pass, Running, plan_digest
 from mig_jax.passes.job import Job, Planned
 from mig_jax.passes.shards import Saver, Shards
 from mig_jax.passes.team import Team, claim_for, team_of, too_late
 
-__all__ = ["Job", "Pass", "Planned", "Running", "Saver", "Shards", "Team", "claim_for", "team_of", "too_late"]
+__all__ = [
+    "Job",
+    "Pass",
+    "Planned",
+    "Running",
+    "Saver",
+    "Shards",
+    "Team",
+    "claim_for",
+    "plan_digest",
+    "team_of",
+    "too_late",
+]

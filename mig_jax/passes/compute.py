@@ -1,8 +1,9 @@
 """The work of one process: its share of the planned batches, saved as they are done; then all of them put together."""
 
+import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -33,6 +34,15 @@ class Pass:
     prepare: Callable[[Progress], Job]
 
 
+def plan_digest(job: Job) -> str:
+    """What tells one plan from another, hex: the texts and the shape of every batch, and what is kept of a text."""
+    digest = hashlib.sha256(repr((len(job.cost), job.width, np.dtype(job.dtype).str)).encode())
+    for batch in job.plan:
+        digest.update(repr((batch.rows, batch.width)).encode())
+        digest.update(np.ascontiguousarray(batch.text, np.int64).data)
+    return digest.hexdigest()
+
+
 @dataclass
 class Running:
     """A pass under way.
@@ -42,19 +52,23 @@ class Running:
       job: what is computed.
       shards: what was, in a folder of its own.
       computed: tokens that this process ran in this life; earlier lives and other processes did the rest.
-      batches: their numbers.
+      flops: what their products took; None: not known.
     """
 
     name: str
     job: Job
     shards: Shards
     computed: int = 0
-    batches: list[int] = field(default_factory=list)
+    flops: float | None = None
 
     @classmethod
     def begin(cls, name: str, job: Job, folder: Path) -> "Running":
         """With the shards that ``folder`` holds already."""
         return cls(name, job, Shards(folder, job.plan, job.width, job.dtype, job.blank))
+
+    def let_go(self, again: Callable[[], Job]) -> None:
+        """Keep of the job what its results need, not its texts; ``again`` makes it anew where a shard is damaged."""
+        self.job = replace(self.job, run=lambda batches: again().run(batches), flops=None, release=lambda: None)
 
     def share(self, team: Team, every: float, progress: Progress, tell: Callable[[str], None]) -> None:
         """Compute the batches of this process that are in no shard.
@@ -100,7 +114,8 @@ class Running:
             ):
                 saver.add(number, results)
                 done += int(self.job.cost[batch.text].sum())
-                self.batches.append(number)
+                if self.job.flops is not None:
+                    self.flops = (self.flops or 0.0) + self.job.flops(batch)
                 progress(self.name, done, total)
         finally:  # whatever stops it, Ctrl-C too
             saver.flush()

@@ -129,7 +129,8 @@ def _refused(view: AnnotationView) -> str:
         rows.append(("", "no JSON object: not in pool.jsonl", count(rejected["rows"]), "", examples))
     if not rows:
         return ""
-    intro = "Refused rows are in pool.jsonl all the same, without the value; refused.jsonl has a line for each"
+    without = "without the value (null where they came with one)"
+    intro = f"Refused rows are in pool.jsonl all the same, {without}; refused.jsonl has a line for each"
     return section("What was refused", intro) + table(("", "Reason", "Rows", "", "The first of them"), rows, (2, 3))
 
 

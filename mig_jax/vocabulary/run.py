@@ -25,11 +25,10 @@ from mig_jax.models.checkpoint import EmbedderSpec
 from mig_jax.pool import Pool
 from mig_jax.runtime.progress import Progress, silent
 from mig_jax.runtime.stopwatch import Stopwatch
-from mig_jax.vocabulary.show import text
-from mig_jax.vocabulary.steps import Normalised, Step, check_packages, normalise
+from mig_jax.vocabulary.show import KIND, STEPS, VOCABULARY, text
+from mig_jax.vocabulary.steps import Normalised, Step, check_packages, embeds, normalise
 from mig_jax.vocabulary.tags import Tags, tags_of
 
-VOCABULARY, STEPS = "vocabulary.json", "steps.json"
 _PACKAGES = ("scikit-learn", "snowballstemmer")
 _HALVES = re.compile("[\ud800-\udfff]")
 
@@ -71,7 +70,7 @@ def run_vocabulary(
     with watch.stage("read pool"):
         pool = pool_of(config.pool, (), cache, progress)
     mesh = models_mesh(config.mesh, alone=True)
-    spec = None if config.vocabulary.distance is None else _spec(config, watch)
+    spec = _spec(config, watch) if embeds(config.vocabulary) else None
     fingerprint = None if spec is None else _fingerprint(spec, mesh, watch)
     key, decides = _run_key(config, pool, fingerprint)
     above = [folder for folder in Path(config.out).absolute().parents if not folder.exists()]
@@ -90,7 +89,7 @@ def run_vocabulary(
 
         with watch.compiling():
             tags = tags_of(pool)
-            made = normalise(tags, config.vocabulary, embed, progress, watch.stage)
+            made = normalise(tags, config.vocabulary, embed, progress, watch.stage, config.embedder.name)
         for note in made.notes:
             tell(note)
         steps = [_plain(step) for step in made.steps]
@@ -147,7 +146,7 @@ def _run_key(config: VocabularyConfig, pool: Pool, fingerprint: str | None) -> t
         "vocabulary": msgspec.to_builtins(config.vocabulary),
         "embedder": fingerprint,
     }
-    return hashlib.sha256(json.dumps(["vocabulary", decides], sort_keys=True).encode()).hexdigest(), decides
+    return hashlib.sha256(json.dumps([KIND, decides], sort_keys=True).encode()).hexdigest(), decides
 
 
 def _plain(step: Step) -> dict[str, Any]:
@@ -182,7 +181,7 @@ def _facts(
     """The manifest but for the files."""
     return {
         "schema": SCHEMA,
-        "kind": "vocabulary",
+        "kind": KIND,
         "run_key": key,
         "command": command,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -17,7 +17,7 @@ _CHAIN = 2.0  # times the distance that may lie between neighbours: a cluster wi
 
 
 class Span(NamedTuple):
-    """The two tags of a cluster that are farthest apart, and how far."""
+    """Two tags, and how far apart they are."""
 
     distance: float
     one: int
@@ -30,23 +30,29 @@ def near(
     distance: float,
     min_samples: int,
     progress: Progress = silent,
+    embedder: str = "the embedder",
 ) -> Merging:
-    """Merge the tags of each cluster into its most frequent one.
+    """Merge the tags of each cluster into its most frequent one; where none merges, a note says why.
 
     Args:
       vectors: a unit vector for each tag.
       distance: the largest cosine distance of two neighbours (eps).
       min_samples: neighbours, itself counted, that make a tag the core of a cluster.
+      embedder: what made the vectors, for the note.
 
     Raises:
       UserError: so many tags are neighbours that the graph does not fit.
     """
     if len(tags) < 2:
         return Merging(np.arange(len(tags)))
-    cluster = clusters(_graph(vectors, distance, progress), distance, min_samples)
+    graph = _graph(vectors, distance, progress)
+    cluster = clusters(graph, distance, min_samples)
     alone = cluster < 0
     cluster = np.where(alone, np.cumsum(alone) + cluster.max(initial=0), cluster)  # each one a cluster of its own
     into = tags.first_of(cluster)
+    if len(np.unique(into)) == len(tags):
+        pairs = int((1.0 - graph[2].astype(np.float64) <= distance).sum())
+        return Merging(into, notes=(_nothing(tags, vectors, pairs, distance, min_samples, embedder),))
     order = np.argsort(into, kind="stable")
     found: dict[int, Span] = {}
     for members in np.split(order, np.flatnonzero(np.diff(into[order])) + 1):
@@ -77,8 +83,21 @@ def clusters(
     return DBSCAN(eps=distance, min_samples=min_samples, metric="precomputed").fit(matrix).labels_.astype(np.int64)
 
 
+def nearest(vectors: Float[np.ndarray, "K D"]) -> Span:
+    """The two tags that are nearest to each other: exact, in blocks; needs two at least."""
+    step = max(1, _BLOCK // len(vectors))
+    most, one, other = -np.inf, 0, 1
+    for start in range(0, len(vectors), step):
+        cosine = vectors[start : start + step] @ vectors[start:].T
+        cosine[np.tri(*cosine.shape, dtype=bool)] = -np.inf  # itself, and those that came before
+        at, to = divmod(int(cosine.argmax()), cosine.shape[1])
+        if cosine[at, to] > most:
+            most, one, other = float(cosine[at, to]), start + at, start + to
+    return Span(max(1.0 - most, 0.0), one, other)
+
+
 def span(vectors: Float[np.ndarray, "K D"], members: Int64[np.ndarray, " m"]) -> Span:
-    """How far a cluster reaches: exact, in blocks."""
+    """The two tags of a cluster that are farthest apart: exact, in blocks."""
     mine = vectors[members]
     step = max(1, _BLOCK // len(members))
     least, one, other = np.inf, 0, 0
@@ -103,6 +122,21 @@ def _graph(vectors: np.ndarray, distance: float, progress: Progress):
             f"vocabulary.distance={distance:g}: more pairs of the {len(vectors):,} tags are neighbours than can be"
             " held; give a smaller distance"
         ) from None
+
+
+def _nothing(tags: Tags, vectors: np.ndarray, pairs: int, distance: float, min_samples: int, embedder: str) -> str:
+    """A note of why no tag merged."""
+    if pairs:
+        return (
+            f"semantic: no tag has vocabulary.min_samples={min_samples} neighbours, itself counted, within"
+            f" vocabulary.distance={distance:g} under {embedder}; {pairs:,} pair{'s' * (pairs != 1)} of tags"
+            f" {'are' if pairs != 1 else 'is'} as near"
+        )
+    near = nearest(vectors)
+    return (
+        f"semantic: no two tags are within vocabulary.distance={distance:g} under {embedder}; the nearest are"
+        f" {tags.names[near.one]!r} and {tags.names[near.other]!r} at {near.distance:.3g}"
+    )
 
 
 def _chains(tags: Tags, into: np.ndarray, found: dict[int, Span], distance: float) -> tuple[str, ...]:

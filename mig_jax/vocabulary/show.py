@@ -1,14 +1,38 @@
 """What a finished vocabulary says to a person, from its files."""
 
+import json
+import re
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from mig_jax.errors import UserError
+from mig_jax.export import MANIFEST, read_manifest
+
+KIND = "vocabulary"  # of manifest
+VOCABULARY, STEPS = "vocabulary.json", "steps.json"
 LARGEST = 5  # merges told of each step
 TAGS = 6  # tags told of a merge
 
 
+def summary(folder: Path) -> str:
+    """What the run said that made a folder.
+
+    Raises:
+      UserError: it is not that of a finished ``mig-jax vocabulary``.
+    """
+    manifest = read_manifest(folder)
+    try:
+        return text(manifest, json.loads((folder / STEPS).read_bytes()), str(folder))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{folder} is not a whole run: {error}") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder} is not a whole run: {MANIFEST} or {STEPS} lacks {error}") from None
+
+
 def text(manifest: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], out: str) -> str:
-    """One line of totals, a table of the steps, the largest merges of each."""
+    """One line of totals, a table of the steps, the largest merges of each, and the command that uses it."""
     lines = [
         f"{manifest['rows']:,} rows, {manifest['tags']:,} tags -> {manifest['labels']:,} labels and"
         f" {manifest['aliases']:,} other tags that mean one of them; {out}",
@@ -20,7 +44,17 @@ def text(manifest: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], out: s
         if step["merges"]:
             lines += ["", f"{step['step']}: {'the largest merges' if len(step['merges']) > 1 else 'the one merge'}"]
             lines += [_merge(merge) for merge in step["merges"][:LARGEST]]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", _next(manifest, out)]) + "\n"
+
+
+def _next(manifest: Mapping[str, Any], out: str) -> str:
+    """The selection that takes the vocabulary, from the same pool."""
+    path = manifest["config"]["pool"]["path"]
+    mere = isinstance(path, str) and not re.match(r"[-+~]|.*=", path)
+    plain = (f"pool.path={path}", f"pool.path='{path}'") if mere else ()  # as the command line holds a mere path
+    own = [word for word in shlex.split(manifest["command"]) if re.match(r"\+*pool(\.\w+)*=", word)]
+    pool = [path if word in plain else word for word in own]
+    return shlex.join(["mig-jax", "select", *pool, f"pool.valid_tags={Path(out) / VOCABULARY}"])
 
 
 def _what(step: Mapping[str, Any]) -> str:
@@ -47,6 +81,8 @@ def _merge(merge: Mapping[str, Any]) -> str:
 
 
 def _rule(tag: Mapping[str, Any]) -> str:
+    if "cosine" in tag:
+        return f" (cosine {tag['cosine']:.2f})"
     return f" ({tag['both']:,} with {_quoted(tag['with'])})" if "with" in tag else ""
 
 

@@ -32,8 +32,8 @@ class Step:
       before, after: how many tags there were, and are.
       dropped: the tags that were left out, most frequent first, at most ``MOST_DROPPED``: {"tag", "rows"}.
       merges: every label that others merged into, the largest first: {"label", "rows" that carry it afterwards, "tags":
-        [{"tag", "rows"}]}, itself first; "span" and "between" say how wide a cluster is; "with", "both" and
-        "confidence" by what rule a tag merged.
+        [{"tag", "rows"}]}, itself first; "span" and "between" say how wide a cluster is; "cosine" how near a tag of
+        another stemmed spelling is to the label; "with", "both" and "confidence" by what rule a tag merged.
     """
 
     name: str
@@ -79,14 +79,17 @@ def normalise(
     embed: Callable[[Sequence[str]], np.ndarray],
     progress: Progress = silent,
     stage: Callable[[str], AbstractContextManager] = nullcontext,
+    embedder: str = "the embedder",
 ) -> Normalised:
     """Tags -> labels.
 
     Args:
       tags: as ``tags_of`` finds them in a pool.
       options: which steps, and how.
-      embed: unit embeddings of tags; float ``[K, D]``. Asked once, for sorted tags, where the semantic step is wanted.
+      embed: unit embeddings of tags; float ``[K, D]``. Asked for sorted tags: for those with the stem of another, where
+        stems are wanted, and for all that are left, where the semantic step is.
       stage: is entered with the name of each step while it works.
+      embedder: what embeds, for notes.
 
     Raises:
       UserError: there is no tag, or none is left; a package is missing.
@@ -98,17 +101,18 @@ def normalise(
             " and pool.fields.tags=PATH names another place"
         )
     o = options
+    stemmed = {"stem_cosine": o.stem_cosine} if o.rules == "stem" else {}
     planned: list[tuple[str, dict[str, Any] | None, Callable[[Tags], Merging]]] = [
         ("frequency", {"min_count": o.min_count}, lambda t: frequent(t, o.min_count)),
         (
             "rules",
-            None if o.rules is None else {"rules": o.rules, "keep": o.keep},
-            lambda t: spellings(t, o.rules == "stem", o.keep),
+            None if o.rules is None else {"rules": o.rules, "keep": o.keep} | stemmed,
+            lambda t: spellings(t, o.rules == "stem", o.keep, o.stem_cosine, embed),
         ),
         (
             "semantic",
             None if o.distance is None else {"distance": o.distance, "min_samples": o.min_samples},
-            lambda t: near(t, embed(t.names), o.distance or 0.0, o.min_samples, progress),
+            lambda t: near(t, embed(t.names), o.distance or 0.0, o.min_samples, progress, embedder),
         ),
         (
             "association",
@@ -141,6 +145,11 @@ def normalise(
         tuple(steps),
         tuple(notes),
     )
+
+
+def embeds(options: VocabularyOptions) -> bool:
+    """Whether tags may have to be embedded: for stems that are equal, or for the semantic step."""
+    return (options.rules == "stem" and options.stem_cosine is not None) or options.distance is not None
 
 
 def check_packages(options: VocabularyOptions) -> None:

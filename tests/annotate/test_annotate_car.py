@@ -148,8 +148,8 @@ def test_rows_of_every_kind_are_scored_or_refused_by_name(awkward, scorer):
         "a system's turn alone": asked,
         "an assistant's turn alone": asked,
         "no answer": "no answered turn",
-        "turns of no dialog": asked,
-        "no turns at all": asked,
+        "turns of no dialog": "no dialog",
+        "no turns at all": "no dialog",
     }
     for one in said.values():
         assert bool(one.values) == (one.refused is None)

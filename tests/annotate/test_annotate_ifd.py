@@ -12,7 +12,7 @@ import pytest
 from scorer_cases import Ran, kinds, model_config, run, task_of
 
 from mig_jax.annotate.annotator import Said
-from mig_jax.annotate.ifd import FORMS, IFD, SCORE, Options, Pair, Texts, texts_of
+from mig_jax.annotate.ifd import FORMS, IFD, SCORE, VERSION, Options, Pair, Texts, texts_of
 from mig_jax.config import SamplerOptions
 from mig_jax.errors import UserError
 from mig_jax.models.checkpoint import SMOLLM2_135M, ModelSpec
@@ -209,10 +209,9 @@ def test_the_score_is_the_formula_s(awkward, llama):
         alone, after = losses_by_hand(llama, name, instruction, output)
         scores.append(after / alone if name == "cherry" else math.exp(after) / math.exp(alone))
     assert abs(scores[0] - scores[1]) > 1e-3
-    [(place, value)] = said["several turns"].values.items()
-    assert place == SCORE
-    assert value["version"] == name
-    np.testing.assert_allclose(value["content"], np.mean(scores), rtol=1e-4)
+    values = said["several turns"].values
+    assert values.keys() == {VERSION, SCORE} and values[VERSION] == name
+    np.testing.assert_allclose(values[SCORE], np.mean(scores), rtol=1e-4)
     assert said["several turns"].refused is None, "the last turn waits for its answer"
 
 
@@ -226,19 +225,19 @@ def test_rows_of_every_kind_are_scored_or_refused_by_name(awkward):
         "an assistant's turn alone": nothing_asked,
         "no answer": "no answered turn",
         "annotated before": "the answer is empty",
-        "turns of no dialog": nothing_asked,
-        "no turns at all": nothing_asked,
+        "turns of no dialog": "no dialog",
+        "no turns at all": "no dialog",
     }
     for one in said.values():
         assert bool(one.values) == (one.refused is None)
         if one.values:
-            assert 0 < one.values[SCORE]["content"] < math.inf
+            assert 0 < one.values[SCORE] < math.inf
     assert ran.facts["exchanges"] == 8
     assert ran.facts["exchanges_without_a_score"] == {"the answer is empty": 2, "the prompt fills max_length": 1}
     assert ran.jobs[0].notes == (
         "ifd: 3 of 8 exchanges have no score (2 the answer is empty, 1 the prompt fills max_length)",
     )
-    kept = [FORMS[name].kept(one.values[SCORE]["content"]) for one in said.values() if one.values]
+    kept = [FORMS[name].kept(one.values[SCORE]) for one in said.values() if one.values]
     assert ran.facts["rows_that_its_selection_keeps"] == sum(kept)
     assert ran.facts["rows_that_it_drops"] == len(kept) - sum(kept)
 
@@ -269,10 +268,10 @@ def test_the_mean_is_over_scored_turns_and_first_is_the_first(llama, tmp_path):
     rows.append(cases.raw(4, *turns[2:4], *turns[2:4]))
     mean = run(IFD, tiny(llama), task_of(tmp_path / "mean", rows))
     first = run(IFD, tiny(llama, turns="first"), task_of(tmp_path / "first", rows))
-    one, other = (mean.said[n].values[SCORE]["content"] for n in (1, 2))
-    np.testing.assert_allclose(mean.said[0].values[SCORE]["content"], (one + other) / 2, rtol=1e-5)
-    np.testing.assert_allclose(mean.said[3].values[SCORE]["content"], other, rtol=1e-5)
-    np.testing.assert_allclose(first.said[0].values[SCORE]["content"], one, rtol=1e-5)
+    one, other = (mean.said[n].values[SCORE] for n in (1, 2))
+    np.testing.assert_allclose(mean.said[0].values[SCORE], (one + other) / 2, rtol=1e-5)
+    np.testing.assert_allclose(mean.said[3].values[SCORE], other, rtol=1e-5)
+    np.testing.assert_allclose(first.said[0].values[SCORE], one, rtol=1e-5)
     assert [said.refused for said in first.said[3:]] == ["the answer is empty"] * 2
     assert mean.said[4].refused == "the answer is empty: the first of 2 turns"
     assert mean.facts["exchanges_without_a_score"] == {"the answer is empty": 4}
@@ -283,7 +282,7 @@ def test_the_separate_input_of_a_layout_has_its_place(llama, tmp_path):
     rows = [{"instruction": "add", "input": "1 2", "output": "3"}, {"instruction": "add\n1 2", "output": "3"}]
     ran = run(IFD, tiny(llama), task_of(tmp_path, rows))
     assert ran.facts["exchanges"] == 2
-    [(one, other)] = [[said.values[SCORE]["content"] for said in ran.said]]
+    [(one, other)] = [[said.values[SCORE] for said in ran.said]]
     assert abs(one - other) > 1e-4
     prompt = FORMS["cherry"].prompt(Exchange("add", "1 2", "3"))
     assert prompt == (

@@ -12,7 +12,7 @@ from mig_command import Server
 from mig_jax.models.checkpoint import EmbedderSpec
 from mig_jax.models.embed import load_embedder
 from mig_jax.models.text_tokenizer import load_text_tokenizer
-from mig_jax.pool import load_pool
+from mig_jax.pool import ABSENT, PRESENT, load_pool
 
 ALL = "annotators=[tags,deita,ifd,tokens]"
 OWN = ("annotation", "ifd_score")
@@ -125,7 +125,9 @@ def test_awkward_rows_are_annotated_or_refused_by_name(server, settings, llama, 
         ):
             assert has != ((name, annotator) in refused), (name, annotator)
     nothing_asked = {"a system's turn alone", "an assistant's turn alone", "turns of no dialog", "no turns at all"}
-    assert {name for name, annotator in refused if annotator == "tags"} == nothing_asked
+    assert {name for name, annotator in refused if annotator == "tags"} == nothing_asked | {"empty turns"}
+    assert refused["empty turns", "tags"]["reason"] == "the user says nothing"
+    assert refused["no turns at all", "tags"]["reason"] == "no dialog"
     assert {name for name, annotator in refused if annotator == "deita"} == nothing_asked | {"no answer"}
     assert {name for name, annotator in refused if annotator == "tokens"} == {"turns of no dialog", "no turns at all"}
     assert rows["several turns"]["annotation"]["dialog_round"] == 2
@@ -135,6 +137,67 @@ def test_awkward_rows_are_annotated_or_refused_by_name(server, settings, llama, 
     assert "refused: " in done.out and "no user turn" in done.out
     where = refused["no answer", "deita"]["where"]
     assert where == "p.jsonl:5"
+
+
+def test_a_value_that_is_not_renewed_becomes_null(server, settings, tmp_path):
+    """Of two forms of a score, or two taggers, none stands beside the other; what else an object holds stays."""
+    old = {"annotation": {"instag": {"content": ["old"], "versions": [1]}}, "ifd_score": {"content": 0.9, "by": "them"}}
+    rows = [cases.raw(1, **old), cases.raw(2, ("user", "  "), ("assistant", ""), **old)]
+    cases.write(tmp_path / "p.jsonl", rows)
+    done = annotate(server, tmp_path, "p.jsonl", "annotators=[tags,ifd]", *settings, "out=run")
+    renewed, refused = cases.lines(tmp_path / "run/pool.jsonl")
+    assert renewed["annotation"]["instag"]["versions"] == refused["annotation"]["instag"]["versions"] == [1]
+    assert renewed["annotation"]["instag"]["content"] != ["old"] and renewed["ifd_score"]["version"] == "cherry"
+    assert refused["annotation"]["instag"]["content"] is None
+    assert refused["ifd_score"] == {"content": None, "by": "them"}
+    assert done.out.count("1 rows came with a value that was not renewed") == 2
+    assert load_pool(tmp_path / "run").tag_state.tolist() == [PRESENT, ABSENT]
+
+
+def test_where_it_must_not_write(server, settings, tmp_path):
+    """On what is read, or into a folder that is the pool; and files of two layouts are no one file."""
+    cases.write(tmp_path / "d/p.jsonl", [cases.raw(i) for i in range(6)])
+    annotate(server, tmp_path, "d", "annotators=[tokens]", *settings, "out=run")
+    done = annotate(server, tmp_path, "run", "annotators=[tags]", *settings, "out=run", "overwrite=true", code=2)
+    assert "out=run: holds " in done.error and "which is read" in done.error
+    assert len(cases.lines(tmp_path / "run/pool.jsonl")) == 6
+    done = annotate(server, tmp_path, "d", "annotators=[tokens]", *settings, "out=d/x", code=2)
+    assert "out=d/x: lies in d, which is the pool" in done.error
+    cases.write(tmp_path / "two/a.jsonl", [{"instruction": "a", "output": "b"}])
+    cases.write(tmp_path / "two/b.jsonl", [cases.raw(0)])
+    done = annotate(server, tmp_path, "two", "annotators=[tokens]", *settings, "out=other", code=2)
+    assert "files of several layouts (alpaca, mig)" in done.error
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("annotators", "more", "told"),
+    [
+        ("tags", {}, "mig-jax select run score.from=none selects from it (by tags alone: no row has a score"),
+        ("[tags,ifd]", {}, "mig-jax select run score.from=ifd selects from it\n"),
+        ("tags", {"ifd_score": {"content": 0.5}}, "mig-jax select run score.from=ifd selects from it\n"),
+        ("[tags,deita]", {}, "mig-jax select run selects from it\n"),
+    ],
+)
+def test_the_next_command_works(server, settings, tmp_path, annotators, more, told):
+    """What the run says one may type next."""
+    cases.write(tmp_path / "p.jsonl", [cases.raw(i, **more) for i in range(1, 30)])
+    done = annotate(server, tmp_path, "p.jsonl", f"annotators={annotators}", *settings, "out=run")
+    assert told in done.out
+    command = told.removeprefix("mig-jax ").split(" selects")[0].split()
+    selected = server.run([*command, "n=3", "out=picked", *settings[:4]], tmp_path)
+    assert selected.code == 0, selected
+    assert len(cases.lines(tmp_path / "picked/selection.jsonl")) == 3
+
+
+def test_another_setting_is_another_run(server, settings, llama, tmp_path):
+    """Everything that decides the bytes is in the run's key: max_length cuts a tagger's prompts."""
+    cases.write(tmp_path / "p.jsonl", [cases.raw(0, ("user", "law " * 200), ("assistant", "no"))])
+    model = ["model@tags.model=checkpoint", f"tags.model.path={llama}", "tags.max_new_tokens=9", "tags=instag"]
+    command = ["p.jsonl", "annotators=[tags]", *settings[:-1], *model, "out=run"]
+    annotate(server, tmp_path, *command)
+    for change in ("tags.model.max_length=500", "tags.max_new_tokens=8", "tags.prompt=Tags of {query}:"):
+        assert "another run" in annotate(server, tmp_path, *command, change, code=2).error, change
 
 
 def test_the_pool_can_be_selected_from(server, settings, pool, tmp_path):
@@ -222,7 +285,7 @@ def test_the_tagger_writes_tags(server, settings, llama, pool, tmp_path):
         (["annotators=[]"], "annotators=[]: none is named"),
         (["annotators=[ifd,ifd]"], "one is named twice"),
         (["tags.most=0"], "tags.most=0: must be a whole number >= 1"),
-        (["tags.threshold=1.5"], "tags.threshold=1.5: must be a number"),
+        (["tags.threshold=1.5"], "tags.threshold=1.5: must be auto or a number >= -1 and <= 1"),
         (["tags=tagger"], "tags=tagger: must be one of instag, nearest"),
         (["tags=instag"], "tags.threshold: not a key of the tags chosen; tags=nearest has it"),
         (["ifd=ratio"], "ifd=ratio: must be one of cherry, superfiltering"),

@@ -238,6 +238,33 @@ def test_annotated_rows_are_told_and_their_page_written_again(mig: Mig, tmp_path
     assert (tmp_path / "page.html").read_text() == (folder / "report.html").read_text()
 
 
+def test_a_vocabulary_is_told_again(mig: Mig, make: Make, tmp_path: Path):
+    said = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = [
+        {"dialogs": said, "annotation": {"instag": {"content": tags}}}
+        for tags in (["law", "Law"], ["law"], ["Law", "war"])
+    ]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    alone = ("vocabulary.rules=spelling", "vocabulary.distance=null")  # no embedder
+    made = mig("vocabulary", "p.jsonl", *alone, "out=runs/words")
+    assert made.code == 0 and made.out.splitlines()[-1].startswith("mig-jax select p.jsonl pool.valid_tags="), made
+    for name in ("runs/words", "runs/words/manifest.json"):
+        done = mig("report", name)
+        assert (done.code, done.out) == (0, made.out), done
+    assert "holds a vocabulary, which has no page" in mig("report", "runs/words", "out=page.html").error
+    assert not (tmp_path / "page.html").exists()
+    assert "; name runs/words itself to see what mig-jax vocabulary made" in mig("report", "runs").error
+    make("runs/a")
+    assert "Picked 5 of 12 rows" in told(tmp_path, "runs"), "among selections it does not disturb"
+    error = mig("report", "runs/a", "runs/words").error
+    assert "runs/words holds no selection: mig-jax vocabulary" in error
+    for broken, wrong in (("[{}]", "steps.json lacks 'step'"), ("{", "Expecting"), (None, "No such file")):
+        file = tmp_path / "runs/words/steps.json"
+        file.unlink() if broken is None else file.write_text(broken)
+        error = mig("report", "runs/words").error
+        assert "runs/words is not a whole run: " in error and wrong in error
+
+
 def test_annotated_rows_among_selections_do_not_disturb(make: Make, tmp_path: Path):
     make("runs/a")
     make("runs/b", "random")

@@ -136,7 +136,7 @@ def test_killed_while_all_is_put_together(server, command, undisturbed, tmp_path
 
 
 def test_damaged_shards_are_computed_again(server, command, undisturbed, tmp_path) -> None:
-    """One cut short, one whose bytes differ: this only shows when all is put together."""
+    """One cut short, one whose bytes differ: of a large one this only shows when all is put together."""
     broken_off(server, command, tmp_path, 20)
     first, second, *_ = sorted((tmp_path / SHARDS).glob("*.npz"))
     first.write_bytes(first.read_bytes()[:-10])
@@ -144,9 +144,9 @@ def test_damaged_shards_are_computed_again(server, command, undisturbed, tmp_pat
     second.write_bytes(raw[:250] + bytes([raw[250] ^ 255]) + raw[251:])
     shards, tokens = shards_of(tmp_path)
     saved = shards.saved()
-    assert not saved[0] and saved[1]
+    assert not saved[0] and not saved[1]
     _, manifest = finished(server, command, tmp_path)
-    assert manifest["computed"] == tokens[~saved].sum() + tokens[1]
+    assert manifest["computed"] == tokens[~saved].sum()
     assert (tmp_path / "run/embeddings.npy").read_bytes() == undisturbed
 
 

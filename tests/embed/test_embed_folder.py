@@ -128,7 +128,7 @@ def test_more_texts_than_were_counted_are_not_embedded(tiny, tmp_path, monkeypat
     assert not (tmp_path / "out").exists() and not (tmp_path / ".out.partial").exists()
 
 
-def test_an_instruction_decides_no_selection():
+def test_neither_an_instruction_nor_a_threshold_of_tags_decides_a_selection():
     from hydra import compose, initialize_config_module
 
     import mig_jax.commands  # noqa: F401  (registers the resolvers that the YAML uses)
@@ -139,4 +139,5 @@ def test_an_instruction_decides_no_selection():
             return select_config(compose("select", overrides=["n=5", *overrides])).decides()
 
     assert decides("embedder.instruction=sort", "embedder.prompt='{text} {instruction}'") == decides()
+    assert decides("embedder.tag_threshold=0.5") == decides() and "tag_threshold" not in decides()["embedder"]
     assert decides("embedder.pooling=cls") != decides()

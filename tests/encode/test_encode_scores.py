@@ -157,7 +157,7 @@ def test_a_single_column_may_be_negative_to_be_ranked_by(tmp_path):
 @pytest.mark.parametrize("score", ["deita*", "*ifd", "deita**ifd", "*", "", " ", "a..b", ".a", "ifd*a."])
 def test_what_is_no_product(tmp_path, score):
     rows = pool_of(tmp_path / "p.jsonl", [record(ifd=0.5)])
-    told = r"=.*: must be deita, quality, complexity, ifd, car, the path of a numeric column, or a product"
+    told = r"=.*: must be deita, quality, complexity, ifd, car, the path of a numeric column, a product"
     with pytest.raises(UserError, match=rf"^score\.from{told}"):
         encode(rows, score=score)
     with pytest.raises(UserError, match=rf"^pool\.score{told}"):
@@ -187,3 +187,14 @@ def test_a_pool_without_them_says_where_they_are_looked_for(tmp_path):
         assert "did you mean" not in str(error.value)
     with pytest.raises(UserError, match=r"no number at qualty\. .*; did you mean quality\?$"):
         encode(load_pool(tmp_path / "p.jsonl", columns=["qualty"]), score="qualty")
+
+
+def test_no_score_at_all(tmp_path):
+    """Tags alone: every row counts 1, also those that have a score; none in a product means nothing."""
+    pool = pool_of(tmp_path / "p.jsonl", [record(), record(quality=[2.0], complexity=[3.0]), record(ifd=-1.0)])
+    encoded = encode(pool, score="none")
+    assert encoded.score.tolist() == [1.0, 1.0, 1.0] and not encoded.scored and columns_read("none") == ()
+    with pytest.raises(UserError, match=r"score\.from=none\*ifd: must be deita, .* or none \(all rows alike\)"):
+        encode(pool, score="none*ifd")
+    with pytest.raises(UserError, match="or none"):
+        encode(pool_of(tmp_path / "q.jsonl", [record()]))

@@ -11,14 +11,23 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import mig_jax.commands  # noqa: F401  (the resolvers)
+from mig_jax import config_check
 from mig_jax.config import COMMANDS, ReportConfig, VocabularyOptions
-from mig_jax.config_check import embed_config, generate_config, report_config, select_config, vocabulary_config
+from mig_jax.config_check import (
+    annotate_config,
+    embed_config,
+    generate_config,
+    report_config,
+    select_config,
+    vocabulary_config,
+)
 from mig_jax.inputs import model_spec_of, spec_of
 from mig_jax.models.families import FAMILIES
 from mig_jax.sweep import Sweep
 
 CONF = Path(str(importlib.resources.files("mig_jax.conf")))
-PARTS = {"select.yaml", "plan.yaml", "embed.yaml", "generate.yaml", "vocabulary.yaml", "report.yaml", "base.yaml"}
+PARTS = {f"{name}.yaml" for name in ("annotate", "base", "embed", "generate", "plan", "report", "select", "vocabulary")}
+COMMAND = {"model": "generate", "tags": "annotate", "ifd": "annotate"}  # group -> whose it is; any other is of select
 OPTIONS = sorted(file.relative_to(CONF).with_suffix("").parts for file in CONF.glob("*/*.yaml"))
 EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
 
@@ -39,6 +48,7 @@ def test_this_file_meets_every_yaml():
 def test_the_defaults_are_a_configuration():
     assert select_config(composed()).budgets == (50,)
     assert embed_config(composed(command="embed")).embed.of == "rows"
+    assert annotate_config(composed(command="annotate")).annotators == ("tags", "tokens")
     assert generate_config(composed(command="generate")).model.name == "smollm2_135m"
     assert report_config(composed(command="report")) == ReportConfig()
     assert vocabulary_config(composed(command="vocabulary")).vocabulary == VocabularyOptions()
@@ -46,8 +56,8 @@ def test_the_defaults_are_a_configuration():
 
 @pytest.mark.parametrize(("group", "name"), [parts for parts in OPTIONS if parts[0] != "experiment"])
 def test_every_option_of_every_group(group: str, name: str):
-    command, check = ("generate", generate_config) if group == "model" else ("select", select_config)
-    config = check(composed(f"{group}={name}", command=command))
+    command = COMMAND.get(group, "select")
+    config = getattr(config_check, f"{command}_config")(composed(f"{group}={name}", command=command))
     assert isinstance(config, COMMANDS[command])
     part = getattr(config, group)
     if group in ("model", "embedder") and part.path != "x":  # the checks that loading makes before it looks for weights

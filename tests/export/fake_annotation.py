@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mig_jax.annotate import car, deita, ifd, nearest, tokens
+from mig_jax.annotate import car, deita, ifd, instag, nearest, tokens
 from mig_jax.annotate.annotator import Rows, Said
 from mig_jax.annotate.files import write_manifest, write_rows
 from mig_jax.export.jsonable import write_json
@@ -14,9 +14,9 @@ from mig_jax.report.annotation_page import page
 from mig_jax.runtime.progress import silent
 
 WRITES = {
-    "tags": (nearest.TAGS,),
+    "tags": (nearest.TAGS, instag.RAW),
     "deita": (deita.COMPLEXITY, deita.QUALITY, deita.ROUNDS),
-    "ifd": (ifd.SCORE,),
+    "ifd": (ifd.VERSION, ifd.SCORE),
     "car": (car.SCORES,),
     "tokens": (tokens.COUNT,),
 }
@@ -29,7 +29,7 @@ def row(at: int, question: str = "Why?", answer: str = "Because.", **more: Any) 
 
 
 def tagged(*labels: str) -> Said:
-    return Said({nearest.TAGS: {"content": list(labels)}})
+    return Said({nearest.TAGS: list(labels)})
 
 
 def judged(complexity: Sequence[float], quality: Sequence[float]) -> Said:
@@ -37,7 +37,7 @@ def judged(complexity: Sequence[float], quality: Sequence[float]) -> Said:
 
 
 def helped(ratio: float) -> Said:
-    return Said({ifd.SCORE: {"version": "cherry", "content": ratio}})
+    return Said({ifd.VERSION: "cherry", ifd.SCORE: ratio})
 
 
 def scored(*scores: float) -> Said:

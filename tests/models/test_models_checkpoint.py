@@ -277,11 +277,17 @@ def test_a_spec_says_what_is_allowed(bad):
         EmbedderSpec(name="x", **bad)
 
 
-def test_messages_name_the_group_that_was_configured(tmp_path):
+def test_messages_name_the_place_that_was_configured(tmp_path):
     with pytest.raises(UserError, match=r"model\.dtype='half': must be one of float32, bfloat16; model\.max_length"):
         ModelSpec(name="x", dtype="half", max_length=-1)
     with pytest.raises(UserError, match=r"model\.path=.*there is no such folder or \.gguf file"):
         find_checkpoint(ModelSpec(name="x", path=tmp_path / "model.gguf"))
+    with pytest.raises(UserError, match=r"^ifd\.model\.max_length must be a whole number"):
+        ModelSpec(name="x", max_length=-1, place="ifd.model")
+    with pytest.raises(UserError, match=r"^no weights for ifd\.model x .*: ifd\.model\.path=DIR with a folder"):
+        find_checkpoint(ModelSpec(name="x", place="ifd.model"))
+    with pytest.raises(UserError, match=r"^no weights for embedder x .*: embedder\.path=DIR with a folder"):
+        find_checkpoint(EmbedderSpec(name="x"))
 
 
 def test_a_gguf_file_is_a_whole_checkpoint(tmp_path):

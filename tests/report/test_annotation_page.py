@@ -13,7 +13,7 @@ import pytest
 from fake_annotation import annotation, counted, helped, judged, row, scored, tagged
 from test_html import HOSTILE, Parsed
 
-from mig_jax.annotate import nearest
+from mig_jax.annotate import instag, nearest
 from mig_jax.annotate.annotator import Said
 from mig_jax.annotate.stats import BINS, SCORES, histogram, spread, tags_histogram
 from mig_jax.errors import UserError
@@ -129,7 +129,7 @@ def test_every_number_comes_from_the_files(folder: Path, file: str, path: tuple)
 
 def test_what_is_counted(folder: Path):
     stats, said = stats_of(folder), spoken()
-    tags = [one.values[nearest.TAGS]["content"] for one in said["tags"]]
+    tags = [one.values[nearest.TAGS] for one in said["tags"]]
     assert stats["rows"] == ROWS and stats["rejected"]["rows"] == 2
     assert stats["tags"]["counts"] == [sum(len(of) == k for of in tags) for k in range(4)]
     assert stats["tags"]["mean"] == sum(map(len, tags)) / ROWS
@@ -180,7 +180,7 @@ annotation(Path(sys.argv[1]) / "run", [*map(row, range(40)), "[1, 2]", '{{"dialo
 
 def test_hostile_text_is_only_text(tmp_path: Path):
     said = {
-        "tags": [tagged(HOSTILE), Said({nearest.TAGS: {"raw": HOSTILE}}, f"{HOSTILE}: {HOSTILE}"), tagged(HOSTILE)],
+        "tags": [tagged(HOSTILE), Said({instag.RAW: HOSTILE}, f"{HOSTILE}: {HOSTILE}"), tagged(HOSTILE)],
         "ifd": [Said({}, HOSTILE)] * 3,
     }
     lines = [row(at, HOSTILE, HOSTILE, _id=HOSTILE) for at in range(3)]

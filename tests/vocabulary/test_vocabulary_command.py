@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shlex
 from pathlib import Path
 
 import cli_pools
@@ -13,7 +14,9 @@ from mig_command import Server
 from mig_jax.config import VocabularyConfig
 from mig_jax.config_check import _known_keys
 from mig_jax.encode import read_valid_tags
+from mig_jax.overrides import prepare
 from mig_jax.vocabulary.run import _write_vocabulary
+from mig_jax.vocabulary.show import text
 from mig_jax.vocabulary.steps import Normalised
 
 # naïve and naive are two spellings to the rules and one text to a BERT that strips accents: only the semantic step
@@ -78,6 +81,8 @@ def test_the_files_and_what_is_said(server, with_tiny, tmp_path):
         "",
         "association: the one merge",
         "  algebra 5 -> 5 rows <- sorting 2 (2 with algebra)",
+        "",
+        "mig-jax select p.jsonl pool.valid_tags=sub/v/vocabulary.json",
     ]
     steps = json.loads((tmp_path / "sub/v/steps.json").read_text())
     assert [step["merged"] for step in steps] == [0, 1, 1, 1]
@@ -89,6 +94,56 @@ def test_the_files_and_what_is_said(server, with_tiny, tmp_path):
     assert set(manifest["timings"]) >= {"read pool", "frequency", "rules", "semantic", "association"}
     assert manifest["versions"]["scikit-learn"] and manifest["versions"]["snowballstemmer"]
     assert set(manifest["files"]) == {"steps.json", "vocabulary.json"}
+
+
+NEXT = [
+    ("'my pool.jsonl'", "'my pool.jsonl'"),
+    ("pool.path=a=b.jsonl min=3", "'pool.path='\"'\"'a=b.jsonl'\"'\"''"),
+    ("pool=tulu3 vocabulary.keep=", "pool=tulu3"),
+    (
+        "p.jsonl pool.fields.tags=meta.tags pool.on_error=skip",
+        "p.jsonl ++pool.fields.tags=meta.tags pool.on_error=skip",
+    ),
+    ("'pool.path=[a,b]'", "'pool.path=[a,b]'"),
+    ("embedder=minilm", ""),
+]
+
+
+@pytest.mark.parametrize(("typed", "shown"), NEXT, ids=[case[0] for case in NEXT])
+def test_the_selection_to_type_next_has_the_same_pool(typed, shown):
+    arguments = prepare(shlex.split(typed), "vocabulary")
+    path = {"'pool.path=[a,b]'": ["a", "b"], "pool=tulu3 vocabulary.keep=": "hf:x/y"}.get(typed)
+    path = path or shlex.split(typed)[0].removeprefix("pool.path=")
+    manifest = {"command": shlex.join(["mig-jax", "vocabulary", *arguments]), "config": {"pool": {"path": path}}}
+    manifest |= {"rows": 1, "tags": 1, "labels": 1, "aliases": 0}
+    last = text(manifest, [], "out/my v").splitlines()[-1]
+    assert last == f"mig-jax select {shown}{' ' * bool(shown)}'pool.valid_tags=out/my v/vocabulary.json'"
+    again = prepare(shlex.split(last)[2:])
+    assert [word for word in again if "pool" in word][:-1] == [word for word in arguments if "pool" in word]
+
+
+def test_stems_that_are_far_apart_stay_two_and_a_note_says_how_near_the_nearest_are(server, with_tiny, tmp_path):
+    """What the small checkpoint thinks of them is arbitrary; that it is asked, and its name, are not."""
+    pool(tmp_path / "p.jsonl", [["count", "zebra"], ["counting"], ["count"], ["counting"], ["counting", "zebra"]])
+    options = ["vocabulary.support=null", "vocabulary.distance=1e-6"]
+    done = run(server, tmp_path, "p.jsonl", *with_tiny, *options, "out=v")
+    assert done.code == 0, done
+    steps = {step["step"]: step for step in json.loads((tmp_path / "v/steps.json").read_text())}
+    assert steps["rules"]["settings"]["stem_cosine"] == 0.7
+    for merge in steps["rules"]["merges"]:
+        assert [tag["tag"] for tag in merge["tags"]] == ["counting", "count"] and merge["tags"][1]["cosine"] >= 0.7
+        assert f"<- count 2 (cosine {merge['tags'][1]['cosine']:.2f})" in done.out
+    assert steps["semantic"]["merged"] == 0
+    name = json.loads((tmp_path / "v/manifest.json").read_text())["config"]["embedder"]["name"]
+    assert (
+        f"note: semantic: no two tags are within vocabulary.distance=1e-06 under {name}; the nearest are " in done.err
+    )
+
+    spelled = run(server, tmp_path, "p.jsonl", *options[:1], "vocabulary.rules=spelling", "vocabulary.distance=null",
+                  "embedder=bert", "embedder.path=nowhere", "out=w")  # fmt: skip
+    assert spelled.code == 0, "no embedder is looked for"
+    stemmed = run(server, tmp_path, "p.jsonl", *with_tiny, *options[:1], "vocabulary.distance=null", "out=x")
+    assert stemmed.code == 0 and json.loads((tmp_path / "x/manifest.json").read_text())["inputs"]["embedder"]
 
 
 @pytest.mark.slow
@@ -165,6 +220,7 @@ CASES = [
         ["vocabulary.min_count=99: no tag is on so many", "'algebra', is on 3"],
     ),
     ("p.jsonl vocabulary.distance=1.5", ["vocabulary.distance=1.5: must be a number > 0 and < 1 or null"]),
+    ("p.jsonl vocabulary.stem_cosine=2", ["vocabulary.stem_cosine=2: must be a number"]),
     ("p.jsonl vocabulary.distance=0", ["vocabulary.distance=0: must be a number > 0"]),
     (
         "p.jsonl vocabulary.rules=stems",

@@ -4,12 +4,15 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_module
 from tag_rows import circle, merges, tags
 
+from mig_jax.config import VocabularyOptions
+from mig_jax.config_check import vocabulary_config
 from mig_jax.errors import UserError
 from mig_jax.vocabulary.association import associated, rules_of
 from mig_jax.vocabulary.rules import frequent, spellings
-from mig_jax.vocabulary.semantic import near, span
+from mig_jax.vocabulary.semantic import near, nearest, span
 
 SPELLINGS = [
     ("Machine Learning", "machine-learning"),
@@ -40,6 +43,58 @@ def test_stems_only_where_asked():
     found = tags([["counting"], ["counting"], ["count"], ["Count"]])
     assert merges(found, spellings(found, True, "").into) == {"count": "counting", "Count": "counting"}
     assert merges(found, spellings(found, False, "").into) == {"count": "Count"}  # equals by name
+
+
+# rows: politeness 4, political 3, politics 2, Politics 1, police 1; the last is another stem
+STEMS = [["politeness"]] * 4 + [["political"]] * 3 + [["politics"]] * 2 + [["Politics"], ["police"]]
+STEM_ANGLES = {"politeness": 0.0, "political": 50.0, "politics": 70.0}
+NEAR = {"politics": "political", "Politics": "political"}
+STEM_CASES = [
+    ("near to the second", STEM_ANGLES, 0.9, NEAR, {"politics": 0.9397}),
+    ("to none", STEM_ANGLES, 0.95, {"Politics": "politics"}, {}),
+    ("to the first", STEM_ANGLES | {"politics": -20.0}, 0.9, dict.fromkeys(NEAR, "politeness"), {"politics": 0.9397}),
+    # 20 degrees from politics, which is taken by then; 40 from the first
+    ("taken", STEM_ANGLES | {"political": 40.0, "politics": 20.0}, 0.9, dict.fromkeys(NEAR, "politeness"),
+     {"politics": 0.9397}),
+    ("as published", None, None, dict.fromkeys(["political", *NEAR], "politeness"), {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("why", "angles", "least", "expected", "cosines"), STEM_CASES, ids=[c[0] for c in STEM_CASES])
+def test_equal_stems_are_one_only_where_they_are_near(why, angles, least, expected, cosines):
+    """Each is tried with the most frequent first; what is left, with the next. Spellings go along."""
+    found = tags(STEMS)
+    merging = spellings(found, True, "", least, None if angles is None else circle(angles))
+    assert merges(found, merging.into) == expected
+    assert {found.names[at]: told["cosine"] for at, told in merging.of_tag.items()} == cosines
+
+
+def test_the_guard_lets_all_pass_where_all_are_near():
+    """The same tags, labels and stray white space included, as without it."""
+    rng = np.random.default_rng(0)
+    words = ["count", "counting", "Count", " counts", "map", "mapping", "Maps ", "game", "C++", "c++ "]
+    for _ in range(20):
+        found = tags([[words[at]] for at in rng.integers(0, len(words), 30)])
+        same = spellings(found, True, "+", -1.1, lambda names: rng.normal(size=(len(names), 2)) / 9)
+        np.testing.assert_array_equal(same.into, spellings(found, True, "+").into)
+
+
+@pytest.mark.slow
+def test_the_border_between_stems_under_minilm():
+    """Those that a reader found to be one or not, by the embedder that the border was chosen for."""
+    from mig_jax.inputs import embed_labels, spec_of
+
+    one = ["counting count", "pricing price", "proportion proportionality", "politics political"]
+    two = ["animal anime", "celebrity celebration", "conversation conversion", "terminal termination"]
+    two += ["politeness political", "function functionality"]
+    with initialize_config_module("mig_jax.conf", version_base="1.3"):
+        spec = spec_of(vocabulary_config(compose("vocabulary", ["pool.name=any", "out=any"])).embedder)
+    for pair in one + two:
+        found = tags([[tag] for tag in pair.split()])
+        into = spellings(
+            found, True, "+#", VocabularyOptions().stem_cosine, lambda names: embed_labels(names, spec, None)[0]
+        ).into
+        assert (len(set(into.tolist())) == 1) == (pair in one), pair
 
 
 def test_frequency_counts_rows():
@@ -84,10 +139,27 @@ def test_the_most_frequent_tag_of_a_cluster_stays():
 
 
 def test_nothing_is_near():
-    found = tags([["a"], ["b"]])
-    assert merges(found, near(found, np.eye(2, dtype=np.float32), 0.5, 2).into) == {}
+    """A note says how near the nearest are; of several settings, that which kept them apart."""
+    found = tags([["a"], ["b"], ["c"]])
+    vectors = circle({"a": 0.0, "b": 60.0, "c": 37.0})(found.names)
+    merging = near(found, vectors, 0.05, 2, embedder="minilm")
+    assert merges(found, merging.into) == {}
+    assert merging.notes == (
+        "semantic: no two tags are within vocabulary.distance=0.05 under minilm; the nearest are 'b' and 'c' at 0.0795",
+    )
+    merging = near(found, vectors, 0.1, 3, embedder="minilm")
+    assert merges(found, merging.into) == {}
+    assert merging.notes == (
+        "semantic: no tag has vocabulary.min_samples=3 neighbours, itself counted, within vocabulary.distance=0.1"
+        " under minilm; 1 pair of tags is as near",
+    )
+    (note,) = near(found, vectors, 0.201, 4).notes
+    assert note.endswith("within vocabulary.distance=0.201 under the embedder; 1 pair of tags is as near")
+    (note,) = near(found, vectors, 0.202, 4).notes  # 37 degrees are 0.2014
+    assert note.endswith("; 2 pairs of tags are as near")
     alone = tags([["a"]])
-    assert merges(alone, near(alone, np.ones((1, 1), np.float32), 0.5, 2).into) == {}
+    merging = near(alone, np.ones((1, 1), np.float32), 0.5, 2)
+    assert merges(alone, merging.into) == {} and merging.notes == ()
 
 
 def test_too_many_neighbours_name_the_setting(monkeypatch):
@@ -107,6 +179,19 @@ def test_the_span_of_a_cluster(block, monkeypatch):
     at = np.unravel_index(cosine.argmin(), cosine.shape)
     assert {far.one, far.other} == set(members[list(at)].tolist()) and far.one < far.other
     assert far.distance == pytest.approx(1 - cosine.min(), abs=1e-6)  # float32
+
+
+@pytest.mark.parametrize("block", [1 << 24, 70, 1])
+@pytest.mark.parametrize("count", [2, 30])
+def test_the_nearest_two(block, count, monkeypatch):
+    monkeypatch.setattr("mig_jax.vocabulary.semantic._BLOCK", block)
+    for seed in range(5):
+        vectors = clustered(np.random.default_rng(seed), 30, 4, 1.0)[:count]
+        cosine = vectors @ vectors.T
+        cosine[np.tril_indices(count)] = -np.inf
+        close = nearest(vectors)
+        assert (close.one, close.other) == np.unravel_index(cosine.argmax(), cosine.shape)
+        assert close.distance == pytest.approx(1 - cosine.max(), abs=1e-6)
 
 
 def random_rows(seed: int) -> list[list[str]]:
