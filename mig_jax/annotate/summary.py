@@ -28,7 +28,7 @@ def summary(manifest: Mapping[str, Any], out: str) -> str:
             lines.append("  answers: " + ", ".join(f"{count:,} {how}" for how, count in facts["answers"].items()))
         if facts.get("rows_that_it_drops"):
             lines.append(
-                f"  {facts['rows_that_it_drops']:,} are too high: {facts['version']}'s own selection drops them"
+                f"  {facts['rows_that_it_drops']:,} too high: {facts['version']}'s own selection drops them"
             )
         if facts.get("cleared"):
             lines.append(f"  {facts['cleared']:,} rows came with a value that was not renewed: it is null now")

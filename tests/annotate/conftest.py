@@ -1,9 +1,7 @@
 """The command's server, tiny models, the recorded outputs."""
 
 import json
-import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,24 +10,9 @@ import pytest
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / folder) for folder in ("cli", "models")]
 
 from annotate_cases import VOCABULARY, tiny_llama  # noqa: E402
-from mig_command import Server  # noqa: E402
 
+from tests.cli.conftest import cache, server  # noqa: E402, F401  (fixtures)
 from tests.models.conftest import TinyBert, golden, minilm, tiny  # noqa: E402, F401  (fixtures)
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MIG_JAX_CACHE of this session, of both of its workers."""
-    base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "mig_jax_cache"
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Server]:
-    """Starts the command."""
-    made = Server(tmp_path_factory.mktemp("server"), cache)
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="session")
