@@ -1,5 +1,6 @@
 """The files of ``mig-jax annotate``: pool.jsonl, refused.jsonl, rejects, annotation_stats.json, manifest.json."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ def write_rows(
             values: dict[Place, bytes] = {}
             for name, one in zip(said, each, strict=True):
                 assert one.values.keys() <= set(writes[name]), f"{name} writes {list(one.values)}"
-                values |= {place: msgspec.json.encode(jsonable(value)) for place, value in one.values.items()}
+                values |= {place: _json(value) for place, value in one.values.items()}
                 if stale := _stale(raw, [place for place in writes[name] if place not in one.values]):
                     values |= dict.fromkeys(stale, b"null")
                     written.cleared[name] += 1
@@ -97,6 +98,11 @@ def write_rows(
         written.rejected = _write_rejects(folder, rows)
     write_json(folder / STATS, stats.facts(written.rejected))
     return written
+
+
+def _json(value: Any) -> bytes:
+    """In the spacing of ``json.dumps``, which most pools are written in."""
+    return json.dumps(jsonable(value), ensure_ascii=False).encode()
 
 
 def _stale(raw: bytes, places: Sequence[Place]) -> list[Place]:

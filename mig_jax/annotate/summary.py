@@ -31,16 +31,20 @@ def summary(manifest: Mapping[str, Any], out: str) -> str:
                 f"  {facts['rows_that_it_drops']:,} too high: {facts['version']}'s own selection drops them"
             )
         if facts.get("cleared"):
-            lines.append(f"  {facts['cleared']:,} rows came with a value that was not renewed: it is null now")
+            lines.append(f"  {_rows(facts['cleared'])} came with a value that was not renewed: it is null now")
         lines += [f"  {told(one, passed)}" for one, passed in facts["passes"].items()]
     if manifest["rejected"]:
-        lines.append(f"{manifest['rejected']:,} rows are no JSON objects: rejects.jsonl")
+        lines.append(f"{_rows(manifest['rejected'])} without a JSON object: rejects.jsonl")
     lines.append(f"{out}/{REPORT} shows it; {out}/{POOL} has the rows")
     select = " ".join(filter(None, ("mig-jax select", out, manifest.get("select"))))
     alone = manifest.get("select") == "score.from=none"
     why = " (by tags alone: no row has a score; annotators=[ifd] or [deita] make one)" if alone else ""
     lines.append(f"{select} selects from it{why}")
     return "\n".join(lines)
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' * (count != 1)}"
 
 
 def told(name: str, passed: Mapping[str, Any]) -> str:

@@ -150,7 +150,7 @@ def test_a_value_that_is_not_renewed_becomes_null(server, settings, tmp_path):
     assert renewed["annotation"]["instag"]["content"] != ["old"] and renewed["ifd_score"]["version"] == "cherry"
     assert refused["annotation"]["instag"]["content"] is None
     assert refused["ifd_score"] == {"content": None, "by": "them"}
-    assert done.out.count("1 rows came with a value that was not renewed") == 2
+    assert done.out.count("1 row came with a value that was not renewed") == 2
     assert load_pool(tmp_path / "run").tag_state.tolist() == [PRESENT, ABSENT]
 
 
@@ -223,7 +223,7 @@ def test_some_rows_and_rows_that_are_none(server, settings, tmp_path):
     assert [row["id"] for row in cases.lines(tmp_path / "run/pool.jsonl")] == ["r0", "r1", "r2"]
     assert (tmp_path / "run/rejects.jsonl").read_text() == f'[1, 2]\n{{"dialogs": [\n{half}\n'
     assert "p.jsonl:3: " in (tmp_path / "run/rejects.txt").read_text()
-    assert "3 rows are no JSON objects" in done.out
+    assert "3 rows without a JSON object" in done.out
     annotate(server, tmp_path, "p.jsonl", *skip, "rows=2", "out=two")
     assert [row["id"] for row in cases.lines(tmp_path / "two/pool.jsonl")] == ["r0", "r1"]
 
