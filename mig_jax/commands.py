@@ -1,12 +1,14 @@
 """The commands as Hydra runs them: configuration in, files and a summary out."""
 
 import errno
+import importlib
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -89,43 +91,32 @@ def plan(raw: DictConfig) -> None:
 
 def embed(raw: DictConfig) -> None:
     """``mig-jax embed``."""
-    from mig_jax.runtime import processes
-    from mig_jax.runtime.compile_cache import use_compile_cache
-    from mig_jax.terminal import Terminal
-
     with _one_message():
-        config = embed_config(raw)
-        command = shlex.join(["mig-jax", "embed", *sys.argv[1:]])
-        if config.mesh.coordinator is not None:  # else the processes share nothing but a disk
-            processes.start(config.mesh.coordinator, config.mesh.processes, config.mesh.process)
-        use_compile_cache(config.cache)
-        from mig_jax.embed import run_embed
-
-        with Terminal(quiet=not processes.is_main(), units={"embed": "tokens"}) as terminal:
-            made = run_embed(config, command, progress=terminal.progress, tell=terminal.tell)
-        if made.text:
-            print(made.text)
+        _in_passes("embed", embed_config(raw), "mig_jax.embed.run", {"embed": "tokens"})
 
 
 def annotate(raw: DictConfig) -> None:
     """``mig-jax annotate``."""
+    passes = ("tags", "complexity", "quality", "ifd", "car")
+    with _one_message():
+        _in_passes("annotate", annotate_config(raw), "mig_jax.annotate.run", dict.fromkeys(passes, "rows"))
+
+
+def _in_passes(name: str, config: Any, module: str, units: Mapping[str, str]) -> None:
+    """``run_NAME`` of a module, which is imported when the processes have found each other: it brings Flax."""
     from mig_jax.runtime import processes
     from mig_jax.runtime.compile_cache import use_compile_cache
     from mig_jax.terminal import Terminal
 
-    with _one_message():
-        config = annotate_config(raw)
-        command = shlex.join(["mig-jax", "annotate", *sys.argv[1:]])
-        if config.mesh.coordinator is not None:  # else the processes share nothing but a disk
-            processes.start(config.mesh.coordinator, config.mesh.processes, config.mesh.process)
-        use_compile_cache(config.cache)
-        from mig_jax.annotate.run import run_annotate
-
-        passes = ("tags", "complexity", "quality", "ifd", "car")
-        with Terminal(quiet=not processes.is_main(), units=dict.fromkeys(passes, "rows")) as terminal:
-            made = run_annotate(config, command, progress=terminal.progress, tell=terminal.tell)
-        if made.text:
-            print(made.text)
+    command = shlex.join(["mig-jax", name, *sys.argv[1:]])
+    if config.mesh.coordinator is not None:  # else the processes share nothing but a disk
+        processes.start(config.mesh.coordinator, config.mesh.processes, config.mesh.process)
+    use_compile_cache(config.cache)
+    run = getattr(importlib.import_module(module), f"run_{name}")
+    with Terminal(quiet=not processes.is_main(), units=units) as terminal:
+        made = run(config, command, progress=terminal.progress, tell=terminal.tell)
+    if made.text:
+        print(made.text)
 
 
 def vocabulary(raw: DictConfig) -> None:

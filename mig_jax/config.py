@@ -174,10 +174,13 @@ class SelectConfig(Struct, frozen=True):
         return plain
 
 
-class EmbedOptions(Struct, frozen=True):
-    of: Literal["rows", "labels"] = "rows"
+class BatchOptions(Struct, frozen=True):
     batch_tokens: Literal["auto"] | Positive = "auto"
     save_every: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+
+
+class EmbedOptions(BatchOptions, frozen=True):
+    of: Literal["rows", "labels"] = "rows"
 
 
 class EmbedConfig(Struct, frozen=True):
@@ -190,11 +193,6 @@ class EmbedConfig(Struct, frozen=True):
     overwrite: bool = False
     mesh: MeshConfig = MeshConfig()
     cache: str | None = None
-
-
-class AnnotateOptions(Struct, frozen=True):
-    batch_tokens: Literal["auto"] | Positive = "auto"
-    save_every: Annotated[float, msgspec.Meta(ge=0)] = 10.0
 
 
 class AnnotateConfig(Struct, frozen=True):
@@ -211,7 +209,7 @@ class AnnotateConfig(Struct, frozen=True):
     tokens: Any
     rows: Positive | None = None
     plan: bool = False
-    annotate: AnnotateOptions = AnnotateOptions()
+    annotate: BatchOptions = BatchOptions()
     overwrite: bool = False
     mesh: MeshConfig = MeshConfig()
     cache: str | None = None

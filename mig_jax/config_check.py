@@ -80,7 +80,7 @@ def annotate_config(raw: DictConfig | dict) -> AnnotateConfig:
 
     config = _checked(raw, AnnotateConfig, "annotate")
     chosen(config.annotators)
-    plain = OmegaConf.to_container(raw, resolve=True) if isinstance(raw, DictConfig) else raw
+    plain = msgspec.to_builtins(config)
     tagger = config.tags.get("name") if isinstance(config.tags, dict) else None
     return _converted(
         plain, _annotate_with([(name, find_annotator(name, tagger).options) for name in NAMES]), "annotate"

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,12 +16,12 @@ from mig_jax.encode import Encoded, factor_names
 from mig_jax.encode.score import NONE
 from mig_jax.engine.checkpoint import Checkpoint, from_bytes, to_bytes
 from mig_jax.export import Claim, claim, claim_file, write_run
-from mig_jax.export.out_folder import checked_out
+from mig_jax.export.out_folder import checked_out, missing_above, remove_empty
 from mig_jax.gain import Phi, make_phi
 from mig_jax.graph import LabelGraph
 from mig_jax.inputs import columns_of, encoded_of, graph_of, mesh_of, pool_of, ranking_of
 from mig_jax.limits import check_refused, limits_of
-from mig_jax.pool import REASONS, Pool
+from mig_jax.pool import Pool
 from mig_jax.report import page
 from mig_jax.row_embeddings import row_embeddings, vectors_of
 from mig_jax.run_facts import facts_of, remarks
@@ -65,7 +64,7 @@ def run_select(
             stored = row_embeddings(config, pool, progress, tell)
             task = replace(task, vectors=processes.together(lambda: vectors_of(stored.array, pool, encoded, progress)))
     key = _run_key(config, pool, encoded, graph, task.limit, None if stored is None else stored.sha256)
-    made = [folder for folder in out.absolute().parents if not folder.exists()]
+    above = missing_above(out)
     claimed = processes.together(lambda: _claim(out, key, config.overwrite, sample_file is not None))
     try:
         if processes.share(np.int64(claimed is not None and claimed.state == "done")):
@@ -126,9 +125,7 @@ def run_select(
     finally:
         if claimed is not None:
             claimed.release()
-            for folder in made:  # the nearest first; one with something in it stays
-                with suppress(OSError):
-                    folder.rmdir()
+            remove_empty(above)
 
 
 class _Inputs(NamedTuple):
@@ -197,12 +194,8 @@ def _misaligned(pool: Pool, encoded: Encoded, score: str) -> list[str]:
 
 def _rejected(pool: Pool, encoded: Encoded) -> dict[int, str]:
     """The rows that would have stopped the run without pool.on_error=skip, and why."""
-    details = {reject.row: reject.detail or reject.reason for reject in pool.rejects}
-    rows: dict[int, str] = {int(row): "its score is negative or not a usable number" for row in encoded.faulty}
-    for reason in ("malformed", "not an object"):
-        for row in np.flatnonzero(pool.status == REASONS.index(reason)).tolist():
-            rows[row] = details.get(row, reason)
-    return dict(sorted(rows.items()))
+    faulty = {int(row): "its score is negative or not a usable number" for row in encoded.faulty}
+    return dict(sorted((faulty | pool.no_objects()).items()))
 
 
 def _run_key(

@@ -16,17 +16,17 @@ from mig_jax.annotate.annotator import Place, Rows, Said
 from mig_jax.annotate.stats import Stats, kind_of
 from mig_jax.annotate.summary import KIND, POOL, REFUSED
 from mig_jax.export.jsonable import clean_text, jsonable, write_json
-from mig_jax.export.manifest import MANIFEST, SCHEMA, file_facts, versions
+from mig_jax.export.manifest import MANIFEST, SCHEMA, file_facts, source_facts, versions
 from mig_jax.export.rows import one_line, write_lines
+from mig_jax.export.run_files import REJECT_REASONS, REJECTS
 from mig_jax.passes import Running
-from mig_jax.pool import PRESENT, REASONS, Pool
+from mig_jax.pool import PRESENT, Pool
 from mig_jax.pool.decode import parse
 from mig_jax.pool.layouts import walk
 from mig_jax.pool.splice import spliced
 from mig_jax.report.annotation_page import STATS
 from mig_jax.runtime.progress import Progress
 
-REJECTS, REJECT_REASONS = "rejects.jsonl", "rejects.txt"  # as mig-jax select names them
 _EVERY = 1000  # rows between two words of progress
 
 
@@ -124,15 +124,10 @@ def _line(pool: Pool, number: int, row: int, name: str, reason: str) -> dict[str
 def _write_rejects(folder: Path, rows: Rows) -> int:
     """Those before the last row that is annotated; all where every row is."""
     pool, last = rows.pool, int(rows.row[-1]) if len(rows) else 0
-    wrong = np.flatnonzero(np.isin(pool.status, [REASONS.index("malformed"), REASONS.index("not an object")]))
-    wrong = wrong if rows.whole else wrong[wrong < last]
-    if len(wrong):
-        details = {reject.row: reject.detail or reject.reason for reject in pool.rejects}
-        write_lines(folder / REJECTS, map(one_line, pool.read_rows(wrong)))
-        reasons = (
-            clean_text(f"{pool.where(row)}: {details.get(row, REASONS[pool.status[row]])}").encode()
-            for row in wrong.tolist()
-        )
+    wrong = {row: why for row, why in pool.no_objects().items() if rows.whole or row < last}
+    if wrong:
+        write_lines(folder / REJECTS, map(one_line, pool.read_rows(list(wrong))))
+        reasons = (clean_text(f"{pool.where(row)}: {why}").encode() for row, why in wrong.items())
         write_lines(folder / REJECT_REASONS, map(one_line, reasons))
     return len(wrong)
 
@@ -159,10 +154,7 @@ def write_manifest(
         "n": len(rows),
         "pool": {
             "rows": len(pool),
-            "sources": [
-                {key: getattr(source, key) for key in ("path", "sha256", "size_bytes", "rows", "layout", "format")}
-                for source in pool.sources
-            ],
+            "sources": source_facts(pool),
         },
         "rejected": written.rejected,
         "select": select_with(rows.pool, tuple(running)),

@@ -8,7 +8,7 @@ import numpy as np
 
 from mig_jax.annotate.annotator import Annotator, Prepared, Rows, Said, Task
 from mig_jax.annotate.kept import Kept
-from mig_jax.annotate.nearest import SHOWN, TAGS, asked_text
+from mig_jax.annotate.nearest import TAGS, asked_text, most_frequent
 from mig_jax.annotate.prompts import Template, prompt_tokens
 from mig_jax.annotate.tag_answers import read_answer
 from mig_jax.config import ModelConfig, Positive, Struct
@@ -68,7 +68,7 @@ def prepare(options: Options, task: Task) -> Prepared:
             "answers": {name: how[name] for name in ("json", "repaired", "malformed")},
             "distinct_tags": len(tags),
             "tags_per_row": round(tags.total() / max(read, 1), 3),
-            "most_frequent": dict(sorted(tags.most_common(), key=lambda one: (-one[1], one[0]))[:SHOWN]),
+            "most_frequent": most_frequent(tags),
         }
 
     made = Pass("tags", [found.fingerprint, found.max_length, options.prompt, options.max_new_tokens], plan)
@@ -83,15 +83,11 @@ def _job(rows: Rows, found: Any, template: Template, max_new_tokens: int, batch_
     texts = ({"query": asked_text(exchanges)} for exchanges in rows.exchanges())
     tokens = prompt_tokens(found.tokenizer, template, texts, limit, total=len(rows), progress=progress)
     asking = np.array([r for r, why in enumerate(rows.unasked) if why is None], np.int64)
-    plan = tuple(
-        batch._replace(text=asking[batch.text])
-        for batch in plan_prompts(tokens.length[asking], found.max_length, BATCH_ROWS, batch_tokens)
-    )
-
+    plan = plan_prompts(tokens.length, found.max_length, BATCH_ROWS, batch_tokens, asking)
     kept = Kept(found.load, found.config)
 
-    def run(batches: Iterable[Any]) -> Iterator[tuple[Any, np.ndarray]]:
-        for batch, answers in answer_batches(kept(), tokens, batches, max_new_tokens=max_new_tokens):
+    def each(model: Any, batches: Iterable[Any]) -> Iterator[tuple[Any, np.ndarray]]:
+        for batch, answers in answer_batches(model, tokens, batches, max_new_tokens=max_new_tokens):
             out = np.full((len(batch.text), max(len(one.tokens) for one in answers.values())), NO_TOKEN, np.int32)
             for row, text in zip(out, batch.text.tolist(), strict=True):
                 row[: len(answers[text].tokens)] = answers[text].tokens
@@ -99,7 +95,16 @@ def _job(rows: Rows, found: Any, template: Template, max_new_tokens: int, batch_
 
     cut = f"tags: {tokens.cut:,} of {len(rows):,} prompts were too long; what is asked was cut"
     notes = (cut,) if tokens.cut else ()
-    return Job(plan, tokens.length, run, None, np.int32, NO_TOKEN, notes, release=kept.release)
+    return Job(
+        plan,
+        tokens.length,
+        lambda batches: kept.run(each, batches),
+        None,
+        np.int32,
+        NO_TOKEN,
+        notes,
+        release=kept.release,
+    )
 
 
 INSTAG = Annotator(prepare, Options, writes=(TAGS, RAW))

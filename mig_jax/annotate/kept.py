@@ -2,9 +2,23 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-Model = TypeVar("Model")  # has ``loaded``, a ``models.loaded.LoadedModel``
+if TYPE_CHECKING:  # Flax
+    from mig_jax.models.loaded import LoadedModel
+
+
+class WithWeights(Protocol):
+    """An ``Embedder``, a ``LanguageModel``, a ``LoadedScorer``."""
+
+    @property
+    def loaded(self) -> "LoadedModel": ...
+
+    @property
+    def config(self) -> Any: ...
+
+
+Model = TypeVar("Model", bound=WithWeights)
 
 
 class Kept(Generic[Model]):
@@ -26,9 +40,9 @@ class Kept(Generic[Model]):
             import jax
 
             self._model = self._load()
-            loaded: Any = self._model.loaded  # type: ignore[reportAttributeAccessIssue]
+            loaded = self._model.loaded
             shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), loaded.state)
-            self._config = self._config or self._model.config  # type: ignore[reportAttributeAccessIssue]
+            self._config = self._config or self._model.config
             self._shapes = type(loaded)(loaded.graphdef, shapes)
         return self._model
 

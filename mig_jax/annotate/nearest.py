@@ -80,7 +80,7 @@ def prepare(options: Options, task: Task) -> Prepared:
             "labels_used": len(used),
             "tags_per_row": round(used.total() / asked, 3),
             "rows_without_a_label": int((best < threshold).sum()),
-            "most_frequent": dict(sorted(used.most_common(), key=lambda one: (-one[1], one[0]))[:SHOWN]),
+            "most_frequent": most_frequent(used),
         }
 
     made = Pass("tags", fingerprint, plan)
@@ -118,6 +118,11 @@ def vocabulary(valid_tags: str | None) -> tuple[str, ...]:
     return tuple(sorted(label for label in (found.labels if isinstance(found, Vocabulary) else found) if label))
 
 
+def most_frequent(tags: Counter[str]) -> dict[str, int]:
+    """Those that most rows have, equals by name."""
+    return dict(sorted(tags.items(), key=lambda one: (-one[1], one[0]))[:SHOWN])
+
+
 def asked_text(exchanges: list[Exchange]) -> str:
     """All that the user says in a row: what its tags are about."""
     return BETWEEN.join(joined(one.instruction, one.input) for one in exchanges)
@@ -137,7 +142,7 @@ def _job(rows: Rows, load: Any, progress: Progress):
     return Job(
         embedder.plan(tokens, without=np.array([why is not None for why in rows.unasked], bool)),
         tokens.length,
-        lambda batches: kept().run(tokens, batches),
+        lambda batches: kept.run(lambda model, some: model.run(tokens, some), batches),
         embedder.dim,
         notes=notes,
         flops=lambda batch: kept.flops(batch.rows, batch.width),

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import numpy as np
 from mig_jax import __version__
 from mig_jax.annotate.annotator import Annotator, Prepared, Rows, Task
 from mig_jax.annotate.annotators import chosen, find_annotator
-from mig_jax.annotate.estimate import Estimate, estimate
+from mig_jax.annotate.estimate import estimate
 from mig_jax.annotate.files import Written, write_manifest, write_rows
 from mig_jax.annotate.summary import summary
 from mig_jax.config import AnnotateConfig
@@ -23,9 +22,9 @@ from mig_jax.encode import read_valid_tags
 from mig_jax.errors import UserError
 from mig_jax.export import REPORT, Claim
 from mig_jax.export.manifest import read_manifest
-from mig_jax.export.out_folder import checked_out
+from mig_jax.export.out_folder import checked_out, missing_above, remove_empty
 from mig_jax.inputs import models_mesh, pool_of
-from mig_jax.passes import Running, Team, claim_for, plan_digest, team_of, too_late
+from mig_jax.passes import Running, Team, claim_together, done_already, plan_digest, team_of, too_late
 from mig_jax.pool import REASONS, Pool
 from mig_jax.report.annotation_page import page
 from mig_jax.runtime import processes
@@ -51,7 +50,6 @@ class Annotated:
 class _Prepared(NamedTuple):
     """Everything that is known before the first model runs."""
 
-    pool: Pool
     rows: Rows
     annotators: dict[str, tuple[Annotator, Prepared]]
     key: str
@@ -79,15 +77,14 @@ def run_annotate(
     with watch.compiling():
         ready = processes.together(lambda: _prepare(config, watch, progress))
         if config.plan:
-            return Annotated(None, estimate_all(ready, progress, tell).text() if team.is_main else "")
-        above = [folder for folder in Path(config.out).absolute().parents if not folder.exists()]
-        out, key, overwrite = config.out, ready.key, config.overwrite
-        claimed = processes.together(lambda: claim_for(team, out, key, overwrite) if team.is_main else None)
-        claimed = processes.together(lambda: claimed or claim_for(team, out, key, overwrite))
+            return Annotated(
+                None, estimate(ready.annotators, len(ready.rows), progress, tell).text() if team.is_main else ""
+            )
+        out, key, above = config.out, ready.key, missing_above(config.out)
+        claimed = claim_together(team, out, key, config.overwrite)
         try:
             if claimed.state == "done":
-                again = "overwrite=true would do it again" if team.is_main else "only process 0 can do it again"
-                tell(f"{out} holds this very run already; {again}")
+                tell(done_already(team, out))
                 return Annotated(claimed.out, summary(read_manifest(claimed.out), out))
             for note in claimed.notes:
                 tell(note)
@@ -105,14 +102,7 @@ def run_annotate(
             return Annotated(claimed.out, summary(manifest, out))
         finally:
             claimed.release()
-            for folder in above:  # the nearest first; one with something in it stays
-                with suppress(OSError):
-                    folder.rmdir()
-
-
-def estimate_all(ready: "_Prepared", progress: Progress, tell: Callable[[str], None]) -> Estimate:
-    """How long the passes would take here."""
-    return estimate(ready.annotators, len(ready.rows), progress, tell)
+            remove_empty(above)
 
 
 def _prepare(config: AnnotateConfig, watch: Stopwatch, progress: Progress) -> _Prepared:
@@ -120,7 +110,7 @@ def _prepare(config: AnnotateConfig, watch: Stopwatch, progress: Progress) -> _P
     checked_out(config.out)  # before reading gigabytes
     names = chosen(config.annotators)
     if config.pool.valid_tags is not None:
-        read_valid_tags(config.pool.valid_tags)
+        read_valid_tags(config.pool.valid_tags)  # it can be refused as early
     mesh = models_mesh(config.mesh, alone=False)
     cache = Path(config.cache).expanduser() if config.cache else None
     with watch.stage("read"):
@@ -157,7 +147,7 @@ def _prepare(config: AnnotateConfig, watch: Stopwatch, progress: Progress) -> _P
         ],
     }
     key = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
-    return _Prepared(pool, task.rows, annotators, key)
+    return _Prepared(task.rows, annotators, key)
 
 
 def check_places(config: AnnotateConfig, pool: Pool) -> None:
@@ -248,7 +238,7 @@ def _finish(
         said = {name: prepared.say(results[name]) for name, (_, prepared) in ready.annotators.items()}
         writes = {name: annotator.writes for name, (annotator, _) in ready.annotators.items()}
         written: Written = write_rows(claimed.files, ready.rows, said, writes, config.pool.on_error == "skip", progress)
-        ready.pool.check_unchanged()
+        ready.rows.pool.check_unchanged()
     facts = {name: dict(prepared.facts()) for name, (_, prepared) in ready.annotators.items()}
     settings = msgspec.to_builtins(config)
     manifest = write_manifest(

@@ -27,9 +27,7 @@ def summary(manifest: Mapping[str, Any], out: str) -> str:
         if "answers" in facts:
             lines.append("  answers: " + ", ".join(f"{count:,} {how}" for how, count in facts["answers"].items()))
         if facts.get("rows_that_it_drops"):
-            lines.append(
-                f"  {facts['rows_that_it_drops']:,} too high: {facts['version']}'s own selection drops them"
-            )
+            lines.append(f"  {facts['rows_that_it_drops']:,} too high: {facts['version']}'s own selection drops them")
         if facts.get("cleared"):
             lines.append(f"  {_rows(facts['cleared'])} came with a value that was not renewed: it is null now")
         lines += [f"  {told(one, passed)}" for one, passed in facts["passes"].items()]

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ from mig_jax.embed.compute import embed
 from mig_jax.embed.files import summary, write_manifest
 from mig_jax.embed.texts import Texts, texts_of
 from mig_jax.export.manifest import read_manifest
-from mig_jax.export.out_folder import checked_out
+from mig_jax.export.out_folder import checked_out, missing_above, remove_empty
 from mig_jax.inputs import folder_decides, models_mesh, spec_of
 from mig_jax.models.embed import Embedder, find_embedder
 from mig_jax.models.packing import usual_batch_tokens
-from mig_jax.passes import claim_for, team_of, too_late
+from mig_jax.passes import claim_together, done_already, team_of, too_late
 from mig_jax.runtime import processes
 from mig_jax.runtime.progress import Progress, silent
 from mig_jax.runtime.stopwatch import Stopwatch
@@ -59,13 +58,11 @@ def run_embed(
     """
     watch, team = Stopwatch(), team_of(config.mesh)
     texts, key, load = processes.together(lambda: _prepare(config, watch, progress))
-    above = [folder for folder in Path(config.out).absolute().parents if not folder.exists()]
-    claimed = processes.together(lambda: claim_for(team, config.out, key, config.overwrite) if team.is_main else None)
-    claimed = processes.together(lambda: claimed or claim_for(team, config.out, key, config.overwrite))
+    above = missing_above(config.out)
+    claimed = claim_together(team, config.out, key, config.overwrite)
     try:
         if claimed.state == "done":
-            again = "overwrite=true would do it again" if team.is_main else "only process 0 can do it again"
-            tell(f"{config.out} holds this very run already; {again}")
+            tell(done_already(team, config.out))
             return Embedded(claimed.out, summary(read_manifest(claimed.out), config.out))
         left_to_folder = _taken(config)
         for note in (*claimed.notes, *left_to_folder):
@@ -96,9 +93,7 @@ def run_embed(
         return Embedded(claimed.out, summary(manifest, config.out))
     finally:
         claimed.release()
-        for folder in above:  # the nearest first; one with something in it stays
-            with suppress(OSError):
-                folder.rmdir()
+        remove_empty(above)
 
 
 def _prepare(config: EmbedConfig, watch: Stopwatch, progress: Progress) -> tuple[Texts, str, Callable[[], Embedder]]:

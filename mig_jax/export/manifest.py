@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mig_jax.errors import UserError
+from mig_jax.export.pool_view import PoolView
 
 MANIFEST = "manifest.json"
 REPORT = "report.html"
@@ -61,6 +62,12 @@ def file_facts(path: Path) -> dict[str, Any]:
     """``{"bytes", "sha256"}`` of a file."""
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def source_facts(pool: PoolView) -> list[dict[str, Any]]:
+    """The files of a pool, as they were read."""
+    keys = ("path", "sha256", "size_bytes", "rows", "layout", "format")
+    return [{key: getattr(source, key) for key in keys} for source in pool.sources]
 
 
 def ordered(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """What stands where a run wants to write, and whether it may."""
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,18 @@ class Occupant:
             return f"out={out} holds another run ({command}, finished {finished})"
         shown = ", ".join(self.entries[:3]) + (f" and {len(self.entries) - 3} more" if len(self.entries) > 3 else "")
         return f"out={out} is not empty and holds no finished run of mig_jax ({shown})"
+
+
+def missing_above(out: str | Path) -> list[Path]:
+    """The folders above ``out`` that are not there yet, the nearest first: for ``remove_empty`` at the end of a run."""
+    return [folder for folder in Path(out).absolute().parents if not folder.exists()]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Take the folders away, the nearest first; one with something in it stays."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def occupant(out: Path) -> Occupant:

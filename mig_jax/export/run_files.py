@@ -13,7 +13,7 @@ from jaxtyping import Float64, Int64
 from mig_jax.export.convert import check_layout, converted_line
 from mig_jax.export.jsonable import write_json
 from mig_jax.export.llama_factory import dataset_info, describable
-from mig_jax.export.manifest import MANIFEST, REPORT, SCHEMA, file_facts, ordered, versions
+from mig_jax.export.manifest import MANIFEST, REPORT, SCHEMA, file_facts, ordered, source_facts, versions
 from mig_jax.export.pool_stats import POOL_STATS, covered_labels, pool_stats
 from mig_jax.export.pool_view import PoolView
 from mig_jax.export.rows import one_line, selection_names, write_lines, write_prefixes
@@ -212,7 +212,7 @@ def write_run(folder: Path, facts: RunFacts, page: Callable[[Path], str]) -> dic
             "objective": {n: facts.reached(n) for n in facts.budgets},
             "random_objective": dict(sorted(facts.random_objective.items())) if facts.judged else {},
             "certificate": dict(sorted(facts.certificate.items())) if facts.judged else {},
-            "pool": {"rows": len(facts.pool), "usable": len(encoded), "sources": _sources(facts.pool)},
+            "pool": {"rows": len(facts.pool), "usable": len(encoded), "sources": source_facts(facts.pool)},
             "dropped": dict(sorted(encoded.dropped.items())),
             "labels": {"total": len(encoded.labels), "covered": covered_labels(encoded, points)},
             "graph": facts.graph,
@@ -284,11 +284,6 @@ def _pool_layout(pool: PoolView) -> str | None:
     layouts = {source.layout for source in pool.sources if source.layout}
     layout = layouts.pop() if len(layouts) == 1 else None
     return layout if layout and describable(layout, pool.fields) else None
-
-
-def _sources(pool: PoolView) -> list[dict[str, Any]]:
-    keys = ("path", "sha256", "size_bytes", "rows", "layout", "format")
-    return [{key: getattr(source, key) for key in keys} for source in pool.sources]
 
 
 def _sample_facts(facts: RunFacts) -> dict[str, Any] | None:

@@ -105,9 +105,7 @@ class FoundScorer:
 
     def plan(self, length_N: Int64[np.ndarray, " N"], batch_tokens: int) -> tuple[Prompts, ...]:
         """All batches, the longest texts first; texts of 0 tokens are in none."""
-        there = np.flatnonzero(length_N > 0)
-        planned = plan_prompts(length_N[there], self.max_length, batch_tokens, batch_tokens)
-        return tuple(batch._replace(text=there[batch.text]) for batch in planned)
+        return plan_prompts(length_N, self.max_length, batch_tokens, batch_tokens, np.flatnonzero(length_N > 0))
 
 
 def find_car_scorer(spec: ModelSpec, *, mesh: Mesh | None = None) -> FoundScorer:

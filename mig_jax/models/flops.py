@@ -4,6 +4,7 @@ Counted are the products, as everybody counts them (2 for a multiplication and a
 included; norms, rotations and softmax are left out.
 """
 
+import functools
 import math
 import time
 from typing import Any
@@ -37,8 +38,9 @@ def forward_flops(loaded: LoadedModel, config: Any, rows: int, width: int) -> fl
     return float(2 * kernels * rows * width + attention)
 
 
+@functools.cache
 def matmul_rate(dtype: str, *, size: int | None = None, rounds: int = 6) -> float:
-    """FLOP/s of one large matrix product on the default device, the best of some rounds.
+    """FLOP/s of one large matrix product on the default device, the best of some rounds; measured once.
 
     Args:
       dtype: float32 or bfloat16.

@@ -190,14 +190,19 @@ class Prompts(NamedTuple):
 
 
 def plan_prompts(
-    length_N: Int64[np.ndarray, " N"], max_length: int, batch_rows: int, batch_tokens: int
+    length_N: Int64[np.ndarray, " N"],
+    max_length: int,
+    batch_rows: int,
+    batch_tokens: int,
+    among: Int64[np.ndarray, " A"] | None = None,
 ) -> tuple[Prompts, ...]:
     """Batches of prompts of like lengths, the longest first: what does not fit into memory shows at once.
 
     There are at most two shapes a width, and one more: rows depend on the width alone, but for the last batch, whose
-    rows are a power of two.
+    rows are a power of two. ``among``: the prompts that are planned; None: all.
     """
-    order = np.argsort(-length_N, kind="stable")
+    among = np.arange(len(length_N)) if among is None else among
+    order = among[np.argsort(-length_N[among], kind="stable")]
     batches = []
     while len(order):
         width = next(width for width in widths_upto(max_length) if width >= length_N[order[0]])

@@ -6,7 +6,7 @@ What a pass has computed lies in shards until all of it is there. ``embed`` is o
 from mig_jax.passes.compute import Pass, Running, plan_digest
 from mig_jax.passes.job import Job, Planned
 from mig_jax.passes.shards import Saver, Shards
-from mig_jax.passes.team import Team, claim_for, team_of, too_late
+from mig_jax.passes.team import Team, claim_together, done_already, team_of, too_late
 
 __all__ = [
     "Job",
@@ -16,7 +16,8 @@ __all__ = [
     "Saver",
     "Shards",
     "Team",
-    "claim_for",
+    "claim_together",
+    "done_already",
     "plan_digest",
     "team_of",
     "too_late",

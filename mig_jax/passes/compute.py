@@ -109,9 +109,7 @@ class Running:
         progress(self.name, done, total)
         batches = (self.job.plan[number] for number in numbers)
         try:
-            for number, (batch, results) in zip(
-                numbers.tolist(), self.job.run(batches) if len(numbers) else (), strict=True
-            ):
+            for number, (batch, results) in zip(numbers.tolist(), self.job.run(batches), strict=True):
                 saver.add(number, results)
                 done += int(self.job.cost[batch.text].sum())
                 if self.job.flops is not None:

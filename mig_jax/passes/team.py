@@ -12,6 +12,7 @@ from mig_jax.export import Claim, claim
 from mig_jax.export.lock import Busy
 from mig_jax.export.manifest import read_manifest
 from mig_jax.export.staging import join
+from mig_jax.runtime import processes
 
 _PATIENCE = 20.0  # seconds until a folder that another process is just making counts as taken
 
@@ -61,6 +62,18 @@ def claim_for(team: Team, out: str, key: str, overwrite: bool) -> Claim:
             if time.monotonic() > end:
                 raise
             time.sleep(0.05)
+
+
+def claim_together(team: Team, out: str, key: str, overwrite: bool) -> Claim:
+    """``claim_for`` on every process of a run, on the main one first."""
+    claimed = processes.together(lambda: claim_for(team, out, key, overwrite) if team.is_main else None)
+    return processes.together(lambda: claimed or claim_for(team, out, key, overwrite))
+
+
+def done_already(team: Team, out: str) -> str:
+    """What a process says whose run is finished."""
+    again = "overwrite=true would do it again" if team.is_main else "only process 0 can do it again"
+    return f"{out} holds this very run already; {again}"
 
 
 def too_late(claimed: Claim, key: str, out: str, team: Team) -> str:

@@ -141,6 +141,13 @@ class Pool:
         blob = self.id_blob[self.id_ptr[row] : self.id_ptr[row + 1]]
         return blob.tobytes().decode() if len(blob) else None
 
+    def no_objects(self) -> dict[int, str]:
+        """The rows that are no JSON object, in order, and what is wrong with each."""
+        details = {reject.row: reject.detail or reject.reason for reject in self.rejects}
+        wrong = [REASONS.index(reason) for reason in ("malformed", "not an object")]
+        rows = np.flatnonzero(np.isin(self.status, wrong)).tolist()
+        return {row: details.get(row) or REASONS[self.status[row]] for row in rows}
+
     def tags(self, row: int) -> list[str]:
         """The row's tags as written, order and repeats kept; empty where it has none."""
         return [self.tag_names[i] for i in self.tag_idx[self.tag_ptr[row] : self.tag_ptr[row + 1]]]

@@ -19,7 +19,7 @@ from mig_jax.errors import UserError
 from mig_jax.export import MANIFEST, claim, read_manifest
 from mig_jax.export.jsonable import write_json
 from mig_jax.export.manifest import SCHEMA, file_facts, versions
-from mig_jax.export.out_folder import checked_out
+from mig_jax.export.out_folder import checked_out, missing_above, remove_empty
 from mig_jax.inputs import embed_labels, models_mesh, pool_of, spec_of
 from mig_jax.models.checkpoint import EmbedderSpec
 from mig_jax.pool import Pool
@@ -73,7 +73,7 @@ def run_vocabulary(
     spec = _spec(config, watch) if embeds(config.vocabulary) else None
     fingerprint = None if spec is None else _fingerprint(spec, mesh, watch)
     key, decides = _run_key(config, pool, fingerprint)
-    above = [folder for folder in Path(config.out).absolute().parents if not folder.exists()]
+    above = missing_above(config.out)
     claimed = claim(config.out, key, config.overwrite)
     try:
         if claimed.state == "done":
@@ -102,9 +102,7 @@ def run_vocabulary(
         return Made(claimed.out, text(facts, steps, config.out))
     finally:
         claimed.release()
-        for folder in above:  # the nearest first; one with something in it stays
-            with suppress(OSError):
-                folder.rmdir()
+        remove_empty(above)
 
 
 def _check(config: VocabularyConfig) -> None:

@@ -13,6 +13,15 @@ from mig_jax.passes import Job
 from mig_jax.pool import REASONS, load_pool
 from mig_jax.runtime.progress import silent
 
+UNANSWERED = {
+    "a system's turn alone": "no user turn",
+    "an assistant's turn alone": "no user turn",
+    "no answer": "no answered turn",
+    "turns of no dialog": "no dialog",
+    "no turns at all": "no dialog",
+}
+"""Of ``cases.AWKWARD``, those that have no answer to judge, and what is said of them."""
+
 
 class Ran(NamedTuple):
     """What came of it, the jobs of its passes and their results."""
