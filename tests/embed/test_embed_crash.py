@@ -22,14 +22,15 @@ from mig_jax.passes.shards import Shards
 pytestmark = pytest.mark.slow
 
 ROWS = 700
+LONG = 5 * ROWS  # where seconds between shards count: a fast machine must not be done before the kill
 SETTINGS = ["embed.batch_tokens=64", "embed.save_every=0"]  # a shard for each of some 350 batches
 SHARDS = ".run.partial/checkpoint"
 
 
 @pytest.fixture
-def command(with_tiny: list[str], tmp_path: Path) -> list[str]:
-    """Without ``out``."""
-    cli_pools.good(tmp_path / "p.jsonl", ROWS)
+def command(with_tiny: list[str], tmp_path: Path, request: pytest.FixtureRequest) -> list[str]:
+    """Without ``out``; of ``ROWS`` rows, or as many as a test asks for."""
+    cli_pools.good(tmp_path / "p.jsonl", getattr(request, "param", ROWS))
     return ["embed", "p.jsonl", *with_tiny, *SETTINGS]
 
 
@@ -45,7 +46,8 @@ def shards_of(tmp_path: Path) -> tuple[Shards, np.ndarray]:
     """The shards of the broken run, and the tokens of each batch of its plan."""
     spec = EmbedderSpec(name="tiny", path=tmp_path / "tiny", max_length=64)
     embedder = load_embedder(spec, batch_tokens=64)
-    tokens = embedder.tokenize([BETWEEN.join((f"Question {i} é", f"Answer {i}")) for i in range(ROWS)])
+    rows = (tmp_path / "p.jsonl").read_bytes().count(b"\n")
+    tokens = embedder.tokenize([BETWEEN.join((f"Question {i} é", f"Answer {i}")) for i in range(rows)])
     plan = embedder.plan(tokens)
     return Shards(tmp_path / SHARDS, plan, 24), np.array([tokens.length[batch.text].sum() for batch in plan])
 
@@ -108,6 +110,7 @@ def test_killed_again_and_again(server, command, undisturbed, tmp_path, seed) ->
     assert (tmp_path / "run/embeddings.npy").read_bytes() == undisturbed
 
 
+@pytest.mark.parametrize("command", [LONG], indirect=True)
 def test_killed_between_two_shards(server, command, undisturbed, tmp_path) -> None:
     """Only the batches since the last shard are computed again; how old that is, test_embed_shards tells."""
     slow = [*command, "embed.save_every=0.05"]
@@ -168,6 +171,7 @@ def test_a_second_run_beside_the_first_is_refused(server, command, tmp_path) -> 
     assert job.wait().code == 0
 
 
+@pytest.mark.parametrize("command", [LONG], indirect=True)
 def test_interrupted(server, command, undisturbed, tmp_path) -> None:
     """Ctrl-C: exit code 130, one line, and what is done is saved, whatever save_every says."""
     slow = [*command, "embed.save_every=0.05"]
