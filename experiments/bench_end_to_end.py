@@ -191,7 +191,7 @@ def measure(work: Path, rows: int, picks: int, real: Path) -> dict[str, Any]:
     runs = {}
     for name in ("cold", "cached"):
         settings = [f"pool.path={pool}", f"graph.path={graph}", f"n={picks}", f"out={work / name}"]
-        ran = run([sys.executable, "-m", "mig_jax.cli", "select", *settings], env)
+        ran = run([sys.executable, "-m", "mig_jax.cli.main", "select", *settings], env)
         runs[name] = ran | {"stages": ledger(ran, work / name)}
     same = (work / "cold" / "selection.jsonl").read_bytes() == (work / "cached" / "selection.jsonl").read_bytes()
     size = pool.stat().st_size
@@ -209,7 +209,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--keep", action="store_true", help="leave them there")
     parser.add_argument("--out", type=Path, help="a folder for results.json and table.md")
     args = parser.parse_args(argv)
-    from mig_jax.inputs import bundled_pool
+    from mig_jax.pool.configured import bundled_pool
 
     found = measure(args.work, args.rows, args.picks, args.real or bundled_pool())
     best = ", ".join(f"{name} {speed:,.0f}" for name, speed in found["ceilings"].items())

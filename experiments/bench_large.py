@@ -46,7 +46,7 @@ def disk(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Picks from the blocks: a short run that compiles, then the timed one."""
     from experiments.synthetic import synthetic_graph
     from mig_jax.engine import greedy_from_disk
-    from mig_jax.gain import make_phi
+    from mig_jax.objective import make_phi
 
     graph, phi = synthetic_graph(args.labels), make_phi()
     began = time.perf_counter()
@@ -62,7 +62,7 @@ def memory(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from experiments.synthetic import label_names, synthetic_chunks, synthetic_graph
     from mig_jax.encode import Encoded
     from mig_jax.engine import greedy, make_problem, pool_mesh
-    from mig_jax.gain import make_phi
+    from mig_jax.objective import make_phi
 
     ptr, idx, score = np.zeros(args.one + 1, np.int64), [], np.empty(args.one)
     row = 0

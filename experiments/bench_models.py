@@ -22,9 +22,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from mig_jax.models.checkpoint import MINILM, SMOLLM2_135M, EmbedderSpec, find_checkpoint
-from mig_jax.models.flops import matmul_rate
-from mig_jax.models.tokens import Tokens
+from mig_jax.models.checkpoints.checkpoint import MINILM, SMOLLM2_135M, EmbedderSpec, find_checkpoint
+from mig_jax.models.inference.flops import matmul_rate
+from mig_jax.models.tokenizers.tokens import Tokens
 
 
 def in_turns(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
@@ -66,7 +66,7 @@ def rows_of(pool: str, count: int, seed: int = 0) -> list[list[tuple[str, str]]]
 
 def bench_embed(pool: str, count: int, rounds: int) -> dict[str, Any]:
     """All of a row's turns, joined by a blank line; 256 tokens at most, both sides."""
-    from mig_jax.models.embed import load_embedder
+    from mig_jax.models.inference.embed import load_embedder
 
     texts = ["\n\n".join(content for _, content in dialog) for dialog in rows_of(pool, count)]
     start = time.perf_counter()
@@ -93,8 +93,8 @@ def bench_embed(pool: str, count: int, rounds: int) -> dict[str, Any]:
 
 def bench_logprobs(pool: str, count: int, rounds: int, max_length: int = 512) -> dict[str, Any]:
     """Every token given those before it; the whole row as one text, cut at 512 tokens."""
-    from mig_jax.models.language_model import load_language_model
-    from mig_jax.models.logprobs import token_logprobs
+    from mig_jax.models.inference.language_model import load_language_model
+    from mig_jax.models.inference.logprobs import token_logprobs
 
     start = time.perf_counter()
     model = load_language_model(SMOLLM2_135M)
@@ -155,14 +155,14 @@ def bench_matmul(args: argparse.Namespace) -> dict[str, Any]:
     """Tokens/s and FLOP/s of a Mistral of random weights, beside one matrix product's."""
     from flax import nnx
 
-    from mig_jax.models.decoder import Decoder
-    from mig_jax.models.decoder_config import DecoderConfig, Rope
-    from mig_jax.models.embed import Embedder
-    from mig_jax.models.layers import Build
-    from mig_jax.models.loaded import LoadedModel
-    from mig_jax.models.packing import usual_batch_tokens
+    from mig_jax.models.inference.embed import Embedder
+    from mig_jax.models.inference.loaded import LoadedModel
+    from mig_jax.models.inference.packing import usual_batch_tokens
+    from mig_jax.models.networks.decoder import Decoder
+    from mig_jax.models.networks.decoder_config import DecoderConfig, Rope
+    from mig_jax.models.networks.layers import Build
     from mig_jax.models.sharding import init_model
-    from mig_jax.models.tokens import Tokenized, Tokenizer
+    from mig_jax.models.tokenizers.tokens import Tokenized, Tokenizer
 
     config = DecoderConfig(
         vocab_size=32_000, hidden_size=args.width, num_layers=args.layers, num_heads=args.width // 128,

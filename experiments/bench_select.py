@@ -32,8 +32,8 @@ from experiments.peers.scans import MOST_BYTES, dense_bytes
 from experiments.synthetic import synthetic_pool
 from mig_jax.encode import Encoded
 from mig_jax.engine import greedy, make_problem, pool_mesh
-from mig_jax.gain import make_phi
-from mig_jax.graph.label_graph import Propagation
+from mig_jax.labels.label_graph import Propagation
+from mig_jax.objective import make_phi
 
 SCANS = {"scan": scan_jax, "dense_numpy": dense_numpy, "dense_jax": dense_jax}
 

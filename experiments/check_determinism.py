@@ -25,10 +25,10 @@ def work(args: argparse.Namespace) -> None:
     import numpy as np
 
     from experiments.synthetic import synthetic_pool
+    from mig_jax.core import processes
     from mig_jax.engine import Snapshot, greedy, make_problem, pool_mesh
     from mig_jax.engine.checkpoint import Checkpoint
-    from mig_jax.gain import make_phi
-    from mig_jax.runtime import processes
+    from mig_jax.objective import make_phi
 
     if args.coordinator:
         processes.start(args.coordinator, 2, args.process)

@@ -18,10 +18,11 @@ from experiments.peers import heap_numba
 from experiments.peers.agreement import agreement
 from experiments.synthetic import synthetic_pool
 from mig_jax.api import label_graph, load_pool
-from mig_jax.encode import Encoded, encode, read_valid_tags
+from mig_jax.encode import Encoded, encode
 from mig_jax.engine import greedy, make_problem, pool_mesh
-from mig_jax.gain import make_phi
-from mig_jax.graph import LabelGraph
+from mig_jax.labels import LabelGraph
+from mig_jax.labels.valid_tags import read_valid_tags
+from mig_jax.objective import make_phi
 
 
 def repeated(encoded: Encoded, rows: int) -> Encoded:

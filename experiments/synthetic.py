@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mig_jax.encode import Encoded
-from mig_jax.graph import LabelGraph
+from mig_jax.labels import LabelGraph
 
 
 def synthetic_pool(

@@ -19,8 +19,8 @@ _WHERE = {
     "label_graph": "mig_jax.api",
     "load_pool": "mig_jax.api",
     "select": "mig_jax.api",
-    "LabelGraph": "mig_jax.graph",
-    "UserError": "mig_jax.errors",
+    "LabelGraph": "mig_jax.labels",
+    "UserError": "mig_jax.core.errors",
 }
 
 __all__ = ["LabelGraph", "Selection", "UserError", "__version__", "label_graph", "load_pool", "samplers", "select"]

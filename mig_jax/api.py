@@ -10,27 +10,29 @@ import msgspec
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from mig_jax.config_check import limits_config, sampler_options
+from mig_jax.config.check import limits_config, sampler_options
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress, silent
 from mig_jax.embed.texts import BETWEEN
-from mig_jax.encode import Encoded, ValidTags, encode, read_valid_tags
-from mig_jax.errors import UserError
-from mig_jax.export import RunFacts, write_run
-from mig_jax.gain import Certificate, Phi, make_phi
-from mig_jax.graph import LabelGraph
-from mig_jax.graph import label_graph as build_graph
-from mig_jax.inputs import BUNDLED, bundled_pool, ranking_of
-from mig_jax.limits import check_refused, limits_of
-from mig_jax.models.checkpoint import MINILM, EmbedderSpec
-from mig_jax.models.embed import load_embedder
+from mig_jax.encode import Encoded, encode
+from mig_jax.labels import LabelGraph
+from mig_jax.labels import label_graph as build_graph
+from mig_jax.labels.valid_tags import ValidTags, read_valid_tags
+from mig_jax.models.checkpoints.checkpoint import MINILM, EmbedderSpec
+from mig_jax.models.inference.embed import load_embedder
+from mig_jax.objective import Certificate, Phi, make_phi
 from mig_jax.pool import Pool
 from mig_jax.pool import load_pool as read_pool
+from mig_jax.pool.configured import BUNDLED, bundled_pool
 from mig_jax.report import page
-from mig_jax.row_embeddings import checked, vectors_of
-from mig_jax.run_facts import facts_of
-from mig_jax.runtime.progress import Progress, silent
 from mig_jax.samplers import Task, find_sampler
 from mig_jax.samplers.task import rows_of
-from mig_jax.solve import Solved, budgets_of, solve
+from mig_jax.select.facts import facts_of
+from mig_jax.select.files import RunFacts, write_run
+from mig_jax.select.inputs import ranking_of
+from mig_jax.select.limits import check_refused, limits_of
+from mig_jax.select.row_embeddings import checked, vectors_of
+from mig_jax.select.solve import Solved, budgets_of, solve
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def select(
       n: how many, at most the usable rows.
       sampler: a name of ``mig_jax.samplers.SAMPLERS``.
       graph: the label graph; None: ``label_graph(pool)``. One of more labels than the pool's is restricted to them.
-      phi: ``mig_jax.gain.make_phi(...)``; None: x^0.8.
+      phi: ``mig_jax.objective.make_phi(...)``; None: x^0.8.
       gain: "first_order" (the published one; the default) or "exact"; of mig.
       propagation: alpha.
       compat: the reference's behaviour where ours differs.

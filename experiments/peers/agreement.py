@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from mig_jax.encode import Encoded
-from mig_jax.gain import Phi
-from mig_jax.gain.objective import curve
-from mig_jax.graph.label_graph import Propagation
+from mig_jax.labels.label_graph import Propagation
+from mig_jax.objective import Phi
+from mig_jax.objective.information import curve
 
 
 def differences(points: np.ndarray, oracle: np.ndarray, margins: np.ndarray) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ shared cores of an EPYC, so +- 20 %), first-order gain:
 
 The peer is (b). Its additions leave other bits than a sum computed anew, so rows that tie exactly may change places:
 (d), the oracle, has the bits of the naive greedy. So has the exact gain, with this reserve: rises of power fall up to
-rounding only (mig_jax/gain/phi.py), and rows nearer than some 1e-15 may change places.
+rounding only (mig_jax/objective/phi.py), and rows nearer than some 1e-15 may change places.
 """
 
 import time
@@ -26,12 +26,12 @@ from types import ModuleType
 import numpy as np
 
 from experiments.peers.result import PeerResult
+from mig_jax.core.errors import UserError
 from mig_jax.encode import Encoded
-from mig_jax.errors import UserError
-from mig_jax.gain import Phi, make_phi
-from mig_jax.gain.objective import propagation_matrix
-from mig_jax.gain.phi import KINDS
-from mig_jax.graph.label_graph import Propagation
+from mig_jax.labels.label_graph import Propagation
+from mig_jax.objective import Phi, make_phi
+from mig_jax.objective.information import propagation_matrix
+from mig_jax.objective.phi import KINDS
 
 HOW = "the heap needs numba: uv pip install --require-hashes -r requirements/bench.txt"
 

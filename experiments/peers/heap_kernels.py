@@ -107,7 +107,7 @@ def first_order(rec, bound, tag_ptr, tags, y, e):
 
 @njit
 def exact(kind, a, eps, x, power, part, touched, count, score):
-    """sum_k phi(x_k + s part_k) - phi(x_k), in the forms of mig_jax/gain/phi.py; clears part."""
+    """sum_k phi(x_k + s part_k) - phi(x_k), in the forms of mig_jax/objective/phi.py; clears part."""
     total = 0.0
     for m in range(count):
         k = touched[m]

@@ -9,9 +9,9 @@ import numpy as np
 
 from experiments.peers.result import PeerResult, candidates
 from mig_jax.encode import Encoded
-from mig_jax.gain import Phi
-from mig_jax.gain.objective import label_rows, propagation_matrix, reached
-from mig_jax.graph.label_graph import Propagation
+from mig_jax.labels.label_graph import Propagation
+from mig_jax.objective import Phi
+from mig_jax.objective.information import label_rows, propagation_matrix, reached
 
 MOST_BYTES = 3_000_000_000
 

@@ -10,10 +10,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int32, Int64
 
-from mig_jax.passes import Pass
+from mig_jax.batch import Pass
+from mig_jax.core.progress import Progress, silent
 from mig_jax.pool import Pool
 from mig_jax.pool.exchanges import Exchange
-from mig_jax.runtime.progress import Progress, silent
 
 Place = tuple[str, ...]
 NO_DIALOG = "no dialog"

@@ -10,7 +10,7 @@ from mig_jax.annotate.ifd import IFD
 from mig_jax.annotate.instag import INSTAG
 from mig_jax.annotate.nearest import NEAREST
 from mig_jax.annotate.tokens import TOKENS
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 
 TAGGERS = {"nearest": NEAREST, "instag": INSTAG}
 SCORERS = {"deita": DEITA, "ifd": IFD, "car": CAR, "tokens": TOKENS}
@@ -39,7 +39,7 @@ def chosen(asked: str | Sequence[str]) -> tuple[str, ...]:
     names = (asked,) if isinstance(asked, str) else tuple(asked)
     wrong = [name for name in names if name not in NAMES]
     if wrong or not names or len(set(names)) < len(names):
-        from mig_jax.config_check import closest
+        from mig_jax.config.check import closest
 
         what = "one is named twice" if names else "none is named"
         if wrong:

@@ -9,13 +9,14 @@ import numpy as np
 
 from mig_jax.annotate.annotator import Annotator, Prepared, Rows, Said, Task
 from mig_jax.annotate.kept import Kept
-from mig_jax.config import ModelConfig, Struct
+from mig_jax.config.struct import Struct
+from mig_jax.core.progress import Progress
+from mig_jax.models.config import ModelConfig
 from mig_jax.pool.exchanges import Exchange
-from mig_jax.runtime.progress import Progress
 
 if TYPE_CHECKING:  # Flax
-    from mig_jax.models.car_model import FoundScorer
-    from mig_jax.passes import Job
+    from mig_jax.batch import Job
+    from mig_jax.models.inference.car_model import FoundScorer
 
 SCORES = ("annotation", "CaR")
 
@@ -44,7 +45,7 @@ class _Run:
 
     def job(self, progress: Progress) -> "Job":
         """Tokenise and plan."""
-        from mig_jax.passes import Job
+        from mig_jax.batch import Job
 
         found, count = self.found, int(self.rows.answered.sum())
         texts = (text_of(one) for row in self.rows.exchanges() for one in row if one.output is not None)
@@ -103,10 +104,10 @@ def prepare(options: Options, task: Task) -> Prepared:
     Raises:
       UserError: see ``find_car_scorer``.
     """
-    from mig_jax.inputs import model_spec_of  # Flax
-    from mig_jax.models.car_model import find_car_scorer
-    from mig_jax.models.packing import usual_batch_tokens
-    from mig_jax.passes import Pass
+    from mig_jax.batch import Pass
+    from mig_jax.models.configured import model_spec_of
+    from mig_jax.models.inference.car_model import find_car_scorer
+    from mig_jax.models.inference.packing import usual_batch_tokens
 
     found = find_car_scorer(model_spec_of(options.model, "car.model"), mesh=task.mesh)
     run = _Run(task.rows, found, options.model.dtype, task.batch_tokens or usual_batch_tokens())

@@ -15,15 +15,16 @@ from jaxtyping import Float, Float64
 
 from mig_jax.annotate.annotator import Annotator, Prepared, Rows, Said, Task
 from mig_jax.annotate.kept import Kept
-from mig_jax.config import ModelConfig, Struct
-from mig_jax.errors import UserError
+from mig_jax.config.struct import Struct
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress
+from mig_jax.models.config import ModelConfig
 from mig_jax.pool.layouts import joined
-from mig_jax.runtime.progress import Progress
 
 if TYPE_CHECKING:  # Flax
-    from mig_jax.models.language_model import FoundModel
-    from mig_jax.models.text_tokenizer import TextTokenizer
-    from mig_jax.passes import Job
+    from mig_jax.batch import Job
+    from mig_jax.models.inference.language_model import FoundModel
+    from mig_jax.models.tokenizers.text_tokenizer import TextTokenizer
 
 COMPLEXITY = ("annotation", "deita", "complexity_scores")
 QUALITY = ("annotation", "deita", "quality_scores")
@@ -105,9 +106,9 @@ class _Scores:
     def job(self, progress: Progress) -> "Job":
         """Tokenise and plan."""
         from mig_jax.annotate.prompts import Template, prompt_tokens
-        from mig_jax.models.next_token import next_logits
-        from mig_jax.models.packing import plan_batches
-        from mig_jax.passes import Job
+        from mig_jax.batch import Job
+        from mig_jax.models.inference.next_token import next_logits
+        from mig_jax.models.inference.packing import plan_batches
 
         places = ("instruction", "output") if self.name == "quality" else ("instruction",)
         template = Template.of(PROMPTS[self.name], places, f"deita.{self.name}")
@@ -193,10 +194,10 @@ def prepare(options: Options, task: Task) -> Prepared:
     Raises:
       UserError: see ``find_language_model`` and ``digit_ids``.
     """
-    from mig_jax.inputs import model_spec_of  # Flax
-    from mig_jax.models.language_model import find_language_model
-    from mig_jax.models.packing import usual_batch_tokens
-    from mig_jax.passes import Pass
+    from mig_jax.batch import Pass
+    from mig_jax.models.configured import model_spec_of
+    from mig_jax.models.inference.language_model import find_language_model
+    from mig_jax.models.inference.packing import usual_batch_tokens
 
     passes = []
     for name, config in (("complexity", options.complexity), ("quality", options.quality)):

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mig_jax.annotate.annotator import Annotator, Prepared
-from mig_jax.passes import Job
-from mig_jax.runtime.progress import Progress
+from mig_jax.batch import Job
+from mig_jax.core.progress import Progress
 
 SECONDS = 20.0  # of measuring, for each pass; every shape runs twice at least (the first time compiles)
 SAMPLES = 5  # batches of a shape
@@ -46,7 +46,7 @@ class Estimate(NamedTuple):
 
     def text(self) -> str:
         """A table."""
-        from mig_jax.terminal import left
+        from mig_jax.cli.terminal import left
 
         lines = [f"{'pass':<20}{'tokens':>14}{'batches':>10}{'tokenize':>11}{'load':>9}{'run':>12}{'rows/s':>10}"]
         for one in self.passes:

@@ -15,17 +15,17 @@ import numpy as np
 from mig_jax.annotate.annotator import Place, Rows, Said
 from mig_jax.annotate.stats import Stats, kind_of
 from mig_jax.annotate.summary import KIND, POOL, REFUSED
-from mig_jax.export.jsonable import clean_text, jsonable, write_json
-from mig_jax.export.manifest import MANIFEST, SCHEMA, file_facts, source_facts, versions
-from mig_jax.export.rows import one_line, write_lines
-from mig_jax.export.run_files import REJECT_REASONS, REJECTS
-from mig_jax.passes import Running
+from mig_jax.batch import Running
+from mig_jax.core.json_files import clean_text, jsonable, write_json
+from mig_jax.core.lines import one_line, write_lines
+from mig_jax.core.progress import Progress
 from mig_jax.pool import PRESENT, Pool
 from mig_jax.pool.decode import parse
 from mig_jax.pool.layouts import walk
 from mig_jax.pool.splice import spliced
 from mig_jax.report.annotation_page import STATS
-from mig_jax.runtime.progress import Progress
+from mig_jax.runs.manifest import MANIFEST, SCHEMA, file_facts, source_facts, versions
+from mig_jax.select.files import REJECT_REASONS, REJECTS
 
 _EVERY = 1000  # rows between two words of progress
 
@@ -205,7 +205,7 @@ def speed(now: Running, rows: int, seconds: float) -> dict[str, Any]:
         facts |= {"seconds": round(seconds, 2), "tokens_per_s": now.computed / seconds}
         facts["rows_per_s"] = rows * now.computed / total / seconds
         if now.flops is not None:
-            from mig_jax.models.flops import matmul_rate
+            from mig_jax.models.inference.flops import matmul_rate
 
             flops = now.flops / seconds
             facts |= {"flops_per_s": flops, "share_of_matmul": flops / matmul_rate(job.flops_dtype)}

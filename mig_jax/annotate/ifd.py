@@ -21,15 +21,16 @@ from jaxtyping import Int64
 
 from mig_jax.annotate.annotator import Annotator, Prepared, Rows, Said, Task
 from mig_jax.annotate.kept import Kept
-from mig_jax.config import ModelConfig, Positive, Struct
-from mig_jax.errors import UserError
+from mig_jax.config.struct import Positive, Struct
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress, silent
+from mig_jax.models.config import ModelConfig
 from mig_jax.pool.exchanges import Exchange
-from mig_jax.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:  # Flax
-    from mig_jax.models.language_model import FoundModel
-    from mig_jax.models.tokens import Tokens
-    from mig_jax.passes import Job
+    from mig_jax.batch import Job
+    from mig_jax.models.inference.language_model import FoundModel
+    from mig_jax.models.tokenizers.tokens import Tokens
 
 VERSION = ("ifd_score", "version")
 SCORE = ("ifd_score", "content")
@@ -179,7 +180,7 @@ def texts_of(
       max_length: tokens of prompt and answer.
       progress: told "tokenize" with the number of exchanges done, of ``total``.
     """
-    from mig_jax.models.tokens import Tokens
+    from mig_jax.models.tokenizers.tokens import Tokens
 
     [alone] = encode([form.alone])
     ids, lengths, first, why = [np.empty(0, np.int32)], [0], list[int](), dict[int, str]()
@@ -218,9 +219,9 @@ class _Run:
 
     def job(self, progress: Progress) -> "Job":
         """Tokenise and plan."""
-        from mig_jax.models.logprobs import mean_losses
-        from mig_jax.models.packing import plan_batches
-        from mig_jax.passes import Job
+        from mig_jax.batch import Job
+        from mig_jax.models.inference.logprobs import mean_losses
+        from mig_jax.models.inference.packing import plan_batches
 
         texts, kept = self.tokenised(progress), Kept(self.found.load, self.found.config)
         self.why = texts.why
@@ -312,10 +313,10 @@ def prepare(options: Options, task: Task) -> Prepared:
     Raises:
       UserError: see ``find_language_model``; ifd.max_length is beyond the model's.
     """
-    from mig_jax.inputs import model_spec_of  # Flax
-    from mig_jax.models.language_model import find_language_model
-    from mig_jax.models.packing import usual_batch_tokens
-    from mig_jax.passes import Pass
+    from mig_jax.batch import Pass
+    from mig_jax.models.configured import model_spec_of
+    from mig_jax.models.inference.language_model import find_language_model
+    from mig_jax.models.inference.packing import usual_batch_tokens
 
     found = find_language_model(model_spec_of(options.model, "ifd.model"), mesh=task.mesh)
     if options.max_length > found.max_length:

@@ -11,9 +11,10 @@ from mig_jax.annotate.kept import Kept
 from mig_jax.annotate.nearest import TAGS, asked_text, most_frequent
 from mig_jax.annotate.prompts import Template, prompt_tokens
 from mig_jax.annotate.tag_answers import read_answer
-from mig_jax.config import ModelConfig, Positive, Struct
-from mig_jax.errors import UserError
-from mig_jax.runtime.progress import Progress
+from mig_jax.config.struct import Positive, Struct
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress
+from mig_jax.models.config import ModelConfig
 
 RAW = ("annotation", "instag", "raw")  # what the tagger wrote where no tags can be read from it
 NO_TOKEN = -1
@@ -29,9 +30,9 @@ class Options(Struct, frozen=True):
 
 def prepare(options: Options, task: Task) -> Prepared:
     """Finds the tagger and reads the template."""
-    from mig_jax.inputs import model_spec_of  # Flax
-    from mig_jax.models.language_model import find_language_model
-    from mig_jax.passes import Pass
+    from mig_jax.batch import Pass
+    from mig_jax.models.configured import model_spec_of
+    from mig_jax.models.inference.language_model import find_language_model
 
     template = Template.of(options.prompt, ("query",), "tags.prompt")
     found = find_language_model(model_spec_of(options.model, "tags.model"), mesh=task.mesh)
@@ -76,8 +77,8 @@ def prepare(options: Options, task: Task) -> Prepared:
 
 
 def _job(rows: Rows, found: Any, template: Template, max_new_tokens: int, batch_tokens: int, progress: Progress):
-    from mig_jax.models.generate import answer_batches, plan_prompts
-    from mig_jax.passes import Job
+    from mig_jax.batch import Job
+    from mig_jax.models.inference.generate import answer_batches, plan_prompts
 
     limit = found.max_length - max_new_tokens
     texts = ({"query": asked_text(exchanges)} for exchanges in rows.exchanges())

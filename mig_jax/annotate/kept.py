@@ -5,7 +5,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:  # Flax
-    from mig_jax.models.loaded import LoadedModel
+    from mig_jax.models.inference.loaded import LoadedModel
 
 
 class WithWeights(Protocol):
@@ -59,6 +59,6 @@ class Kept(Generic[Model]):
 
     def flops(self, rows: int, width: int) -> float:
         """Of a pass over so many rows; see ``models.flops``. Known once the model has been loaded."""
-        from mig_jax.models.flops import forward_flops
+        from mig_jax.models.inference.flops import forward_flops
 
         return forward_flops(self._shapes, self._config, rows, width)

@@ -12,12 +12,13 @@ from jaxtyping import Float32
 
 from mig_jax.annotate.annotator import Annotator, Prepared, Rows, Said, Task
 from mig_jax.annotate.kept import Kept
-from mig_jax.config import EmbedderConfig, Positive, Struct
-from mig_jax.encode import Vocabulary, read_valid_tags
-from mig_jax.errors import UserError
+from mig_jax.config.struct import Positive, Struct
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress
+from mig_jax.labels.valid_tags import Vocabulary, read_valid_tags
+from mig_jax.models.config import EmbedderConfig
 from mig_jax.pool.exchanges import Exchange
 from mig_jax.pool.layouts import joined
-from mig_jax.runtime.progress import Progress
 
 TAGS = ("annotation", "instag", "content")
 BETWEEN = "\n\n"  # the user's turns
@@ -36,9 +37,10 @@ class Options(Struct, frozen=True):
 
 def prepare(options: Options, task: Task) -> Prepared:
     """Finds the embedder and embeds the vocabulary (``pool.valid_tags``, or the one that comes with mig_jax)."""
-    from mig_jax.inputs import embed_labels, spec_of  # Flax
-    from mig_jax.models.embed import find_embedder
-    from mig_jax.passes import Pass
+    from mig_jax.batch import Pass
+    from mig_jax.labels.configured import embed_labels
+    from mig_jax.models.configured import spec_of
+    from mig_jax.models.inference.embed import find_embedder
 
     threshold = threshold_of(options, task.embedder)
     labels = vocabulary(task.valid_tags)
@@ -113,7 +115,7 @@ def centred(label_LxD: Float32[np.ndarray, "L D"]) -> Float32[np.ndarray, "L D"]
 
 def vocabulary(valid_tags: str | None) -> tuple[str, ...]:
     """The labels to choose from, sorted."""
-    bundled = Path(str(importlib.resources.files("mig_jax.data") / "vocabulary.json"))
+    bundled = Path(str(importlib.resources.files("mig_jax.assets") / "vocabulary.json"))
     found = read_valid_tags(bundled if valid_tags is None else valid_tags)
     return tuple(sorted(label for label in (found.labels if isinstance(found, Vocabulary) else found) if label))
 
@@ -129,7 +131,7 @@ def asked_text(exchanges: list[Exchange]) -> str:
 
 
 def _job(rows: Rows, load: Any, progress: Progress):
-    from mig_jax.passes import Job
+    from mig_jax.batch import Job
 
     kept = Kept(load)
     embedder = kept()

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int32
 
-from mig_jax.models.loaded import in_flight
+from mig_jax.models.inference.loaded import in_flight
 from mig_jax.vectors.novelty import slack
 
 BLOCK = 1024  # texts that are compared at once: 16 MB of cosines for 4,096 labels

@@ -7,10 +7,10 @@ from itertools import islice
 
 import numpy as np
 
-from mig_jax.errors import UserError
-from mig_jax.models.text_tokenizer import TextTokenizer
-from mig_jax.models.tokens import Tokens
-from mig_jax.runtime.progress import Progress, silent
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress, silent
+from mig_jax.models.tokenizers.text_tokenizer import TextTokenizer
+from mig_jax.models.tokenizers.tokens import Tokens
 
 AT_ONCE = 1024  # prompts given to the tokenizer at once
 _TRIES = 8  # a text that was cut and written out anew may have a few more tokens than before

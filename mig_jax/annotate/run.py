@@ -14,22 +14,23 @@ import numpy as np
 from mig_jax import __version__
 from mig_jax.annotate.annotator import Annotator, Prepared, Rows, Task
 from mig_jax.annotate.annotators import chosen, find_annotator
+from mig_jax.annotate.config import AnnotateConfig
 from mig_jax.annotate.estimate import estimate
 from mig_jax.annotate.files import Written, write_manifest, write_rows
 from mig_jax.annotate.summary import summary
-from mig_jax.config import AnnotateConfig
-from mig_jax.encode import read_valid_tags
-from mig_jax.errors import UserError
-from mig_jax.export import REPORT, Claim
-from mig_jax.export.manifest import read_manifest
-from mig_jax.export.out_folder import checked_out, missing_above, remove_empty
-from mig_jax.inputs import models_mesh, pool_of
-from mig_jax.passes import Running, Team, claim_together, done_already, plan_digest, team_of, too_late
+from mig_jax.batch import Running, Team, claim_together, done_already, plan_digest, team_of, too_late
+from mig_jax.core import processes
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress, silent
+from mig_jax.core.timing import Stopwatch
+from mig_jax.labels.valid_tags import read_valid_tags
+from mig_jax.models.configured import models_mesh
 from mig_jax.pool import REASONS, Pool
+from mig_jax.pool.configured import pool_of
 from mig_jax.report.annotation_page import page
-from mig_jax.runtime import processes
-from mig_jax.runtime.progress import Progress, silent
-from mig_jax.runtime.stopwatch import Stopwatch
+from mig_jax.runs.manifest import REPORT, read_manifest
+from mig_jax.runs.out_folder import checked_out, missing_above, remove_empty
+from mig_jax.runs.staging import Claim
 
 NO_DIALOG = REASONS.index("no dialog")
 

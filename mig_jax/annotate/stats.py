@@ -16,10 +16,10 @@ from jaxtyping import Float64
 
 from mig_jax.annotate import car, deita, ifd, instag, nearest, tokens
 from mig_jax.annotate.annotator import Place, Rows, Said
-from mig_jax.export.jsonable import clean_text
-from mig_jax.export.pool_stats import log_edges
+from mig_jax.core.json_files import clean_text
 from mig_jax.pool import Pool
 from mig_jax.report.lines import nice_ticks
+from mig_jax.select.pool_stats import log_edges
 
 SCHEMA = 1
 SCORES: Mapping[Place, str] = {

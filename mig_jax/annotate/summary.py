@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mig_jax.export import REPORT
 from mig_jax.report.text import visible
+from mig_jax.runs.manifest import REPORT
 
 KIND = "annotate"  # of manifest
 POOL, REFUSED = "pool.jsonl", "refused.jsonl"

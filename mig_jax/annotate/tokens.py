@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from mig_jax.annotate.annotator import Annotator, Prepared, Said, Task
-from mig_jax.config import ModelConfig, Struct
+from mig_jax.config.struct import Struct
+from mig_jax.models.config import ModelConfig
 
 COUNT = ("annotation", "token_count")
 AT_ONCE = 1024  # rows
@@ -19,9 +20,9 @@ class Options(Struct, frozen=True):
 
 def prepare(options: Options, task: Task) -> Prepared:
     """Finds the tokenizer."""
-    from mig_jax.inputs import model_spec_of
-    from mig_jax.models.checkpoint import find_checkpoint
-    from mig_jax.models.text_tokenizer import load_text_tokenizer
+    from mig_jax.models.checkpoints.checkpoint import find_checkpoint
+    from mig_jax.models.configured import model_spec_of
+    from mig_jax.models.tokenizers.text_tokenizer import load_text_tokenizer
 
     tokenizer = load_text_tokenizer(find_checkpoint(model_spec_of(options.model, "tokens.model")).tokenizer_source)
     rows, counted = task.rows, np.zeros(2, np.int64)

@@ -9,11 +9,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mig_jax.errors import UserError
-from mig_jax.passes.job import Job
-from mig_jax.passes.shards import Saver, Shards
-from mig_jax.passes.team import Team
-from mig_jax.runtime.progress import Progress
+from mig_jax.batch.job import Job
+from mig_jax.batch.shards import Saver, Shards
+from mig_jax.batch.team import Team
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress
 
 _POLL = 0.5  # seconds between two looks at what other processes have done
 _PATIENCE = 10.0  # seconds without a new batch until it is told who is missing

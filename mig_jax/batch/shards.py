@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
-from mig_jax.passes.job import Planned
-from mig_jax.runtime.progress import Progress
+from mig_jax.batch.job import Planned
+from mig_jax.core.progress import Progress
 
 MOST_BYTES = 256 << 20  # of a shard: it is in memory until it is written
 _NAME = re.compile(r"(\d{8})-(\d{8})-(\d+)\.npz")

@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 import jax
 
-from mig_jax.config import MeshConfig
-from mig_jax.errors import UserError
-from mig_jax.export import Claim, claim
-from mig_jax.export.lock import Busy
-from mig_jax.export.manifest import read_manifest
-from mig_jax.export.staging import join
-from mig_jax.runtime import processes
+from mig_jax.config.mesh import MeshConfig
+from mig_jax.core import processes
+from mig_jax.core.errors import UserError
+from mig_jax.core.locks import Busy
+from mig_jax.runs.manifest import read_manifest
+from mig_jax.runs.staging import Claim, claim, join
 
 _PATIENCE = 20.0  # seconds until a folder that another process is just making counts as taken
 

@@ -14,8 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mig_jax.config import SelectConfig
-from mig_jax.config_check import (
+from mig_jax.config.check import (
     annotate_config,
     embed_config,
     generate_config,
@@ -23,7 +22,8 @@ from mig_jax.config_check import (
     select_config,
     vocabulary_config,
 )
-from mig_jax.errors import UserError, fail
+from mig_jax.core.errors import UserError, fail
+from mig_jax.select.config import SelectConfig
 
 _OF_DISKS = {
     errno.ENOSPC,
@@ -65,7 +65,7 @@ def select(raw: DictConfig) -> None:
         out = str(Path(job.sweep.dir) / job.sweep.subdir)
         own = [override for override in job.overrides.task if not override.startswith("out=")]
         command = shlex.join(["mig-jax", "select", *own, f"out={out}"])
-        run_and_tell(select_config(raw), out, command, brief=True)  # mig_jax.sweep tells what it raises
+        run_and_tell(select_config(raw), out, command, brief=True)  # mig_jax.cli.sweep tells what it raises
         return
     with _one_message():
         run_and_tell(select_config(raw), None, shlex.join(["mig-jax", "select", *sys.argv[1:]]))
@@ -75,8 +75,8 @@ def plan(raw: DictConfig) -> None:
     """``mig-jax plan``: the configuration of a selection, and what it would take."""
     import json
 
+    from mig_jax.cli.terminal import Terminal
     from mig_jax.plan import as_json, plan_keys, run_plan, text
-    from mig_jax.terminal import Terminal
 
     with _one_message():
         keys = plan_keys(OmegaConf.to_container(raw.plan, resolve=True))  # type: ignore[arg-type]
@@ -104,9 +104,9 @@ def annotate(raw: DictConfig) -> None:
 
 def _in_passes(name: str, config: Any, module: str, units: Mapping[str, str]) -> None:
     """``run_NAME`` of a module, which is imported when the processes have found each other: it brings Flax."""
-    from mig_jax.runtime import processes
-    from mig_jax.runtime.compile_cache import use_compile_cache
-    from mig_jax.terminal import Terminal
+    from mig_jax.cli.terminal import Terminal
+    from mig_jax.core import processes
+    from mig_jax.core.compile_cache import use_compile_cache
 
     command = shlex.join(["mig-jax", name, *sys.argv[1:]])
     if config.mesh.coordinator is not None:  # else the processes share nothing but a disk
@@ -121,8 +121,8 @@ def _in_passes(name: str, config: Any, module: str, units: Mapping[str, str]) ->
 
 def vocabulary(raw: DictConfig) -> None:
     """``mig-jax vocabulary``."""
-    from mig_jax.runtime.compile_cache import use_compile_cache
-    from mig_jax.terminal import Terminal
+    from mig_jax.cli.terminal import Terminal
+    from mig_jax.core.compile_cache import use_compile_cache
 
     with _one_message():
         config = vocabulary_config(raw)
@@ -137,13 +137,13 @@ def vocabulary(raw: DictConfig) -> None:
 
 def generate(raw: DictConfig) -> None:
     """``mig-jax generate``."""
-    from mig_jax.runtime.compile_cache import use_compile_cache
-    from mig_jax.terminal import Terminal
+    from mig_jax.cli.terminal import Terminal
+    from mig_jax.core.compile_cache import use_compile_cache
 
     with _one_message():
         config = generate_config(raw)
         use_compile_cache(config.cache)
-        from mig_jax.answers import run_generate
+        from mig_jax.generate.run import run_generate
 
         with Terminal() as terminal:
             lines = list(run_generate(config, progress=terminal.progress))
@@ -155,7 +155,7 @@ def report(raw: DictConfig) -> None:
     """``mig-jax report``."""
     import shutil
 
-    from mig_jax.reports import run_report
+    from mig_jax.report.run import run_report
 
     with _one_message():
         # A log has no width of its own.
@@ -190,15 +190,15 @@ def run_and_tell(
     """Run a selection and print its summary; ``brief``: only that it is done, on stderr."""
     import msgspec
 
-    from mig_jax.runtime import processes
-    from mig_jax.runtime.compile_cache import use_compile_cache
-    from mig_jax.terminal import Terminal
+    from mig_jax.cli.terminal import Terminal
+    from mig_jax.core import processes
+    from mig_jax.core.compile_cache import use_compile_cache
 
     if out is not None:
         config = msgspec.structs.replace(config, out=out)
     processes.start(config.mesh.coordinator, config.mesh.processes, config.mesh.process)
     use_compile_cache(config.cache)
-    from mig_jax.run import run_select
+    from mig_jax.select.run import run_select
 
     with Terminal(quiet=not processes.is_main(), units={"embed": "tokens"}) as terminal:
         folder = run_select(config, command, sample_file=sample_file, progress=terminal.progress, tell=terminal.tell)
@@ -216,8 +216,8 @@ def print_summary(folder: Path) -> None:
 
     from rich.console import Console
 
-    from mig_jax.export import read_manifest
     from mig_jax.report import summary, summary_text
+    from mig_jax.runs.manifest import read_manifest
 
     stats = json.loads((folder / "pool_stats.json").read_text(encoding="utf-8"))
     console = Console()

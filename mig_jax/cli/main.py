@@ -5,8 +5,8 @@ import os
 import sys
 from collections.abc import Callable
 
-from mig_jax.errors import UserError, fail
-from mig_jax.runtime.stopwatch import begin
+from mig_jax.core.errors import UserError, fail
+from mig_jax.core.timing import begin
 
 USAGE = """\
 mig-jax: select the rows of an instruction-tuning pool that add the most information
@@ -43,17 +43,17 @@ def main(argv: list[str] | None = None) -> None:
 
         print(__version__)
     elif command in HYDRAS and {"-h", "--help"} & set(rest):
-        from mig_jax import help as texts
+        from mig_jax.cli import help as texts
 
         print(getattr(texts, f"{command}_help")(), end="")
     elif command in HYDRAS:
         _guarded(lambda: _hydra(command, rest), command)
     elif command == "sample":
-        from mig_jax.sample import sample
+        from mig_jax.cli.sample import sample
 
         _guarded(lambda: sample(rest))
     else:
-        from mig_jax.config_check import closest
+        from mig_jax.config.check import closest
 
         known = [*HYDRAS, "sample"]
         fail(f"{command}: no such command; there are {', '.join(HYDRAS)} and sample{closest(command, known)}")
@@ -65,8 +65,8 @@ xsample = main
 def _hydra(name: str, arguments: list[str]) -> None:
     import hydra
 
-    from mig_jax import commands, sweep
-    from mig_jax.overrides import prepare
+    from mig_jax.cli import commands, sweep
+    from mig_jax.cli.arguments import prepare
 
     if name != "select" and {"-m", "--multirun"} & set(arguments):
         does = {
@@ -101,8 +101,8 @@ def _guarded(work: Callable[[], None], command: str = "select") -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from mig_jax.commands import disk_error
-    from mig_jax.config_check import composition_error
+    from mig_jax.cli.commands import disk_error
+    from mig_jax.config.check import composition_error
 
     try:
         work()

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_module
 
-from mig_jax.commands import run_and_tell
-from mig_jax.config_check import select_config
-from mig_jax.errors import UserError
-from mig_jax.models.sentence_folder import folder_says
-from mig_jax.overrides import quoted
+from mig_jax.cli.arguments import quoted
+from mig_jax.cli.commands import run_and_tell
+from mig_jax.config.check import select_config
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.sentence_folder import folder_says
 
 
 class _Parser(argparse.ArgumentParser):

@@ -22,8 +22,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mig_jax.errors import UserError, fail
-from mig_jax.overrides import quoted
+from mig_jax.cli.arguments import quoted
+from mig_jax.core.errors import UserError, fail
 
 HYDRAS = "multirun.yaml"  # Hydra writes it whatever one sets; the manifests hold the configurations
 _begun: list["_Place"] = []  # the sweeps of this process
@@ -203,7 +203,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
-        from mig_jax.commands import disk_error
+        from mig_jax.cli.commands import disk_error
 
         with suppress(OSError):
             return disk_error(error)

@@ -12,19 +12,16 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mig_jax.config import (
-    COMMANDS,
-    AnnotateConfig,
-    EmbedConfig,
-    GenerateConfig,
-    LimitsConfig,
-    ReportConfig,
-    SamplerOptions,
-    SelectConfig,
-    Struct,
-    VocabularyConfig,
-)  # fmt: skip
-from mig_jax.errors import UserError
+from mig_jax.annotate.config import AnnotateConfig
+from mig_jax.config.commands import COMMANDS
+from mig_jax.config.struct import Struct
+from mig_jax.core.errors import UserError
+from mig_jax.embed.config import EmbedConfig
+from mig_jax.generate.config import GenerateConfig
+from mig_jax.report.config import ReportConfig
+from mig_jax.samplers.config import SamplerOptions
+from mig_jax.select.config import LimitsConfig, SelectConfig
+from mig_jax.vocabulary.config import VocabularyConfig
 
 _BUDGETS = "must be a whole number >= 1, or a list of such numbers"
 Config = TypeVar("Config", bound=Struct)

@@ -5,7 +5,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 
 LOCK = "lock"
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 
 T = TypeVar("T")
 

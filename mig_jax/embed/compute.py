@@ -6,13 +6,13 @@ from pathlib import Path
 
 import jax
 
-from mig_jax.config import EmbedOptions
+from mig_jax.batch import Job, Running, Team
+from mig_jax.core.progress import Progress
+from mig_jax.core.timing import Stopwatch
+from mig_jax.embed.config import EmbedOptions
 from mig_jax.embed.texts import Texts
-from mig_jax.models.embed import Embedder
-from mig_jax.models.tokens import Tokens
-from mig_jax.passes import Job, Running, Team
-from mig_jax.runtime.progress import Progress
-from mig_jax.runtime.stopwatch import Stopwatch
+from mig_jax.models.inference.embed import Embedder
+from mig_jax.models.tokenizers.tokens import Tokens
 
 EMBEDDINGS = "embeddings.npy"
 

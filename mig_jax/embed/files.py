@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 
+from mig_jax.core.json_files import write_json
 from mig_jax.embed.compute import Made, without_tokens
 from mig_jax.embed.texts import Texts
-from mig_jax.export.jsonable import write_json
-from mig_jax.export.manifest import MANIFEST, SCHEMA, file_facts, versions
+from mig_jax.runs.manifest import MANIFEST, SCHEMA, file_facts, versions
 
 LABELS = "labels.json"
 

@@ -10,19 +10,19 @@ from typing import Any
 import msgspec
 
 from mig_jax import __version__
-from mig_jax.config import EmbedConfig
+from mig_jax.batch import claim_together, done_already, team_of, too_late
+from mig_jax.core import processes
+from mig_jax.core.progress import Progress, silent
+from mig_jax.core.timing import Stopwatch
 from mig_jax.embed.compute import embed
+from mig_jax.embed.config import EmbedConfig
 from mig_jax.embed.files import summary, write_manifest
 from mig_jax.embed.texts import Texts, texts_of
-from mig_jax.export.manifest import read_manifest
-from mig_jax.export.out_folder import checked_out, missing_above, remove_empty
-from mig_jax.inputs import folder_decides, models_mesh, spec_of
-from mig_jax.models.embed import Embedder, find_embedder
-from mig_jax.models.packing import usual_batch_tokens
-from mig_jax.passes import claim_together, done_already, team_of, too_late
-from mig_jax.runtime import processes
-from mig_jax.runtime.progress import Progress, silent
-from mig_jax.runtime.stopwatch import Stopwatch
+from mig_jax.models.configured import folder_decides, models_mesh, spec_of
+from mig_jax.models.inference.embed import Embedder, find_embedder
+from mig_jax.models.inference.packing import usual_batch_tokens
+from mig_jax.runs.manifest import read_manifest
+from mig_jax.runs.out_folder import checked_out, missing_above, remove_empty
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import msgspec
 import numpy as np
 from jaxtyping import Bool
 
-from mig_jax.config import EmbedConfig
-from mig_jax.encode import labels_of, read_valid_tags
-from mig_jax.errors import UserError
-from mig_jax.inputs import pool_of
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress, silent
+from mig_jax.embed.config import EmbedConfig
+from mig_jax.labels.valid_tags import labels_of, read_valid_tags
 from mig_jax.pool import Pool
-from mig_jax.runtime.progress import Progress, silent
+from mig_jax.pool.configured import pool_of
 
 BETWEEN = "\n\n"  # the turns of a row
 _BOM = b"\xef\xbb\xbf"

@@ -7,10 +7,10 @@ a mistake in the pool, not a missing annotation: it stops the run unless rows ma
 
 import numpy as np
 
+from mig_jax.core.errors import UserError
 from mig_jax.encode.encoded import Encoded
 from mig_jax.encode.score import NONE, factors, hint, product, told
-from mig_jax.encode.vocabulary import ValidTags, labels_of
-from mig_jax.errors import UserError
+from mig_jax.labels.valid_tags import ValidTags, labels_of
 from mig_jax.pool import ABSENT, BAD_VALUE, REASONS, Pool
 
 SMALLEST, LARGEST = 1e-15, 1e15  # scores in between cannot leave float32's range, whatever phi and the number of picks

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 from mig_jax.pool import ABSENT, BAD_VALUE, Pool
 
 LISTS = {"deita": ("quality", "complexity"), "quality": ("quality",), "complexity": ("complexity",)}

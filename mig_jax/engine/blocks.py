@@ -18,13 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mig_jax.core.errors import UserError
 from mig_jax.engine.full_pass import first
 from mig_jax.engine.kernels import Rows
 from mig_jax.engine.lazy_heap import NO_ROW, Heap, Queues
 from mig_jax.engine.problem import NARROWEST, make_groups, power_of_two
 from mig_jax.engine.resident import Candidates, raised, slacks
-from mig_jax.errors import UserError
-from mig_jax.gain.gain import labels_sum
+from mig_jax.objective.gain import labels_sum
 
 BLOCK = 1 << 17  # rows a block
 PER_DOUBLING = 4  # bins of weight for each power of two

@@ -19,8 +19,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from mig_jax.engine.problem import Bucket
-from mig_jax.gain.gain import exact_gain, labels_sum, take
-from mig_jax.gain.phi import Phi
+from mig_jax.objective.gain import exact_gain, labels_sum, take
+from mig_jax.objective.phi import Phi
 
 AXIS = "pool"
 BLOCK = 8192  # rows whose exact gain is in flight at once: the terms of all rows would be N x W floats

@@ -15,6 +15,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float64, Int64
 
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress, silent
 from mig_jax.engine.blocks import Blocks
 from mig_jax.engine.full_pass import AXIS
 from mig_jax.engine.home import cpu, exactly, home_of
@@ -23,10 +25,8 @@ from mig_jax.engine.lazy_heap import make_heap, pick
 from mig_jax.engine.problem import Problem, Side, make_labels, power_of_two
 from mig_jax.engine.resident import Resident
 from mig_jax.engine.rules import Allowance, laid_out, open_rows
-from mig_jax.errors import UserError
-from mig_jax.gain.phi import Phi
-from mig_jax.graph.label_graph import Propagation
-from mig_jax.runtime.progress import Progress, silent
+from mig_jax.labels.label_graph import Propagation
+from mig_jax.objective.phi import Phi
 
 C1 = 16_384
 LEAST = 2_048  # a list of all of a small pool would take longer to make than to look through

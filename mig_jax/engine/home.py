@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 
 
 def home_of(mesh: Mesh, inner: str) -> Any:

@@ -19,7 +19,7 @@ import numpy as np
 
 from mig_jax.engine.problem import Labels, Side, Tensor
 from mig_jax.engine.scalar import as_one_function, at, put
-from mig_jax.gain.phi import Phi
+from mig_jax.objective.phi import Phi
 
 
 class FirstOrder(NamedTuple):

@@ -23,7 +23,7 @@ from mig_jax.engine.kernels import KERNELS, Rows
 from mig_jax.engine.problem import Labels, Tensor
 from mig_jax.engine.rules import may_pick, use_up
 from mig_jax.engine.scalar import as_one_function, at, put
-from mig_jax.gain.phi import Phi
+from mig_jax.objective.phi import Phi
 
 NO_ROW = np.int32(2**31 - 1)
 BELOW_ALL = -2.0  # the key of no candidate; -1 is that of an empty queue

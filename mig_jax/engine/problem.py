@@ -18,11 +18,11 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float64, Int32
 
+from mig_jax.core.errors import UserError
 from mig_jax.encode.encoded import Encoded
-from mig_jax.errors import UserError
-from mig_jax.gain.objective import propagation_matrix, reached
-from mig_jax.gain.phi import Phi
-from mig_jax.graph.label_graph import Propagation
+from mig_jax.labels.label_graph import Propagation
+from mig_jax.objective.information import propagation_matrix, reached
+from mig_jax.objective.phi import Phi
 
 NARROWEST = 4
 Tensor = Any  # numpy where it is laid out, jax inside the engine: the docstrings give shapes and types

@@ -7,12 +7,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from mig_jax.core.errors import UserError
+from mig_jax.core.processes import whole
 from mig_jax.engine.full_pass import AXIS, Heads, News, first_bounds, full_pass
 from mig_jax.engine.kernels import Rows
 from mig_jax.engine.lazy_heap import Heap, Queues, last_seen
 from mig_jax.engine.problem import Problem, power_of_two
-from mig_jax.errors import UserError
-from mig_jax.runtime.processes import whole
 
 SLACK = 2.0**-14  # above what float32 may lose in a rise
 ULP = 2.0**-24  # what a float32 operation may lose

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mig_jax.config import GenerateConfig
-from mig_jax.errors import UserError
-from mig_jax.inputs import model_spec_of, models_mesh
-from mig_jax.runtime.progress import Progress, silent
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress, silent
+from mig_jax.generate.config import GenerateConfig
+from mig_jax.models.configured import model_spec_of, models_mesh
 
 
 def run_generate(config: GenerateConfig, *, progress: Progress = silent) -> Iterator[str]:
@@ -21,8 +21,8 @@ def run_generate(config: GenerateConfig, *, progress: Progress = silent) -> Iter
     """
     out = _out(config)
     rows = _rows(config)
-    from mig_jax.models.generate import generate
-    from mig_jax.models.language_model import load_language_model
+    from mig_jax.models.inference.generate import generate
+    from mig_jax.models.inference.language_model import load_language_model
 
     progress("load model", 0, None)
     model = load_language_model(model_spec_of(config.model), mesh=models_mesh(config.mesh, alone=True))

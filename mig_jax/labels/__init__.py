@@ -1,5 +1,5 @@
 """Label embeddings -> sparse W -> sparse P. Never a dense L x L kept beyond a tile."""
 
-from mig_jax.graph.label_graph import LabelGraph, Propagation, label_graph
+from mig_jax.labels.label_graph import LabelGraph, Propagation, label_graph
 
 __all__ = ["LabelGraph", "Propagation", "label_graph"]

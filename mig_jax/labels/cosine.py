@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int32
 
-from mig_jax.errors import UserError
-from mig_jax.runtime.progress import Progress, silent
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress, silent
 
 TILE = 2048
 MOST_EDGES = 50_000_000  # 600 MB

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32, Int64
 
-from mig_jax.errors import UserError
-from mig_jax.graph.cosine import cosine_edges, densest_edges, self_cosines
-from mig_jax.runtime.progress import Progress, silent
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress, silent
+from mig_jax.labels.cosine import cosine_edges, densest_edges, self_cosines
 
 FORMAT = 1
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 
 PUBLISHED_TAGS = "configs/valid_tag_path.json of github.com/yichengchen24/MIG holds the published 4,531 tags"
 _KEYS = ("labels", "aliases")

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 from flax import nnx
 
-from mig_jax.models import bert, decoder, mpnet, xlm_roberta
-from mig_jax.models.decoder import Decoder
-from mig_jax.models.decoder_config import DecoderConfig
-from mig_jax.models.encoder import Encoder, read_config
-from mig_jax.models.layers import Build
-from mig_jax.models.weights import WeightMap
+from mig_jax.models.checkpoints.weights import WeightMap
+from mig_jax.models.networks import bert, decoder, mpnet, xlm_roberta
+from mig_jax.models.networks.decoder import Decoder
+from mig_jax.models.networks.decoder_config import DecoderConfig
+from mig_jax.models.networks.encoder import Encoder, read_config
+from mig_jax.models.networks.layers import Build
 
 
 class Family(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 
 MESH_AXES = ("data", "fsdp", "tensor")
 

@@ -18,9 +18,9 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from mig_jax.encode.encoded import Encoded
-from mig_jax.gain.objective import first_order_gains, label_rows, propagation_matrix, reached
-from mig_jax.gain.phi import Phi
-from mig_jax.graph.label_graph import Propagation
+from mig_jax.labels.label_graph import Propagation
+from mig_jax.objective.information import first_order_gains, label_rows, propagation_matrix, reached
+from mig_jax.objective.phi import Phi
 
 BLOCK = 100_000
 ROUNDING = 1e-9  # a first-order gain may come out lower than the exact one by a few of its 2^-53

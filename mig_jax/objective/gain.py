@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
-from mig_jax.gain.phi import Phi
+from mig_jax.objective.phi import Phi
 
 UNROLL = 16  # up to here a sum is written out term by term, so that XLA fuses it into one loop over the rows
 

@@ -14,8 +14,8 @@ import scipy.sparse as sp
 from jaxtyping import Float64, Int64
 
 from mig_jax.encode.encoded import Encoded
-from mig_jax.gain.phi import Phi
-from mig_jax.graph.label_graph import Propagation
+from mig_jax.labels.label_graph import Propagation
+from mig_jax.objective.phi import Phi
 
 BLOCK = 200_000  # tags whose shares are in flight at once: each reaches all its neighbours
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 
 KINDS = ("power", "exp", "log")
 WIDE = "from 1e-9 to 1e9: beyond, gains leave float32's range"

@@ -22,20 +22,20 @@ import numpy as np
 from jax.sharding import Mesh
 from scipy.optimize import nnls
 
-from mig_jax.config_check import sampler_options
+from mig_jax.config.check import sampler_options
 from mig_jax.encode import Encoded
 from mig_jax.engine import greedy, make_problem
-from mig_jax.gain import Phi
-from mig_jax.graph.label_graph import LabelGraph, Propagation
+from mig_jax.labels.label_graph import LabelGraph, Propagation
+from mig_jax.objective import Phi
 from mig_jax.plan.memory import resident
 from mig_jax.samplers import Order, Sampler, Task
-from mig_jax.solve import solve
+from mig_jax.select.solve import solve
 
 MOST_ROWS = {"first_order": 200_000, "exact": 80_000}  # of a measured pool
 REHEARSED = 60_000  # rows that a rehearsal has at least, where the labels allow it
 LONGEST_REHEARSAL = 300_000
 FEWEST_LABELS = 150
-JUDGED = 200_000  # rows: half of it is a block of mig_jax.gain.certificate, the unit of what it holds
+JUDGED = 200_000  # rows: half of it is a block of mig_jax.objective.certificate, the unit of what it holds
 FACTORS = ("fixed", "queue", "pass", "pass_queue", "pass_candidate", "look", "pick")
 
 

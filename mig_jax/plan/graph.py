@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mig_jax.config import SelectConfig
-from mig_jax.errors import UserError
-from mig_jax.graph import LabelGraph, label_graph
-from mig_jax.inputs import spec_of
+from mig_jax.core.errors import UserError
+from mig_jax.labels import LabelGraph, label_graph
+from mig_jax.models.configured import spec_of
 from mig_jax.plan.engine import fastest
+from mig_jax.select.config import SelectConfig
 
 LABELS = 2_048  # of the graph that is measured: one tile
 TEXTS = 128
@@ -25,7 +25,7 @@ def given_graph(config: SelectConfig) -> LabelGraph | None:
 
 def embedder_missing(config: SelectConfig) -> str:
     """Why the labels cannot be embedded without the network; "" where they can."""
-    from mig_jax.models.embed import find_embedder
+    from mig_jax.models.inference.embed import find_embedder
 
     try:
         find_embedder(_offline(config))
@@ -41,7 +41,7 @@ def _offline(config: SelectConfig) -> Any:
 
 def measure_embedding(config: SelectConfig) -> dict[str, Any]:
     """Seconds of loading (with compilation), a label and a pair of labels; tokens a label."""
-    from mig_jax.models.embed import find_embedder
+    from mig_jax.models.inference.embed import find_embedder
 
     texts = _texts()
     first, embedder = fastest(1, lambda: find_embedder(_offline(config))[1]())
@@ -75,8 +75,8 @@ def measure_cosines(dim: int, degree: float) -> dict[str, Any]:
 
 def _texts() -> list[str]:
     """Short texts as labels are: the bundled pool's."""
-    from mig_jax.inputs import bundled_pool
     from mig_jax.pool import load_pool
+    from mig_jax.pool.configured import bundled_pool
 
     names = [name for name in load_pool(bundled_pool()).tag_names if name]
     return (names * (TEXTS // len(names) + 1))[:TEXTS]
@@ -90,8 +90,8 @@ def tiles(labels: int) -> int:
 
 def is_cached(config: SelectConfig, names: list[str], cache: Path | None) -> bool:
     """Whether a run finds the embeddings of these labels; False where the rows decide which labels count."""
-    from mig_jax.encode import labels_of, read_valid_tags
-    from mig_jax.inputs import embed_labels
+    from mig_jax.labels.configured import embed_labels
+    from mig_jax.labels.valid_tags import labels_of, read_valid_tags
 
     if cache is None:
         return False

@@ -13,16 +13,19 @@ import msgspec
 import numpy as np
 import zstandard
 
-from mig_jax.config import PoolConfig, ScoreConfig, SelectConfig
+from mig_jax.core.errors import UserError
 from mig_jax.encode import Encoded
-from mig_jax.errors import UserError
-from mig_jax.graph import LabelGraph
-from mig_jax.inputs import BUNDLED, bundled_pool, columns_of, encoded_of, pool_of
+from mig_jax.encode.config import ScoreConfig
+from mig_jax.labels import LabelGraph
 from mig_jax.plan.engine import fastest, most_bytes, through
 from mig_jax.pool import Pool, load_pool
+from mig_jax.pool.config import PoolConfig
+from mig_jax.pool.configured import BUNDLED, bundled_pool, pool_of
 from mig_jax.pool.parallel import workers_for
 from mig_jax.pool.sources import Source, resolve
 from mig_jax.pool.stream import FileReader
+from mig_jax.select.config import SelectConfig
+from mig_jax.select.inputs import columns_of, encoded_of
 
 SLICE = 32_000_000  # bytes of text that are parsed: enough for the processes' start not to count
 FEW, WRITTEN = 20, 4_000  # rows of selections that are written to be timed

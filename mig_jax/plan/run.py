@@ -8,20 +8,21 @@ import jax
 import msgspec
 import numpy as np
 
-from mig_jax.config import SelectConfig
-from mig_jax.errors import UserError
-from mig_jax.gain import make_phi
-from mig_jax.inputs import bundled_pool, mesh_of
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress, silent
+from mig_jax.core.timing import Stopwatch
+from mig_jax.objective import make_phi
 from mig_jax.plan import graph as graphs
 from mig_jax.plan.engine import JUDGED, Shape, measure_engine, measure_judge, measured_rows, rehearse
 from mig_jax.plan.keep import Keep, machine
 from mig_jax.plan.memory import device_limit, host_limit, resident
 from mig_jax.plan.pool import Sizes, cached_entry, identity, measure_pool, sources_of
 from mig_jax.plan.predict import Stage, graph_facts, stages
+from mig_jax.pool.configured import bundled_pool
 from mig_jax.pool.sources import Source, resolve
-from mig_jax.runtime.progress import Progress, silent
-from mig_jax.runtime.stopwatch import Stopwatch
 from mig_jax.samplers import find_sampler
+from mig_jax.select.config import SelectConfig
+from mig_jax.select.inputs import mesh_of
 
 LABELS, TAGS, ROW_BYTES = 4_531, 4.0, 3_200  # of Tulu3's pool, where the keys do not say
 SAFE = 0.9  # of the memory: the system and the file cache want some

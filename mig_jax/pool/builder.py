@@ -10,7 +10,7 @@ from zlib import crc32
 import msgspec
 import numpy as np
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 from mig_jax.pool.decode import BAD, DOES_NOT_FIT, Malformed, NotAnObject, RowDecoder, parse
 from mig_jax.pool.fields import Fields
 from mig_jax.pool.layouts import why_no_dialog

@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from mig_jax.errors import UserError
-from mig_jax.export.jsonable import clean_text
+from mig_jax.core.errors import UserError
+from mig_jax.core.json_files import clean_text
 
 LAYOUTS = ("mig", "sharegpt", "openai", "alpaca")
 Dialog = list[tuple[str, str]]

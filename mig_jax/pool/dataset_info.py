@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 
 
 def _role_tags(role: str, content: str, user: str, assistant: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from zlib import crc32
 
 import numpy as np
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 from mig_jax.pool.records import flatten
 from mig_jax.pool.sources import Source
 from mig_jax.pool.stream import FileReader

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 
 Path = tuple[str, ...]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 from mig_jax.pool.fields import Fields, Path, split
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress, silent
 from mig_jax.pool.builder import Builder
 from mig_jax.pool.cache import Cache, content_key
 from mig_jax.pool.decode import Malformed, RowDecoder, parse
@@ -18,7 +19,6 @@ from mig_jax.pool.stream import BLOCK_BYTES, FileReader, Stamp, stat_file
 from mig_jax.pool.table import REASONS, Pool, SourceInfo
 from mig_jax.pool.tabular import hf_blocks, hf_sha256, load_hf, parquet_blocks
 from mig_jax.pool.worker import Setup, Task, parse_run
-from mig_jax.runtime.progress import Progress, silent
 
 
 def load_pool(

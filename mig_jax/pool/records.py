@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 
 BOM = b"\xef\xbb\xbf"
 BLANK = b" \t\r\n"

@@ -11,7 +11,7 @@ from typing import IO, Any, NamedTuple
 
 import zstandard
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 from mig_jax.pool.sources import Source
 
 # Small enough for a block, its lines and their strings to stay in a core's cache: a sixth faster than 1 MB.

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt8, UInt32
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 from mig_jax.pool.decode import Malformed, parse
 from mig_jax.pool.exchanges import Exchange, exchanges_of
 from mig_jax.pool.fields import Fields, resolve_fields

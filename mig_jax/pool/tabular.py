@@ -10,7 +10,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 from mig_jax.pool.records import Block
 from mig_jax.pool.sources import HF, Source
 from mig_jax.pool.stream import FileReader, Stamp, identity, spool, stat_file

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mig_jax.export.jsonable import clean_text
+from mig_jax.core.json_files import clean_text
 
 
 class SourceView(Protocol):

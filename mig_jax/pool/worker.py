@@ -11,7 +11,7 @@ from typing import IO
 
 import msgspec
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 from mig_jax.pool.builder import Builder
 from mig_jax.pool.decode import RowDecoder
 from mig_jax.pool.fields import Fields

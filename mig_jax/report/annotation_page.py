@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mig_jax.errors import UserError
-from mig_jax.export.manifest import read_manifest
+from mig_jax.core.errors import UserError
 from mig_jax.report.bars import count_bars, histogram_bars, shares
 from mig_jax.report.elements import assemble, section, table
 from mig_jax.report.reproduce import reproduce
 from mig_jax.report.text import count, escaped, isolated, number, row_count, seconds, share
+from mig_jax.runs.manifest import read_manifest
 
 KIND = "mig_jax annotation"  # the kind of page
 STATS = "annotation_stats.json"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 from mig_jax.report.measures import COLUMNS, measured, shown
 from mig_jax.report.run_view import RunView, load_run
 from mig_jax.report.settings import differing, names

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mig_jax.export import REPORT
 from mig_jax.report.comparison import SOURCES, Comparison, whole
 from mig_jax.report.elements import assemble, section, table
 from mig_jax.report.lines import Line, curves_chart, series_class, spark
 from mig_jax.report.measures import COLUMNS, of_pool, shown
 from mig_jax.report.run_view import RunView
 from mig_jax.report.text import count, escaped, isolated, number, share
+from mig_jax.runs.manifest import REPORT
 
 KIND = "mig_jax comparison"
 MOST_SHARED = 24  # runs of which every pair is shown

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from mig_jax.annotate.summary import KIND as ANNOTATE
 from mig_jax.annotate.summary import summary as annotate_summary
-from mig_jax.config import ReportConfig
-from mig_jax.errors import UserError
-from mig_jax.export import MANIFEST, REPORT, read_manifest
+from mig_jax.core.errors import UserError
 from mig_jax.report import Comparison, RunView, compare, load_run
 from mig_jax.report.comparison import LEADING, left_out_note
 from mig_jax.report.comparison_page import KIND
+from mig_jax.report.config import ReportConfig
 from mig_jax.report.text import visible
+from mig_jax.runs.manifest import MANIFEST, REPORT, read_manifest
 
 COMPARISON = "comparison.html"
 VOCABULARY = "vocabulary"  # a run's kind, as mig_jax.vocabulary.show has it

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Float64, Int64
 
-from mig_jax.errors import UserError
-from mig_jax.export.manifest import KEYS, read_manifest
+from mig_jax.core.errors import UserError
+from mig_jax.runs.manifest import KEYS, read_manifest
 
 _LATER = ("limits", "memory")  # what the manifests of earlier versions lack
 _OF_STATS = ("rows", "usable", "selected", "sources", "labels", "picks", "runners_up")

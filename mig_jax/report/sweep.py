@@ -19,11 +19,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mig_jax.errors import UserError
-from mig_jax.export import MANIFEST, read_manifest
+from mig_jax.core.errors import UserError
 from mig_jax.report.run_view import judged, random_objective, read_numbers
 from mig_jax.report.settings import flat, plain, swept
 from mig_jax.report.text import count, floor_percent, number, seconds, share, visible
+from mig_jax.runs.manifest import MANIFEST, read_manifest
 
 COLUMNS = {
     "mean_degree": "mean degree",  # of a label in the graph

@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mig_jax.errors import UserError
-from mig_jax.export.pool_view import PoolView
+from mig_jax.core.errors import UserError
+from mig_jax.pool.view import PoolView
 
 MANIFEST = "manifest.json"
 REPORT = "report.html"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mig_jax.errors import UserError
-from mig_jax.export.manifest import MANIFEST, read_manifest
+from mig_jax.core.errors import UserError
+from mig_jax.runs.manifest import MANIFEST, read_manifest
 
 
 @dataclass(frozen=True)

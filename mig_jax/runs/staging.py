@@ -23,11 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from mig_jax.errors import UserError
-from mig_jax.export.jsonable import write_json
-from mig_jax.export.lock import LOCK, Busy, lock_folder
-from mig_jax.export.manifest import MANIFEST, REPORT, read_manifest
-from mig_jax.export.out_folder import check_replaceable, checked_out, occupant
+from mig_jax.core.errors import UserError
+from mig_jax.core.json_files import write_json
+from mig_jax.core.locks import LOCK, Busy, lock_folder
+from mig_jax.runs.manifest import MANIFEST, REPORT, read_manifest
+from mig_jax.runs.out_folder import check_replaceable, checked_out, occupant
 
 State = Literal["fresh", "resume", "done"]
 

@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
-from mig_jax.config import SamplerOptions
+from mig_jax.core.errors import UserError
 from mig_jax.engine import Snapshot, pool_mesh
-from mig_jax.errors import UserError
+from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import Limits
 from mig_jax.samplers.order import Order
 from mig_jax.samplers.task import Sampler, Task

@@ -14,9 +14,10 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 
-from mig_jax.config import Positive, SamplerOptions
+from mig_jax.config.struct import Positive
+from mig_jax.core.errors import UserError
 from mig_jax.engine import Snapshot, pool_mesh
-from mig_jax.errors import UserError
+from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import Gate
 from mig_jax.samplers.order import Order
 from mig_jax.samplers.task import Sampler, Task

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from mig_jax.config import SamplerOptions
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
+from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import walk
 from mig_jax.samplers.order import Order
 from mig_jax.samplers.task import Sampler, Task

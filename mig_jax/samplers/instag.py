@@ -14,8 +14,8 @@ from heapq import heapify, heappop, heapreplace
 
 import numpy as np
 
-from mig_jax.config import SamplerOptions
 from mig_jax.encode.encoded import Encoded
+from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import Gate
 from mig_jax.samplers.order import Order
 from mig_jax.samplers.task import Sampler, Task

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from mig_jax.engine.problem import rows_of
 from mig_jax.engine.rules import Allowance, Left, Rules, open_rows
-from mig_jax.gain.certificate import Feasible
+from mig_jax.objective.certificate import Feasible
 
 NO_MOST = np.int64(2**62)
 Kind = Literal["first", "exclude", "caps", "minima", "tokens"]

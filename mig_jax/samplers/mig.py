@@ -4,8 +4,8 @@ from typing import Literal
 
 import numpy as np
 
-from mig_jax.config import SamplerOptions
 from mig_jax.engine import greedy, make_problem, pool_mesh
+from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.mig_limited import sample_limited
 from mig_jax.samplers.order import Order
 from mig_jax.samplers.task import Sampler, Task

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mig_jax.engine import Snapshot, greedy, make_problem, pool_mesh, warm_start
-from mig_jax.gain import curve
+from mig_jax.objective import curve
 from mig_jax.samplers.limits import Gate
 from mig_jax.samplers.order import Order
 from mig_jax.samplers.task import Task

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 
-from mig_jax.config import SamplerOptions
+from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import walk
 from mig_jax.samplers.order import Order
 from mig_jax.samplers.task import Sampler, Task

@@ -8,14 +8,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float64
 
-from mig_jax.config import SamplerOptions
+from mig_jax.core.progress import Progress, silent
 from mig_jax.encode.encoded import Encoded
 from mig_jax.engine import Snapshot
 from mig_jax.engine.greedy import C1, SEGMENT
-from mig_jax.gain.phi import Phi
-from mig_jax.graph.label_graph import Propagation
+from mig_jax.labels.label_graph import Propagation
+from mig_jax.objective.phi import Phi
 from mig_jax.pool import Pool
-from mig_jax.runtime.progress import Progress, silent
+from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import Kind, Limits
 from mig_jax.samplers.order import Order
 from mig_jax.vectors.vectors import Vectors

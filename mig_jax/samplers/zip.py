@@ -20,11 +20,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
-from mig_jax.config import Positive, SamplerOptions
+from mig_jax.config.struct import Positive
+from mig_jax.core.errors import UserError
 from mig_jax.engine import Snapshot
-from mig_jax.errors import UserError
 from mig_jax.pool.decode import parse
 from mig_jax.samplers.compression import Prefix, Records
+from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import Gate
 from mig_jax.samplers.order import Order
 from mig_jax.samplers.task import Sampler, Task

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 
 from mig_jax.encode import Encoded
-from mig_jax.export import RunFacts, RunnersUp
-from mig_jax.export.shares import LabelShares
-from mig_jax.graph import LabelGraph
-from mig_jax.limits import facts_of_limits
+from mig_jax.labels import LabelGraph
 from mig_jax.pool import Pool
 from mig_jax.samplers import Sampler, Task
-from mig_jax.solve import Solved
+from mig_jax.select.files import RunFacts, RunnersUp
+from mig_jax.select.limits import facts_of_limits
+from mig_jax.select.shares import LabelShares
+from mig_jax.select.solve import Solved
 
 
 def facts_of(

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from mig_jax.export.convert import check_layout, converted_line
-from mig_jax.export.jsonable import write_json
-from mig_jax.export.llama_factory import dataset_info, describable
-from mig_jax.export.manifest import MANIFEST, REPORT, SCHEMA, file_facts, ordered, source_facts, versions
-from mig_jax.export.pool_stats import POOL_STATS, covered_labels, pool_stats
-from mig_jax.export.pool_view import PoolView
-from mig_jax.export.rows import one_line, selection_names, write_lines, write_prefixes
-from mig_jax.export.shares import Shares
-from mig_jax.export.trace import write_runners_up, write_trace
+from mig_jax.core.json_files import write_json
+from mig_jax.core.lines import one_line, selection_names, write_lines, write_prefixes
+from mig_jax.pool.convert import check_layout, converted_line
+from mig_jax.pool.dataset_info import dataset_info, describable
+from mig_jax.pool.view import PoolView
+from mig_jax.runs.manifest import MANIFEST, REPORT, SCHEMA, file_facts, ordered, source_facts, versions
+from mig_jax.select.pool_stats import POOL_STATS, covered_labels, pool_stats
+from mig_jax.select.shares import Shares
+from mig_jax.select.trace import write_runners_up, write_trace
 
 if TYPE_CHECKING:  # their packages import JAX, which a reader of finished runs does not need
     from mig_jax.encode.encoded import Encoded
@@ -72,7 +72,7 @@ class RunFacts:
       labels_earned: per pick, (label, share of the gain); empty where the system does not rank by labels.
       runners_up: those that nearly made it.
       graph, timings (seconds by stage), devices, limits (what bounded the picks): facts for the manifest, plain.
-      memory: asked for the same when all else is written (``mig_jax.runtime.memory.PeakMemory.facts``).
+      memory: asked for the same when all else is written (``mig_jax.core.memory.PeakMemory.facts``).
       export_layout: mig, sharegpt, openai or alpaca; None writes rows as they came.
       sample_file: write the selection here (one budget) and none into the folder; ``Claim.sample``.
       sample_target: where that will stand; ``Claim.sample_target``.

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from mig_jax.config import LimitsConfig
+from mig_jax.core.errors import UserError
 from mig_jax.encode import Encoded
-from mig_jax.errors import UserError
-from mig_jax.limits.named_rows import points_of, rows_of
-from mig_jax.limits.quotas import quotas_of
 from mig_jax.pool import ABSENT, Pool
 from mig_jax.samplers import Limits, Sampler
 from mig_jax.samplers.limits import NO_MOST, Gate
+from mig_jax.select.config import LimitsConfig
+from mig_jax.select.named_rows import points_of, rows_of
+from mig_jax.select.quotas import quotas_of
 
 _KEYS = {
     "first": "limits.start and limits.include",

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from mig_jax.errors import UserError
-from mig_jax.export.manifest import MANIFEST, read_manifest
+from mig_jax.core.errors import UserError
 from mig_jax.pool import Pool, load_pool
+from mig_jax.runs.manifest import MANIFEST, read_manifest
 
 
 def points_of(path: str | Sequence[int | str] | None, key: str, pool: Pool, points: np.ndarray) -> list[int]:

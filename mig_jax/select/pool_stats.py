@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from mig_jax.export.jsonable import clean_text
-from mig_jax.export.pool_view import PoolView, source_name
-from mig_jax.export.shares import Shares, biggest
+from mig_jax.core.json_files import clean_text
+from mig_jax.pool.view import PoolView, source_name
+from mig_jax.select.shares import Shares, biggest
 
 if TYPE_CHECKING:  # its package reads pools, which a reader of finished runs does not need
     from mig_jax.encode.encoded import Encoded

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from mig_jax.config import LimitsConfig
-from mig_jax.config_check import closest
+from mig_jax.config.check import closest
+from mig_jax.core.errors import UserError
 from mig_jax.encode import Encoded
-from mig_jax.errors import UserError
 from mig_jax.pool import Pool
 from mig_jax.samplers.limits import NO_MOST
+from mig_jax.select.config import LimitsConfig
 
 OTHERS = "*"  # the quota of every name that has none of its own
 

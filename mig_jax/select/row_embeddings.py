@@ -11,15 +11,16 @@ import jax
 import numpy as np
 
 from mig_jax import __version__
-from mig_jax.config import EmbedConfig, SelectConfig
+from mig_jax.core import processes
+from mig_jax.core.cache import one_at_a_time
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress
+from mig_jax.embed.config import EmbedConfig
 from mig_jax.encode import Encoded
-from mig_jax.errors import UserError
-from mig_jax.export.manifest import file_facts, read_manifest
-from mig_jax.inputs import spec_of
+from mig_jax.models.configured import spec_of
 from mig_jax.pool import Pool
-from mig_jax.runtime import processes
-from mig_jax.runtime.cache import one_at_a_time
-from mig_jax.runtime.progress import Progress
+from mig_jax.runs.manifest import file_facts, read_manifest
+from mig_jax.select.config import SelectConfig
 from mig_jax.vectors.vectors import Vectors
 
 EMBEDDINGS = "embeddings.npy"
@@ -51,7 +52,7 @@ def row_embeddings(config: SelectConfig, pool: Pool, progress: Progress, tell: C
         with tempfile.TemporaryDirectory() as folder:
             made = _embedded(config, Path(folder) / "rows", progress, tell)
             return made._replace(array=np.array(made.array))  # the file goes
-    from mig_jax.models.embed import find_embedder  # Flax
+    from mig_jax.models.inference.embed import find_embedder  # Flax
 
     decides = {
         "version": __version__,

@@ -11,27 +11,31 @@ import msgspec
 import numpy as np
 
 from mig_jax import __version__
-from mig_jax.config import PhiConfig, SelectConfig
+from mig_jax.core import processes
+from mig_jax.core.memory import PeakMemory
+from mig_jax.core.progress import Progress, silent
+from mig_jax.core.timing import Stopwatch
 from mig_jax.encode import Encoded, factor_names
 from mig_jax.encode.score import NONE
 from mig_jax.engine.checkpoint import Checkpoint, from_bytes, to_bytes
-from mig_jax.export import Claim, claim, claim_file, write_run
-from mig_jax.export.out_folder import checked_out, missing_above, remove_empty
-from mig_jax.gain import Phi, make_phi
-from mig_jax.graph import LabelGraph
-from mig_jax.inputs import columns_of, encoded_of, graph_of, mesh_of, pool_of, ranking_of
-from mig_jax.limits import check_refused, limits_of
+from mig_jax.labels import LabelGraph
+from mig_jax.labels.configured import graph_of
+from mig_jax.objective import Phi, make_phi
+from mig_jax.objective.config import PhiConfig
 from mig_jax.pool import Pool
+from mig_jax.pool.configured import pool_of
 from mig_jax.report import page
-from mig_jax.row_embeddings import row_embeddings, vectors_of
-from mig_jax.run_facts import facts_of, remarks
-from mig_jax.runtime import processes
-from mig_jax.runtime.memory import PeakMemory
-from mig_jax.runtime.progress import Progress, silent
-from mig_jax.runtime.stopwatch import Stopwatch
+from mig_jax.runs.out_folder import checked_out, missing_above, remove_empty
+from mig_jax.runs.staging import Claim, claim, claim_file
 from mig_jax.samplers import Limits, Sampler, Task, find_sampler
 from mig_jax.samplers.task import rows_of
-from mig_jax.solve import budgets_of, solve
+from mig_jax.select.config import SelectConfig
+from mig_jax.select.facts import facts_of, remarks
+from mig_jax.select.files import write_run
+from mig_jax.select.inputs import columns_of, encoded_of, mesh_of, ranking_of
+from mig_jax.select.limits import check_refused, limits_of
+from mig_jax.select.row_embeddings import row_embeddings, vectors_of
+from mig_jax.select.solve import budgets_of, solve
 
 
 def run_select(

@@ -8,7 +8,7 @@ from typing import Any, overload
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from mig_jax.export.jsonable import clean_text
+from mig_jax.core.json_files import clean_text
 
 MOST_LABELS = 8
 Shares = Sequence[tuple[str, float]]

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from mig_jax.core.errors import UserError
 from mig_jax.encode import Encoded
-from mig_jax.errors import UserError
-from mig_jax.export.shares import LabelShares, Shares
-from mig_jax.gain import Certificate, Curve, certify, curve
-from mig_jax.gain.certificate import exact_gains
-from mig_jax.gain.objective import first_order_gains, gains_at
+from mig_jax.objective import Certificate, Curve, certify, curve
+from mig_jax.objective.certificate import exact_gains
+from mig_jax.objective.information import first_order_gains, gains_at
 from mig_jax.samplers import Order, Sampler, Task
 from mig_jax.samplers.limits import Gate, walk
+from mig_jax.select.shares import LabelShares, Shares
 
 CURVE_POINTS = 48
 

@@ -26,9 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float64, Int64
 
-from mig_jax.export.jsonable import clean_text
-from mig_jax.export.pool_view import PoolView
-from mig_jax.export.shares import LabelShares, Shares
+from mig_jax.core.json_files import clean_text
+from mig_jax.pool.view import PoolView
+from mig_jax.select.shares import LabelShares, Shares
 
 ROW_GROUP = 1 << 16
 

@@ -19,10 +19,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float32, Float64, Int32, Int64
 
+from mig_jax.core.errors import UserError
+from mig_jax.core.processes import whole
+from mig_jax.core.progress import Progress, silent
 from mig_jax.engine.full_pass import AXIS
-from mig_jax.errors import UserError
-from mig_jax.runtime.processes import whole
-from mig_jax.runtime.progress import Progress, silent
 from mig_jax.vectors.vectors import Vectors
 
 GRID = 26  # binary digits of a coordinate

@@ -18,9 +18,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float32, Float64, Int32
 
+from mig_jax.core.errors import UserError
+from mig_jax.core.processes import whole
 from mig_jax.engine.full_pass import AXIS
-from mig_jax.errors import UserError
-from mig_jax.runtime.processes import whole
 
 TILE = 1 << 12  # rows whose distances to all centres are in memory at once, on a device
 BLOCK = 1 << 13  # and on the host

@@ -18,8 +18,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float32, Float64, Int, Int64
 
+from mig_jax.core.processes import whole
 from mig_jax.engine.full_pass import AXIS
-from mig_jax.runtime.processes import whole
 from mig_jax.vectors.vectors import Vectors
 
 BLOCK = 512  # points that are compared at once

@@ -11,9 +11,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float32, Float64
 
+from mig_jax.core.processes import whole
+from mig_jax.core.progress import Progress, silent
 from mig_jax.engine.full_pass import AXIS
-from mig_jax.runtime.processes import whole
-from mig_jax.runtime.progress import Progress, silent
 from mig_jax.vectors.vectors import Vectors
 
 TILE = 1 << 12  # rows whose float32 sums are one: fixed, since bits depend on it

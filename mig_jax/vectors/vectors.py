@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from mig_jax.runtime.progress import Progress, silent
+from mig_jax.core.progress import Progress, silent
 
 BLOCK = 1 << 14
 

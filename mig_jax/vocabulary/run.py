@@ -14,17 +14,19 @@ import msgspec
 import numpy as np
 
 from mig_jax import __version__
-from mig_jax.config import VocabularyConfig
-from mig_jax.errors import UserError
-from mig_jax.export import MANIFEST, claim, read_manifest
-from mig_jax.export.jsonable import write_json
-from mig_jax.export.manifest import SCHEMA, file_facts, versions
-from mig_jax.export.out_folder import checked_out, missing_above, remove_empty
-from mig_jax.inputs import embed_labels, models_mesh, pool_of, spec_of
-from mig_jax.models.checkpoint import EmbedderSpec
+from mig_jax.core.errors import UserError
+from mig_jax.core.json_files import write_json
+from mig_jax.core.progress import Progress, silent
+from mig_jax.core.timing import Stopwatch
+from mig_jax.labels.configured import embed_labels
+from mig_jax.models.checkpoints.checkpoint import EmbedderSpec
+from mig_jax.models.configured import models_mesh, spec_of
 from mig_jax.pool import Pool
-from mig_jax.runtime.progress import Progress, silent
-from mig_jax.runtime.stopwatch import Stopwatch
+from mig_jax.pool.configured import pool_of
+from mig_jax.runs.manifest import MANIFEST, SCHEMA, file_facts, read_manifest, versions
+from mig_jax.runs.out_folder import checked_out, missing_above, remove_empty
+from mig_jax.runs.staging import claim
+from mig_jax.vocabulary.config import VocabularyConfig
 from mig_jax.vocabulary.show import KIND, STEPS, VOCABULARY, text
 from mig_jax.vocabulary.steps import Normalised, Step, check_packages, embeds, normalise
 from mig_jax.vocabulary.tags import Tags, tags_of
@@ -128,7 +130,7 @@ def _spec(config: VocabularyConfig, watch: Stopwatch) -> EmbedderSpec:
 
 
 def _fingerprint(spec: EmbedderSpec, mesh: Any, watch: Stopwatch) -> str:
-    from mig_jax.models.embed import find_embedder  # Flax, which the other steps need not wait for
+    from mig_jax.models.inference.embed import find_embedder  # Flax, which the other steps need not wait for
 
     with watch.stage("find embedder"):
         return find_embedder(spec, mesh=mesh)[0]

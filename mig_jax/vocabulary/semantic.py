@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32, Int64
 from scipy import sparse
 
-from mig_jax.errors import UserError
-from mig_jax.graph.cosine import cosine_edges
-from mig_jax.runtime.progress import Progress, silent
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress, silent
+from mig_jax.labels.cosine import cosine_edges
 from mig_jax.vocabulary.tags import Merging, Tags
 
 _SLACK = 1e-6  # float32 cosines: what lies on the border is decided once, by DBSCAN

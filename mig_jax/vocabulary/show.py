@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mig_jax.errors import UserError
-from mig_jax.export import MANIFEST, read_manifest
+from mig_jax.core.errors import UserError
+from mig_jax.runs.manifest import MANIFEST, read_manifest
 
 KIND = "vocabulary"  # of manifest
 VOCABULARY, STEPS = "vocabulary.json", "steps.json"

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from mig_jax.config import VocabularyOptions
-from mig_jax.encode import Vocabulary
-from mig_jax.errors import UserError
-from mig_jax.runtime.progress import Progress, silent
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress, silent
+from mig_jax.labels.valid_tags import Vocabulary
 from mig_jax.vocabulary.association import associated
+from mig_jax.vocabulary.config import VocabularyOptions
 from mig_jax.vocabulary.rules import frequent, spellings
 from mig_jax.vocabulary.semantic import near
 from mig_jax.vocabulary.tags import DROPPED, Merging, Tags

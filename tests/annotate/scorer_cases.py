@@ -8,10 +8,10 @@ import annotate_cases as cases
 import numpy as np
 
 from mig_jax.annotate.annotator import Annotator, Rows, Said, Task
-from mig_jax.config import ModelConfig
-from mig_jax.passes import Job
+from mig_jax.batch import Job
+from mig_jax.core.progress import silent
+from mig_jax.models.config import ModelConfig
 from mig_jax.pool import REASONS, load_pool
-from mig_jax.runtime.progress import silent
 
 UNANSWERED = {
     "a system's turn alone": "no user turn",

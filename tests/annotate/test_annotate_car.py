@@ -15,10 +15,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from mig_jax.annotate.annotator import Said
 from mig_jax.annotate.car import CAR, SCORES, Options, _Run, text_of
-from mig_jax.errors import UserError
-from mig_jax.models.car_model import find_car_scorer
-from mig_jax.models.checkpoint import ModelSpec
-from mig_jax.models.language_model import as_tokens
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.checkpoint import ModelSpec
+from mig_jax.models.inference.car_model import find_car_scorer
+from mig_jax.models.inference.language_model import as_tokens
 from mig_jax.models.sharding import model_mesh
 from mig_jax.pool.exchanges import Exchange
 

@@ -25,12 +25,12 @@ from mig_jax.annotate.deita import (
     digit_ids,
     expected_digit,
 )
-from mig_jax.errors import UserError
-from mig_jax.models.checkpoint import ModelSpec
-from mig_jax.models.language_model import LanguageModel, as_tokens, find_language_model
-from mig_jax.models.next_token import next_logits
-from mig_jax.models.packing import plan_batches
-from mig_jax.models.text_tokenizer import TextTokenizer, load_text_tokenizer
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.checkpoint import ModelSpec
+from mig_jax.models.inference.language_model import LanguageModel, as_tokens, find_language_model
+from mig_jax.models.inference.next_token import next_logits
+from mig_jax.models.inference.packing import plan_batches
+from mig_jax.models.tokenizers.text_tokenizer import TextTokenizer, load_text_tokenizer
 
 LLAMA_DIGITS = [29896, 29906, 29941, 29946, 29945, 29953]
 
@@ -162,7 +162,7 @@ def test_a_short_answer_leaves_its_room_to_the_instruction(llama, tmp_path):
         return iter(())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mig_jax.models.next_token.next_logits", spy)
+        patch.setattr("mig_jax.models.inference.next_token.next_logits", spy)
         for one in prepared.passes:
             job = one.prepare(lambda *which: None)
             list(job.run(job.plan))

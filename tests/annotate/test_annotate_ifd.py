@@ -13,14 +13,14 @@ from scorer_cases import Ran, kinds, model_config, run, task_of
 
 from mig_jax.annotate.annotator import Said
 from mig_jax.annotate.ifd import FORMS, IFD, SCORE, VERSION, Options, Pair, Texts, texts_of
-from mig_jax.config import SamplerOptions
-from mig_jax.errors import UserError
-from mig_jax.models.checkpoint import SMOLLM2_135M, ModelSpec
-from mig_jax.models.language_model import FoundModel, find_language_model, load_language_model
-from mig_jax.models.logprobs import mean_losses, token_logprobs
-from mig_jax.models.packing import plan_batches
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.checkpoint import SMOLLM2_135M, ModelSpec
+from mig_jax.models.inference.language_model import FoundModel, find_language_model, load_language_model
+from mig_jax.models.inference.logprobs import mean_losses, token_logprobs
+from mig_jax.models.inference.packing import plan_batches
 from mig_jax.pool.exchanges import Exchange
 from mig_jax.samplers import find_sampler
+from mig_jax.samplers.config import SamplerOptions
 
 MAX_LENGTH = {"cherry": 512, "superfiltering": 1024}
 NAMES = list(FORMS)
@@ -161,10 +161,10 @@ def test_losses_scores_and_what_is_kept_are_the_reference_s(of_form, golden_rows
 
 def selected(scores: np.ndarray, n: int) -> list[int]:
     """What ``mig-jax select sampler=ifd`` takes of rows with these scores."""
-    from mig_jax.config_check import sampler_options
+    from mig_jax.config.check import sampler_options
     from mig_jax.encode import Encoded
-    from mig_jax.gain import make_phi
-    from mig_jax.graph.label_graph import Propagation
+    from mig_jax.labels.label_graph import Propagation
+    from mig_jax.objective import make_phi
     from mig_jax.samplers import Task
 
     count = len(scores)
@@ -301,7 +301,7 @@ def test_what_is_too_long_for_the_model_is_said_before_it_is_read(llama, tmp_pat
 
 
 def test_the_weights_are_read_when_the_first_batch_is_asked_for(llama, tmp_path, monkeypatch):
-    from mig_jax.models import language_model
+    from mig_jax.models.inference import language_model
 
     loads = []
     load_weights = language_model.load_weights

@@ -9,16 +9,16 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
 
-import mig_jax.commands  # noqa: F401  (registers the resolvers that the YAML uses)
+import mig_jax.cli.commands  # noqa: F401  (registers the resolvers that the YAML uses)
 from mig_jax.annotate.annotator import Task
 from mig_jax.annotate.annotators import find_annotator
+from mig_jax.annotate.config import AnnotateConfig
 from mig_jax.annotate.nearest import threshold_of
-from mig_jax.config import AnnotateConfig
-from mig_jax.config_check import annotate_config, composition_error, model_places
-from mig_jax.errors import UserError
-from mig_jax.help import annotate_help
-from mig_jax.models.checkpoint import ModelSpec
-from mig_jax.overrides import prepare
+from mig_jax.cli.arguments import prepare
+from mig_jax.cli.help import annotate_help
+from mig_jax.config.check import annotate_config, composition_error, model_places
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.checkpoint import ModelSpec
 
 PLACES = ["tags.model", "deita.complexity", "deita.quality", "ifd.model", "car.model", "tokens.model"]
 
@@ -131,7 +131,7 @@ def test_the_threshold_of_the_embedder():
 
 
 def test_a_threshold_of_tags_is_no_matter_of_an_embedder():
-    from mig_jax.inputs import spec_of
+    from mig_jax.models.configured import spec_of
 
     embedder = checked().embedder
     assert spec_of(embedder) == spec_of(msgspec.structs.replace(embedder, tag_threshold=None))

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from mig_command import Server
 
-from mig_jax.models.checkpoint import EmbedderSpec
-from mig_jax.models.embed import load_embedder
-from mig_jax.models.text_tokenizer import load_text_tokenizer
+from mig_jax.models.checkpoints.checkpoint import EmbedderSpec
+from mig_jax.models.inference.embed import load_embedder
+from mig_jax.models.tokenizers.text_tokenizer import load_text_tokenizer
 from mig_jax.pool import ABSENT, PRESENT, load_pool
 
 ALL = "annotators=[tags,deita,ifd,tokens]"
@@ -262,9 +262,9 @@ def test_the_tagger_writes_tags(server, settings, llama, pool, tmp_path):
     facts = json.loads((tmp_path / "run/manifest.json").read_text())["annotators"]["tags"]
     assert facts["answers"] == {"json": 0, "repaired": 0, "malformed": 7}
     assert "7 the tagger's answer is not what it should be" in done.out
-    from mig_jax.models.checkpoint import ModelSpec
-    from mig_jax.models.generate import generate
-    from mig_jax.models.language_model import load_language_model
+    from mig_jax.models.checkpoints.checkpoint import ModelSpec
+    from mig_jax.models.inference.generate import generate
+    from mig_jax.models.inference.language_model import load_language_model
 
     prompt = (
         "You are a helpful assistant. Please identify tags of user intentions in the following user query and provide "

@@ -6,9 +6,9 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from mig_jax.encode import read_valid_tags
+from mig_jax.labels.valid_tags import read_valid_tags
 
-DATA = Path(str(importlib.resources.files("mig_jax.data")))
+DATA = Path(str(importlib.resources.files("mig_jax.assets")))
 LABELS = json.loads((DATA / "vocabulary.json").read_text(encoding="utf-8"))
 # Labels that are one word to a stemmer and two things to a reader; add a set only with its reason beside it.
 SAME_FOLDED: list[set[str]] = []

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mig_jax.models.packing import plan_batches
-from mig_jax.passes import Team, compute
-from mig_jax.passes import shards as shards_module
-from mig_jax.passes.shards import Saver, Shards
-from mig_jax.runtime.progress import silent
+from mig_jax.batch import Team, compute
+from mig_jax.batch import shards as shards_module
+from mig_jax.batch.shards import Saver, Shards
+from mig_jax.core.progress import silent
+from mig_jax.models.inference.packing import plan_batches
 
 DIM = 3
 

@@ -1,7 +1,7 @@
 """The command as a user has it: real processes, in a folder of their own, with a time limit.
 
 ``Server`` starts processes that are forks of one that has imported everything and touched no device: what runs in them
-is ``mig_jax.cli.main`` with an argv, a working directory, an environment, pipes and an exit code of its own, four
+is ``mig_jax.cli.main.main`` with an argv, a working directory, an environment, pipes and an exit code of its own, four
 seconds of imports sooner than a new interpreter. ``start`` makes a new interpreter.
 """
 
@@ -155,7 +155,7 @@ def _child(request: dict) -> None:
     ):
         os.dup2(os.open(path, flags, 0o644), number)
     sys.argv = request["argv"]
-    from mig_jax.cli import main
+    from mig_jax.cli.main import main
 
     main()
 

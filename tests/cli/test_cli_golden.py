@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Mig
 
-from mig_jax.errors import UserError
-from mig_jax.models.checkpoint import MINILM, find_checkpoint
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.checkpoint import MINILM, find_checkpoint
 
 NEAR_TIE = 1e-6  # a relative margin below which float32 cannot tell two rows apart
 

@@ -13,7 +13,7 @@ import pytest
 from mig_command import Server
 
 from mig_jax.engine import greedy, make_problem, pool_mesh
-from mig_jax.gain import make_phi
+from mig_jax.objective import make_phi
 from mig_jax.plan import engine as engines
 from mig_jax.plan.engine import Shape, fitted, measure_engine, rehearse, synthetic
 from mig_jax.plan.memory import host_limit

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from conftest import Mig
 
-from mig_jax.config import ReportConfig
-from mig_jax.errors import UserError
-from mig_jax.export import write_run
-from mig_jax.help import report_help
-from mig_jax.overrides import prepare
-from mig_jax.reports import find_runs, natural, run_report
+from mig_jax.cli.arguments import prepare
+from mig_jax.cli.help import report_help
+from mig_jax.core.errors import UserError
+from mig_jax.report.config import ReportConfig
+from mig_jax.report.run import find_runs, natural, run_report
+from mig_jax.select.files import write_run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "export"))
 from fake_annotation import annotation, counted, helped, row, tagged
@@ -293,7 +293,7 @@ def test_a_report_waits_for_none_of_the_large_libraries(make: Make, tmp_path: Pa
     annotation(tmp_path / "rows", [row(0)], {"tokens": [counted(3)]})
     code = f"""
 import sys
-from mig_jax.cli import main
+from mig_jax.cli.main import main
 main(["report", *{arguments}])
 print(json.dumps([name for name in ("jax", "matplotlib", "pandas", "scipy") if name in sys.modules]))
 """

@@ -65,9 +65,9 @@ def test_the_published_command(mig: Mig, cache: Path, tmp_path: Path) -> None:
 def test_each_flag_reaches_the_configuration() -> None:
     from hydra import compose, initialize_config_module
 
-    import mig_jax.commands  # noqa: F401  (registers the resolvers that the YAML uses)
-    from mig_jax.config_check import select_config
-    from mig_jax.sample import overrides, parser
+    import mig_jax.cli.commands  # noqa: F401  (registers the resolvers that the YAML uses)
+    from mig_jax.cli.sample import overrides, parser
+    from mig_jax.config.check import select_config
 
     def config(*flags: str):
         with initialize_config_module("mig_jax.conf", version_base="1.3"):

@@ -11,7 +11,7 @@ import pytest
 from conftest import Mig
 from hydra import compose, initialize_config_module
 
-from mig_jax.config_check import select_config
+from mig_jax.config.check import select_config
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_run_is_known_by_its_score_however_it_was_typed(mig: Mig, pool: Path, 
 
 def test_a_score_counts_once_in_what_decides() -> None:
     """Runs from before there was a pool.score keep their keys."""
-    import mig_jax.commands  # noqa: F401  (registers the resolvers that the YAML uses)
+    import mig_jax.cli.commands  # noqa: F401  (registers the resolvers that the YAML uses)
 
     with initialize_config_module("mig_jax.conf", version_base="1.3"):
         config = select_config(compose("select", ["pool.score=quality"]))

@@ -58,7 +58,7 @@ def test_alone_in_a_new_interpreter(cache: Path, tmp_path: Path) -> None:
     assert names(tmp_path) == ["runs"] and names(tmp_path / "runs") == ["demo-mig"]
     out = tmp_path / "runs" / "demo-mig"
     assert set(names(out)) == FILES
-    from mig_jax.inputs import bundled_pool
+    from mig_jax.pool.configured import bundled_pool
 
     rows = rows_of(out, bundled_pool())
     assert len(set(rows)) == 50
@@ -75,7 +75,7 @@ def test_alone_in_a_new_interpreter(cache: Path, tmp_path: Path) -> None:
     assert "<html" in (out / "report.html").read_text()[:200]
 
 
-@pytest.mark.parametrize("module", [["-m", "mig_jax.cli"], ["-c", "from mig_jax.cli import main; main()"]])
+@pytest.mark.parametrize("module", [["-m", "mig_jax.cli.main"], ["-c", "from mig_jax.cli.main import main; main()"]])
 def test_help_from_a_new_interpreter(cache: Path, tmp_path: Path, module: list[str]) -> None:
     """It does not wait for JAX, and needs no cache."""
     command = [sys.executable, *module, "--help"]

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from mig_jax.config_check import select_config
+from mig_jax.cli.arguments import is_override, prepare, quoted
+from mig_jax.config.check import select_config
+from mig_jax.core.cache import ArrayCache
+from mig_jax.core.errors import UserError
 from mig_jax.engine.checkpoint import Checkpoint, from_bytes, to_bytes
 from mig_jax.engine.greedy import Snapshot
-from mig_jax.errors import UserError
-from mig_jax.overrides import is_override, prepare, quoted
-from mig_jax.runtime.cache import ArrayCache
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 HARD = st.text("\\'\"${}[](),=:~#&% \tab\n", max_size=12)
@@ -72,7 +72,7 @@ def plain_config() -> dict:
     """A configuration that is right."""
     from hydra import compose, initialize_config_module
 
-    import mig_jax.commands  # noqa: F401  (registers the resolvers that the YAML uses)
+    import mig_jax.cli.commands  # noqa: F401  (registers the resolvers that the YAML uses)
 
     with initialize_config_module("mig_jax.conf", version_base="1.3"):
         return OmegaConf.to_container(compose("select"), resolve=True)  # type: ignore[return-value]

@@ -12,8 +12,8 @@ import pytest
 from mig_command import Server
 from test_embed_crash import notes
 
-from mig_jax.models.checkpoint import MINILM, EmbedderSpec
-from mig_jax.models.embed import load_embedder
+from mig_jax.models.checkpoints.checkpoint import MINILM, EmbedderSpec
+from mig_jax.models.inference.embed import load_embedder
 
 
 def run(server: Server, where: Path, *arguments: str, **env: str):
@@ -154,8 +154,8 @@ def test_weights_that_hold_nan_are_told(server, with_tiny, tiny, tmp_path):
 
 
 def test_help_lists_every_key(server, tmp_path):
-    from mig_jax.config import EmbedConfig
-    from mig_jax.config_check import _known_keys
+    from mig_jax.config.check import _known_keys
+    from mig_jax.embed.config import EmbedConfig
 
     done = run(server, tmp_path, "--help")
     assert done.code == 0 and done.out.startswith("mig-jax embed [POOL|FILE]")
@@ -172,8 +172,8 @@ def test_golden_rows(server, golden, tmp_path):
 
     Every eighth of 2,000, which takes a minute less.
     """
-    from mig_jax.errors import UserError
-    from mig_jax.models.checkpoint import find_checkpoint
+    from mig_jax.core.errors import UserError
+    from mig_jax.models.checkpoints.checkpoint import find_checkpoint
 
     try:
         find_checkpoint(replace(MINILM, hub=None))

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from mig_command import Done, Job, Server
 
+from mig_jax.batch.shards import Shards
 from mig_jax.embed.texts import BETWEEN
-from mig_jax.models.checkpoint import EmbedderSpec
-from mig_jax.models.embed import load_embedder
-from mig_jax.passes.shards import Shards
+from mig_jax.models.checkpoints.checkpoint import EmbedderSpec
+from mig_jax.models.inference.embed import load_embedder
 
 pytestmark = pytest.mark.slow
 

@@ -9,12 +9,12 @@ from msgspec.structs import replace
 from test_embed_texts import config
 from test_models_pooling import decoder  # noqa: F401  (a fixture)
 
-from mig_jax.config import EmbedConfig
+from mig_jax.core.errors import UserError
+from mig_jax.embed.config import EmbedConfig
 from mig_jax.embed.run import run_embed
-from mig_jax.errors import UserError
-from mig_jax.inputs import spec_of
-from mig_jax.models.checkpoint import EmbedderSpec
-from mig_jax.models.embed import load_embedder
+from mig_jax.models.checkpoints.checkpoint import EmbedderSpec
+from mig_jax.models.configured import spec_of
+from mig_jax.models.inference.embed import load_embedder
 
 TEXTS = ["abc", "zebra", "the quick brown fox"]
 
@@ -22,8 +22,8 @@ TEXTS = ["abc", "zebra", "the quick brown fox"]
 def composed(folder: Path, tmp_path: Path, group: str = "bert", *more: str) -> EmbedConfig:
     from hydra import compose, initialize_config_module
 
-    from mig_jax.config_check import embed_config
-    from mig_jax.overrides import quoted
+    from mig_jax.cli.arguments import quoted
+    from mig_jax.config.check import embed_config
 
     file = tmp_path / "t.txt"
     file.write_text("\n".join(TEXTS) + "\n")
@@ -131,8 +131,8 @@ def test_more_texts_than_were_counted_are_not_embedded(tiny, tmp_path, monkeypat
 def test_neither_an_instruction_nor_a_threshold_of_tags_decides_a_selection():
     from hydra import compose, initialize_config_module
 
-    import mig_jax.commands  # noqa: F401  (registers the resolvers that the YAML uses)
-    from mig_jax.config_check import select_config
+    import mig_jax.cli.commands  # noqa: F401  (registers the resolvers that the YAML uses)
+    from mig_jax.config.check import select_config
 
     def decides(*overrides: str) -> dict:
         with initialize_config_module("mig_jax.conf", version_base="1.3"):

@@ -7,8 +7,9 @@ import pytest
 from msgspec.structs import replace
 from test_embed_texts import config
 
-from mig_jax.config import EmbedConfig, MeshConfig
+from mig_jax.config.mesh import MeshConfig
 from mig_jax.embed import run
+from mig_jax.embed.config import EmbedConfig
 from mig_jax.embed.run import run_embed
 
 
@@ -32,7 +33,7 @@ def listing(folder: Path) -> list[str]:
 @pytest.mark.parametrize("moment", ["load", "write", "sync"])
 @pytest.mark.parametrize("processes", [2, 99])  # of 99 it has no batches of its own
 def test_published_meanwhile(alone, tmp_path, monkeypatch, moment, processes):
-    from mig_jax.passes import shards
+    from mig_jax.batch import shards
 
     happened = []
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from mig_jax import terminal
-from mig_jax.config import MeshConfig
-from mig_jax.errors import UserError
-from mig_jax.passes import Team, team_of
-from mig_jax.terminal import Rate, Terminal, left, line
+from mig_jax.batch import Team, team_of
+from mig_jax.cli import terminal
+from mig_jax.cli.terminal import Rate, Terminal, left, line
+from mig_jax.config.mesh import MeshConfig
+from mig_jax.core.errors import UserError
 
 
 def test_a_line_of_a_log():

@@ -8,17 +8,17 @@ import cli_pools
 import numpy as np
 import pytest
 
-from mig_jax.config import EmbedConfig
-from mig_jax.config_check import embed_config
+from mig_jax.config.check import embed_config
+from mig_jax.core.errors import UserError
+from mig_jax.embed.config import EmbedConfig
 from mig_jax.embed.texts import texts_of
-from mig_jax.errors import UserError
 
 
 def config(path: Path | list[str], **embed) -> EmbedConfig:
     from hydra import compose, initialize_config_module
 
-    import mig_jax.commands  # noqa: F401  (registers the resolvers that the YAML uses)
-    from mig_jax.overrides import quoted
+    import mig_jax.cli.commands  # noqa: F401  (registers the resolvers that the YAML uses)
+    from mig_jax.cli.arguments import quoted
 
     valid = embed.pop("valid_tags", None)
     paths = quoted(str(path)) if isinstance(path, Path) else "[" + ",".join(map(quoted, path)) + "]"

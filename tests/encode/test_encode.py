@@ -6,8 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from mig_jax.encode import encode, read_valid_tags
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
+from mig_jax.encode import encode
+from mig_jax.labels.valid_tags import read_valid_tags
 from mig_jax.pool import load_pool
 
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mig_jax import select
+from mig_jax.core.errors import UserError
 from mig_jax.encode import columns_read, encode, factor_names, scores
-from mig_jax.errors import UserError
 from mig_jax.pool import Pool, load_pool
 
 FACTORS = ("deita", "quality", "complexity", "ifd", "car", "annotation.CaR", "mine", "deep.er")

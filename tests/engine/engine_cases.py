@@ -12,8 +12,8 @@ from oracle import Data, Naive, random_labels, random_scores, random_w
 
 from mig_jax.encode import Encoded
 from mig_jax.engine import Result, greedy, make_problem, pool_mesh
-from mig_jax.gain import Phi
-from mig_jax.graph import LabelGraph
+from mig_jax.labels import LabelGraph
+from mig_jax.objective import Phi
 
 FLOAT32 = 1e-6  # gains nearer than this, relative to the largest, cannot be told apart in float32
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from oracle import random_labels, random_scores, random_w
 
 from mig_jax.engine.checkpoint import from_bytes, to_bytes
-from mig_jax.gain import make_phi
+from mig_jax.objective import make_phi
 
 PLAIN = Size(1, 16_384, 1_024)
 SIZES = {

@@ -10,10 +10,10 @@ from engine_property import STYLES, phis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mig_jax.core.errors import UserError
 from mig_jax.engine import BlockWriter, greedy, greedy_from_disk, make_problem, pool_mesh
 from mig_jax.engine.blocks import DATA, INDEX
-from mig_jax.errors import UserError
-from mig_jax.gain import make_phi
+from mig_jax.objective import make_phi
 
 QUICK = settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
@@ -94,7 +94,7 @@ def test_labels_beyond_16_bits(tmp_path):
     idx[-3:] = count - 1, count - 2, 0
     with BlockWriter(tmp_path, count) as out:
         out.add(ptr, idx.astype(np.int32), np.r_[np.ones(199), 9.0])
-    from mig_jax.graph.label_graph import Propagation
+    from mig_jax.labels.label_graph import Propagation
 
     p = Propagation(np.arange(count + 1), np.arange(count, dtype=np.int32), np.ones(count))
     found = greedy_from_disk(tmp_path, p, make_phi(), 5)

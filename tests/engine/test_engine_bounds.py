@@ -10,7 +10,7 @@ from mig_jax.engine import Problem, make_problem, pool_mesh
 from mig_jax.engine.full_pass import first_bounds
 from mig_jax.engine.kernels import KERNELS, Exact, FirstOrder, label_gains
 from mig_jax.engine.resident import SLACK, Resident
-from mig_jax.gain import make_phi
+from mig_jax.objective import make_phi
 
 PHIS = {"power": make_phi(exponent=0.3), "exp": make_phi("exp", alpha=0.02), "log": make_phi("log")}
 

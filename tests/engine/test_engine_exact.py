@@ -7,7 +7,7 @@ from engine_property import PLAIN, STYLES, anything, check, phis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mig_jax.gain import curve, make_phi
+from mig_jax.objective import curve, make_phi
 
 QUICK = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 PAIRS = [("separate", "power"), ("web", "log"), ("full", "exp"), ("one label", "log"), ("one row", "power")]

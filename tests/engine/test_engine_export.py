@@ -21,22 +21,22 @@ from test_engine_structure import allowance_of, call_of
 
 import mig_jax
 from mig_jax.annotate.nearest_labels import _candidates
-from mig_jax.config_check import sampler_options
+from mig_jax.config.check import sampler_options
 from mig_jax.encode import Encoded
 from mig_jax.engine import Problem, make_problem, pool_mesh
 from mig_jax.engine.blocks import _block_top
 from mig_jax.engine.kernels import KERNELS, Rows, absorb_all
-from mig_jax.gain import make_phi
-from mig_jax.graph.cosine import _tile
-from mig_jax.graph.label_graph import Propagation
-from mig_jax.models.car_model import _score
-from mig_jax.models.car_scorer import CarConfig, CarScorer
-from mig_jax.models.decoding import Draw, Rule, decode, prefill
-from mig_jax.models.embed import _embed_batch
+from mig_jax.labels.cosine import _tile
+from mig_jax.labels.label_graph import Propagation
 from mig_jax.models.families import FAMILIES
-from mig_jax.models.layers import Build
-from mig_jax.models.logprobs import _logprobs
-from mig_jax.models.next_token import _next_logits
+from mig_jax.models.inference.car_model import _score
+from mig_jax.models.inference.decoding import Draw, Rule, decode, prefill
+from mig_jax.models.inference.embed import _embed_batch
+from mig_jax.models.inference.logprobs import _logprobs
+from mig_jax.models.inference.next_token import _next_logits
+from mig_jax.models.networks.car_scorer import CarConfig, CarScorer
+from mig_jax.models.networks.layers import Build
+from mig_jax.objective import make_phi
 from mig_jax.samplers import Task, find_sampler
 from mig_jax.vectors.vectors import Vectors
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mig_jax.engine import greedy, make_problem, pool_mesh
 from mig_jax.engine.checkpoint import Checkpoint, from_bytes
-from mig_jax.gain import make_phi
+from mig_jax.objective import make_phi
 
 QUICK = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 PAIRS = [

@@ -9,7 +9,7 @@ from engine_cases import Case, Size, assert_same_bits, case, naive, run
 from mig_jax.engine.greedy import C1
 from mig_jax.engine.problem import make_groups
 from mig_jax.engine.resident import Resident
-from mig_jax.gain import make_phi
+from mig_jax.objective import make_phi
 
 KINDS = ["first_order", "exact"]
 LOG = make_phi("log", c=1.0)  # with whole scores and labels apart each gain is one rounded operation: ties are exact

@@ -9,8 +9,8 @@ from engine_cases import SHAPES, Case, Size, assert_greedy, assert_same_bits, fi
 
 from mig_jax.engine import make_problem
 from mig_jax.engine.kernels import FirstOrder, label_gains
-from mig_jax.gain import make_phi
-from mig_jax.gain.objective import propagation_matrix
+from mig_jax.objective import make_phi
+from mig_jax.objective.information import propagation_matrix
 
 # The slopes of exp end below 1e-30 of what they were: among float32's last numbers.
 PHIS = {"power": make_phi(), "exp": make_phi("exp", alpha=0.45), "log": make_phi("log", c=0.5)}

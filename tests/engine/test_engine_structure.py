@@ -16,7 +16,7 @@ from experiments.synthetic import synthetic_pool
 from mig_jax.engine import Allowance, Left, Rules, greedy, make_problem, pool_mesh
 from mig_jax.engine.kernels import KERNELS, FirstOrder
 from mig_jax.engine.scalar import at, put
-from mig_jax.gain import make_phi
+from mig_jax.objective import make_phi
 
 ROOT = Path(mig_jax.__file__).parent
 ROWS, LABELS, C1, SEGMENT = 6_000, 300, 100, 90

@@ -14,7 +14,7 @@ from engine_cases import SHAPES, Size, case, fill, run
 from oracle import random_labels, random_w
 
 from mig_jax.engine.problem import power_of_two
-from mig_jax.gain import make_phi
+from mig_jax.objective import make_phi
 
 KINDS = ["first_order", "exact"]
 ONCE = {

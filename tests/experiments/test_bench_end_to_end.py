@@ -7,9 +7,9 @@ import pytest
 
 from experiments import bench_end_to_end as bench
 from mig_jax.encode import encode
-from mig_jax.graph import LabelGraph
-from mig_jax.inputs import bundled_pool
+from mig_jax.labels import LabelGraph
 from mig_jax.pool import load_pool
+from mig_jax.pool.configured import bundled_pool
 
 
 def test_the_pool_is_the_same_again_and_made_of_real_rows(tmp_path):

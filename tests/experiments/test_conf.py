@@ -10,10 +10,10 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-import mig_jax.commands  # noqa: F401  (the resolvers)
-from mig_jax import config_check
-from mig_jax.config import COMMANDS, ReportConfig, VocabularyOptions
-from mig_jax.config_check import (
+import mig_jax.cli.commands  # noqa: F401  (the resolvers)
+from mig_jax.cli.sweep import Sweep
+from mig_jax.config import check as config_check
+from mig_jax.config.check import (
     annotate_config,
     embed_config,
     generate_config,
@@ -21,9 +21,11 @@ from mig_jax.config_check import (
     select_config,
     vocabulary_config,
 )
-from mig_jax.inputs import model_spec_of, spec_of
+from mig_jax.config.commands import COMMANDS
+from mig_jax.models.configured import model_spec_of, spec_of
 from mig_jax.models.families import FAMILIES
-from mig_jax.sweep import Sweep
+from mig_jax.report.config import ReportConfig
+from mig_jax.vocabulary.config import VocabularyOptions
 
 CONF = Path(str(importlib.resources.files("mig_jax.conf")))
 PARTS = {f"{name}.yaml" for name in ("annotate", "base", "embed", "generate", "plan", "report", "select", "vocabulary")}

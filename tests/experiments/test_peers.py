@@ -8,10 +8,10 @@ import pytest
 from experiments.peers import dense_jax, dense_numpy, have_numba, heap_numba, scan_jax
 from experiments.peers.heap import HOW, _kernels
 from experiments.synthetic import synthetic_pool
+from mig_jax.core.errors import UserError
 from mig_jax.encode import Encoded
-from mig_jax.errors import UserError
-from mig_jax.gain import Phi, make_phi
-from mig_jax.graph.label_graph import Propagation
+from mig_jax.labels.label_graph import Propagation
+from mig_jax.objective import Phi, make_phi
 
 PHIS = {"power": make_phi(), "exp": make_phi("exp", alpha=0.3), "log": make_phi("log", c=2.0)}
 needs_numba = pytest.mark.skipif(not have_numba(), reason=HOW)

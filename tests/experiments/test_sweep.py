@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from test_sweep_table import run
 
-from mig_jax.cli import main
-from mig_jax.commands import slug
-from mig_jax.models.embed import Embedder
-from mig_jax.overrides import quoted
+from mig_jax.cli.arguments import quoted
+from mig_jax.cli.commands import slug
+from mig_jax.cli.main import main
+from mig_jax.core.cache import ArrayCache, one_at_a_time
+from mig_jax.models.inference.embed import Embedder
 from mig_jax.pool import load as pool_load
-from mig_jax.runtime.cache import ArrayCache, one_at_a_time
 
 JOBLIB = (
-    "-m mig_jax.cli select -m hydra/launcher=joblib hydra.launcher.n_jobs=2"
+    "-m mig_jax.cli.main select -m hydra/launcher=joblib hydra.launcher.n_jobs=2"
     " n=10 mesh.pool=1 graph.threshold=0.6,0.7,2 out=sweep"
 )
 FILES = {"table.md", "table.csv", "plot.png", "plot.svg"}
@@ -31,7 +31,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder and a cache of one's own; compiled programs stay in the tests' common cache."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MIG_JAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("mig_jax.runtime.compile_cache.use_compile_cache", lambda cache: None)
+    monkeypatch.setattr("mig_jax.core.compile_cache.use_compile_cache", lambda cache: None)
     monkeypatch.setattr(sys, "argv", ["mig-jax"])
     return tmp_path
 
@@ -163,7 +163,7 @@ def test_an_interrupted_sweep_leaves_nothing_of_its_own(place: Path, monkeypatch
         raise KeyboardInterrupt
 
     before = foreign(place / "sweep")
-    monkeypatch.setattr("mig_jax.run.run_select", interrupted)
+    monkeypatch.setattr("mig_jax.select.run.run_select", interrupted)
     for out in ("sweep", "new/sweep"):
         with pytest.raises(SystemExit) as ended:
             main(["select", "-m", "n=10", "mesh.pool=1", "graph.threshold=0.6,0.7", f"out={out}"])

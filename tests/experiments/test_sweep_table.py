@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 from mig_jax.report.sweep import as_csv, load_sweep, markdown, write_sweep
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from mig_jax.encode import Encoded
 from mig_jax.engine import greedy, make_problem, pool_mesh
-from mig_jax.gain import curve, make_phi
-from mig_jax.gain.objective import gains_at, label_rows, propagation_matrix
-from mig_jax.graph import LabelGraph
+from mig_jax.labels import LabelGraph
+from mig_jax.objective import curve, make_phi
+from mig_jax.objective.information import gains_at, label_rows, propagation_matrix
 
 NEAR_TIE = 1e-6  # a relative margin below which float32 cannot tell two rows apart
 NUMBERS = np.load(Path(__file__).parent / "mig.npz")

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mig_jax.errors import UserError
-from mig_jax.graph import LabelGraph, label_graph
-from mig_jax.graph import cosine as module
-from mig_jax.graph.cosine import cosine_edges, densest_edges
+from mig_jax.core.errors import UserError
+from mig_jax.labels import LabelGraph, label_graph
+from mig_jax.labels import cosine as module
+from mig_jax.labels.cosine import cosine_edges, densest_edges
 
 
 def units(count: int, dim: int = 16, seed: int = 0) -> np.ndarray:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mig_jax.graph import label_graph
+from mig_jax.labels import label_graph
 
 
 @pytest.mark.parametrize("threshold", [0.65, 0.9])

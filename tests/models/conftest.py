@@ -10,9 +10,9 @@ import pytest
 from safetensors.numpy import save_file
 from tiny_encoders import tiny_config, tiny_weights
 
-from mig_jax.errors import UserError
-from mig_jax.models.checkpoint import MINILM
-from mig_jax.models.embed import Embedder, load_embedder
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.checkpoint import MINILM
+from mig_jax.models.inference.embed import Embedder, load_embedder
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "public"
 

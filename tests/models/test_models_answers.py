@@ -9,14 +9,14 @@ from safetensors.numpy import save_file
 from tiny_gguf import huggingface_tensors, tiny_file
 from tokenizers import Tokenizer, models
 
-from mig_jax.answers import run_generate
-from mig_jax.cli import main
-from mig_jax.config_check import generate_config
-from mig_jax.errors import UserError
-from mig_jax.models.checkpoint import ModelSpec
-from mig_jax.models.generate import generate
-from mig_jax.models.language_model import as_tokens, load_language_model
-from mig_jax.overrides import prepare, quoted
+from mig_jax.cli.arguments import prepare, quoted
+from mig_jax.cli.main import main
+from mig_jax.config.check import generate_config
+from mig_jax.core.errors import UserError
+from mig_jax.generate.run import run_generate
+from mig_jax.models.checkpoints.checkpoint import ModelSpec
+from mig_jax.models.inference.generate import generate
+from mig_jax.models.inference.language_model import as_tokens, load_language_model
 
 TEMPLATE = (
     "{% for m in messages %}{{ m.role[0] }}{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}a{% endif %}"

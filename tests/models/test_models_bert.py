@@ -10,9 +10,9 @@ import pytest
 from flax import nnx
 from tiny_encoders import assert_layers_are_torch_s, assert_rows_are, in_rows, load, numpy_layers
 
-from mig_jax.errors import UserError
-from mig_jax.models.encoder import Encoder, read_config
-from mig_jax.models.layers import ACTIVATIONS, attend, segment_positions
+from mig_jax.core.errors import UserError
+from mig_jax.models.networks.encoder import Encoder, read_config
+from mig_jax.models.networks.layers import ACTIVATIONS, attend, segment_positions
 
 
 def load_bert(folder: Path, *, pooler: bool = False) -> Encoder:

@@ -11,11 +11,11 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 from tiny_encoders import in_rows, numpy_layers, tiny_config, tiny_weights, write
 
-from mig_jax.errors import UserError
-from mig_jax.models.car_scorer import CarConfig, CarScorer, weight_map
-from mig_jax.models.layers import Build
-from mig_jax.models.tensors import safetensors
-from mig_jax.models.weights import load_model, save_model
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.tensors import safetensors
+from mig_jax.models.checkpoints.weights import load_model, save_model
+from mig_jax.models.networks.car_scorer import CarConfig, CarScorer, weight_map
+from mig_jax.models.networks.layers import Build
 
 TEXTS = [[6, 9, 9, 17, 29, 2], [6, 5, 2], [6, 7, 8, 9, 10, 11, 12, 13, 2]]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tiny_gguf import tiny_file
 
-from mig_jax.errors import UserError
-from mig_jax.models.chat import chat_prompt, load_chat
+from mig_jax.core.errors import UserError
+from mig_jax.models.tokenizers.chat import chat_prompt, load_chat
 
 TALK = [
     {"role": "system", "content": "Be brief."},

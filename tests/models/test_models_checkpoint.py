@@ -15,10 +15,17 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 from tiny_gguf import tiny_file
 
-from mig_jax.errors import UserError
-from mig_jax.models import checkpoint
-from mig_jax.models.checkpoint import MINILM, SMOLLM2_135M, EmbedderSpec, ModelSpec, find_checkpoint, sha256_file
-from mig_jax.models.embed import load_embedder
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints import checkpoint
+from mig_jax.models.checkpoints.checkpoint import (
+    MINILM,
+    SMOLLM2_135M,
+    EmbedderSpec,
+    ModelSpec,
+    find_checkpoint,
+    sha256_file,
+)
+from mig_jax.models.inference.embed import load_embedder
 
 
 def test_a_folder_comes_first(tiny):
@@ -330,7 +337,7 @@ def test_a_file_that_the_hub_s_cache_names_by_its_digest_is_not_read_again(tiny,
 
 def test_a_gguf_header_is_read_once_for_config_and_weights(tmp_path, monkeypatch):
     """It holds the vocabulary: 128,000 words take a while."""
-    from mig_jax.models import gguf
+    from mig_jax.models.checkpoints import gguf
 
     read, calls = gguf.read_header, []
     monkeypatch.setattr(gguf, "read_header", lambda file: calls.append(file) or read(file))

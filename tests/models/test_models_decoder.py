@@ -11,11 +11,11 @@ from decoder_cases import BASE, draw_ids, load_decoder, random_decoder, read
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
-from mig_jax.errors import UserError
-from mig_jax.models.decoder import Decoder, frequencies, weight_map
-from mig_jax.models.decoder_config import DecoderConfig, Rope
-from mig_jax.models.tensors import safetensors
-from mig_jax.models.weights import load_model, save_model
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.tensors import safetensors
+from mig_jax.models.checkpoints.weights import load_model, save_model
+from mig_jax.models.networks.decoder import Decoder, frequencies, weight_map
+from mig_jax.models.networks.decoder_config import DecoderConfig, Rope
 
 # float32 sums of 60 to 160 products in another order than torch's: 2e-6 is measured, of numbers up to 4.
 CLOSE = 1e-5

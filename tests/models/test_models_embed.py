@@ -12,11 +12,11 @@ from flax import nnx
 from jax.sharding import AxisType
 from test_models_bert import load_bert, numpy_states
 
-from mig_jax.errors import UserError
-from mig_jax.models.checkpoint import EmbedderSpec
-from mig_jax.models.embed import _embed_batch, load_embedder
-from mig_jax.models.encoder import Encoder
-from mig_jax.models.tokens import load_tokenizer
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.checkpoint import EmbedderSpec
+from mig_jax.models.inference.embed import _embed_batch, load_embedder
+from mig_jax.models.networks.encoder import Encoder
+from mig_jax.models.tokenizers.tokens import load_tokenizer
 
 LETTERS = ["abc", "a", "", "zebra", "q" * 40, "the quick brown fox", "abc", "é日本\x00\t!"]
 NUMBERS = Path(__file__).resolve().parents[1] / "golden" / "minilm_labels.npz"
@@ -206,7 +206,7 @@ def test_any_string_will_do(minilm):
 
 def test_a_folder_with_a_vocabulary_only(minilm, tmp_path):
     """Old checkpoints have no tokenizer.json; transformers then builds the same tokenizer of vocab.txt."""
-    from mig_jax.models.checkpoint import find_checkpoint
+    from mig_jax.models.checkpoints.checkpoint import find_checkpoint
 
     folder = find_checkpoint(minilm.spec).folder
     for name in ("vocab.txt", "tokenizer_config.json", "config.json"):

@@ -6,9 +6,9 @@ import pytest
 from decoder_cases import language_model, random_decoder, read
 from flax import nnx
 
-from mig_jax.models.checkpoint import EmbedderSpec
-from mig_jax.models.embed import load_embedder
-from mig_jax.models.flops import forward_flops, matmul_rate
+from mig_jax.models.checkpoints.checkpoint import EmbedderSpec
+from mig_jax.models.inference.embed import load_embedder
+from mig_jax.models.inference.flops import forward_flops, matmul_rate
 
 ROWS, WIDTH = 4, 64
 

@@ -10,11 +10,11 @@ import pytest
 from decoder_cases import WORDS, Letters, draw_ids, language_model, random_decoder, read
 from flax import nnx
 
-from mig_jax.errors import UserError
-from mig_jax.models.decoder import Decoder
-from mig_jax.models.decoding import Draw, Rule, choose, decode, prefill
-from mig_jax.models.generate import generate, plan_prompts
-from mig_jax.models.language_model import LanguageModel
+from mig_jax.core.errors import UserError
+from mig_jax.models.inference.decoding import Draw, Rule, choose, decode, prefill
+from mig_jax.models.inference.generate import generate, plan_prompts
+from mig_jax.models.inference.language_model import LanguageModel
+from mig_jax.models.networks.decoder import Decoder
 from mig_jax.models.sharding import model_mesh
 
 CLOSE = 1e-5  # sums of 24 to 40 products in another order

@@ -8,9 +8,9 @@ import pytest
 from gguf import GGMLQuantizationType as Kind
 from tiny_gguf import METADATA, gguf_tensors, huggingface_tensors, tiny_file, write_gguf
 
-from mig_jax.errors import UserError
-from mig_jax.models.gguf import open_gguf
-from mig_jax.models.gguf_header import read_header
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.gguf import open_gguf
+from mig_jax.models.checkpoints.gguf_header import read_header
 
 
 def refused(file) -> str:

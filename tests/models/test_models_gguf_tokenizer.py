@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tiny_gguf import SPM
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from mig_jax.errors import UserError
-from mig_jax.models.gguf_header import read_metadata
-from mig_jax.models.gguf_tokenizer import PRE, gguf_special_tokens, gguf_tokenizer
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.gguf_header import read_metadata
+from mig_jax.models.tokenizers.gguf_tokenizer import PRE, gguf_special_tokens, gguf_tokenizer
 
 FILE = Path("x.gguf")
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mig_jax.errors import UserError
-from mig_jax.models import layers
-from mig_jax.models.layers import attend
+from mig_jax.core.errors import UserError
+from mig_jax.models.networks import layers
+from mig_jax.models.networks.layers import attend
 from mig_jax.models.sharding import model_mesh
 
 

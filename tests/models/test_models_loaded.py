@@ -2,7 +2,7 @@
 
 import pytest
 
-from mig_jax.models.loaded import in_flight
+from mig_jax.models.inference.loaded import in_flight
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 20])

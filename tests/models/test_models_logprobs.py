@@ -6,12 +6,12 @@ import pytest
 from decoder_cases import draw_ids, language_model, random_decoder, read
 from flax import nnx
 
-from mig_jax.errors import UserError
-from mig_jax.models import logprobs
-from mig_jax.models.decoder import Decoder
-from mig_jax.models.language_model import LanguageModel, as_tokens
-from mig_jax.models.logprobs import mean_losses, token_logprobs
-from mig_jax.models.packing import plan_batches
+from mig_jax.core.errors import UserError
+from mig_jax.models.inference import logprobs
+from mig_jax.models.inference.language_model import LanguageModel, as_tokens
+from mig_jax.models.inference.logprobs import mean_losses, token_logprobs
+from mig_jax.models.inference.packing import plan_batches
+from mig_jax.models.networks.decoder import Decoder
 from mig_jax.models.sharding import model_mesh
 
 CLOSE = 1e-5  # sums of 24 to 40 products, and of 33 exponentials, in another order

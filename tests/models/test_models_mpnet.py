@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_encoders import assert_rows_are, bucket, in_rows, load, tiny_config, tiny_weights, write
 
-from mig_jax.errors import UserError
-from mig_jax.models import mpnet
+from mig_jax.core.errors import UserError
+from mig_jax.models.networks import mpnet
 
 
 def test_buckets():

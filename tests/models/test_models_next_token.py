@@ -8,12 +8,12 @@ import pytest
 from decoder_cases import draw_ids, language_model, random_decoder, read
 from flax import nnx
 
-from mig_jax.errors import UserError
-from mig_jax.models import next_token
-from mig_jax.models.decoder import Decoder
-from mig_jax.models.language_model import LanguageModel, as_tokens
-from mig_jax.models.next_token import next_logits
-from mig_jax.models.packing import plan_batches
+from mig_jax.core.errors import UserError
+from mig_jax.models.inference import next_token
+from mig_jax.models.inference.language_model import LanguageModel, as_tokens
+from mig_jax.models.inference.next_token import next_logits
+from mig_jax.models.inference.packing import plan_batches
+from mig_jax.models.networks.decoder import Decoder
 from mig_jax.models.sharding import model_mesh
 
 CLOSE = 1e-5  # sums of 24 to 40 products in another order; logits of size 1

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mig_jax.models.packing import fill, plan_batches, widths_upto
-from mig_jax.models.tokens import Tokens
+from mig_jax.models.inference.packing import fill, plan_batches, widths_upto
+from mig_jax.models.tokenizers.tokens import Tokens
 
 
 def tokens_of(length: np.ndarray) -> Tokens:

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mig_jax.errors import UserError
-from mig_jax.models.checkpoint import EmbedderSpec
-from mig_jax.models.embed import _embed_batch, load_embedder
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.checkpoint import EmbedderSpec
+from mig_jax.models.checkpoints.tensors import safetensors
+from mig_jax.models.checkpoints.weights import load_model, save_model
 from mig_jax.models.families import FAMILIES
-from mig_jax.models.layers import Build
-from mig_jax.models.pooling import pool_segments
+from mig_jax.models.inference.embed import _embed_batch, load_embedder
+from mig_jax.models.inference.pooling import pool_segments
+from mig_jax.models.networks.layers import Build
 from mig_jax.models.sharding import model_mesh
-from mig_jax.models.tensors import safetensors
-from mig_jax.models.tokens import load_tokenizer
-from mig_jax.models.weights import load_model, save_model
+from mig_jax.models.tokenizers.tokens import load_tokenizer
 
 DECODERS = ("mistral", "llama", "qwen2")
 
@@ -127,7 +127,7 @@ def test_every_text_ends_with_the_end_of_text_token(decoder):
 
 
 def test_texts_that_are_cut_are_counted_without_a_tokenizer_json_too(minilm, tmp_path):
-    from mig_jax.models.checkpoint import find_checkpoint
+    from mig_jax.models.checkpoints.checkpoint import find_checkpoint
 
     folder = find_checkpoint(minilm.spec).folder
     for name in ("vocab.txt", "tokenizer_config.json", "config.json"):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mig_jax.errors import UserError
-from mig_jax.models.sentence_folder import folder_says
-from mig_jax.sample import overrides, parser
+from mig_jax.cli.sample import overrides, parser
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.sentence_folder import folder_says
 
 
 def write(folder: Path, **files: object) -> Path:

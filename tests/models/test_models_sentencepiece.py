@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import sentencepiece
 
-from mig_jax.errors import UserError
-from mig_jax.models.text_tokenizer import load_text_tokenizer
+from mig_jax.core.errors import UserError
+from mig_jax.models.tokenizers.text_tokenizer import load_text_tokenizer
 
 TEXTS = ["the cat sat on the mat", "the dog and the cat", "a  b   c", "numbers 12 345", "café über"] * 20
 LLAMA: dict[str, Any] = {

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mig_jax.errors import UserError
-from mig_jax.models.checkpoint import SMOLLM2_135M
-from mig_jax.models.generate import generate
-from mig_jax.models.language_model import LanguageModel, load_language_model
-from mig_jax.models.logprobs import token_logprobs
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.checkpoint import SMOLLM2_135M
+from mig_jax.models.inference.generate import generate
+from mig_jax.models.inference.language_model import LanguageModel, load_language_model
+from mig_jax.models.inference.logprobs import token_logprobs
 
 # 134M parameters; each test runs them over hundreds of tokens.
 pytestmark = pytest.mark.slow

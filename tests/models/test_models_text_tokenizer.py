@@ -7,9 +7,9 @@ import pytest
 from tiny_gguf import tiny_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
-from mig_jax.errors import UserError
-from mig_jax.models import gguf_header
-from mig_jax.models.text_tokenizer import load_text_tokenizer
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints import gguf_header
+from mig_jax.models.tokenizers.text_tokenizer import load_text_tokenizer
 
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}</s>{% endfor %}"
 VOCABULARY = {"<s>": 0, "</s>": 1, "<pad>": 2, **{t: n for n, t in enumerate("Ġabcdé", 3)}}

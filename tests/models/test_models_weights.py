@@ -11,11 +11,11 @@ from safetensors.numpy import load_file, save_file
 from test_models_bert import load_bert
 from tiny_encoders import MODULES, load, tiny_config, tiny_weights, write
 
-from mig_jax.errors import UserError
-from mig_jax.models import bert
-from mig_jax.models.encoder import Encoder, read_config
-from mig_jax.models.tensors import safetensors
-from mig_jax.models.weights import WeightMap, WeightRule, load_model, save_model
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.tensors import safetensors
+from mig_jax.models.checkpoints.weights import WeightMap, WeightRule, load_model, save_model
+from mig_jax.models.networks import bert
+from mig_jax.models.networks.encoder import Encoder, read_config
 
 
 def flat(model: nnx.Module) -> dict[str, np.ndarray]:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tiny_encoders import assert_layers_are_torch_s, assert_rows_are, in_rows, load, tiny_config, tiny_weights, write
 
-from mig_jax.errors import UserError
-from mig_jax.models import xlm_roberta
+from mig_jax.core.errors import UserError
+from mig_jax.models.networks import xlm_roberta
 
 
 @pytest.mark.parametrize(("kind", "pad"), [("xlm-roberta", 1), ("roberta", 0), ("roberta", 4)])

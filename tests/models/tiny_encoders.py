@@ -15,12 +15,12 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
-from mig_jax.models import bert, mpnet, xlm_roberta
-from mig_jax.models.encoder import Encoder, EncoderStates
+from mig_jax.models.checkpoints.tensors import safetensors
+from mig_jax.models.checkpoints.weights import load_model
 from mig_jax.models.families import FAMILIES
-from mig_jax.models.layers import Build
-from mig_jax.models.tensors import safetensors
-from mig_jax.models.weights import load_model
+from mig_jax.models.networks import bert, mpnet, xlm_roberta
+from mig_jax.models.networks.encoder import Encoder, EncoderStates
+from mig_jax.models.networks.layers import Build
 
 MODULES = {"bert": bert, "mpnet": mpnet, "roberta": xlm_roberta, "xlm-roberta": xlm_roberta}
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from oracle import Data, Naive, random_labels, random_scores, random_w
 
 from mig_jax.encode import Encoded
-from mig_jax.gain import certify, curve, make_phi
-from mig_jax.gain.certificate import exact_gains
-from mig_jax.gain.objective import gains_at
-from mig_jax.graph import LabelGraph
+from mig_jax.labels import LabelGraph
+from mig_jax.objective import certify, curve, make_phi
+from mig_jax.objective.certificate import exact_gains
+from mig_jax.objective.information import gains_at
 
 PHIS = {"power": make_phi(), "exp": make_phi("exp", alpha=0.3), "log": make_phi("log", c=2.0)}
 each_phi = pytest.mark.parametrize("phi", PHIS.values(), ids=PHIS)
@@ -204,7 +204,7 @@ def test_blocks_change_nothing(monkeypatch):
     _, points, p = pool(9)
     order = np.arange(25)
     whole = curve(points, p, PHIS["power"], order, "exact"), exact_gains(points, p, PHIS["power"], np.ones(12))
-    monkeypatch.setattr("mig_jax.gain.objective.BLOCK", 7)
-    monkeypatch.setattr("mig_jax.gain.certificate.BLOCK", 7)
+    monkeypatch.setattr("mig_jax.objective.information.BLOCK", 7)
+    monkeypatch.setattr("mig_jax.objective.certificate.BLOCK", 7)
     np.testing.assert_array_equal(curve(points, p, PHIS["power"], order, "exact").share, whole[0].share)
     np.testing.assert_array_equal(exact_gains(points, p, PHIS["power"], np.ones(12)), whole[1])

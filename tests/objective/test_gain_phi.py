@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mig_jax.errors import UserError
-from mig_jax.gain import make_phi
+from mig_jax.core.errors import UserError
+from mig_jax.objective import make_phi
 
 PHIS = {
     "power .8": make_phi("power"),

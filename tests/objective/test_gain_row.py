@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mig_jax.engine.resident import SLACK, ULP
-from mig_jax.gain import make_phi
-from mig_jax.gain.gain import exact_gain, labels_sum
+from mig_jax.objective import make_phi
+from mig_jax.objective.gain import exact_gain, labels_sum
 
 L = 300
 PHIS = {"power": make_phi(), "exp": make_phi("exp", alpha=0.1), "log": make_phi("log")}

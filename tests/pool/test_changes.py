@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 from mig_jax.pool import load_pool
 
 LINES = [b'{"messages": [{"role": "user", "content": "row %03d"}]}' % i for i in range(200)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 from mig_jax.pool import Exchange, load_pool
 from mig_jax.pool.exchanges import exchanges_of
 from mig_jax.pool.layouts import LAYOUTS

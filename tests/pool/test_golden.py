@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 from mig_jax.pool import PRESENT, load_pool
 
 SHARED = Path(__file__).parents[2].parent / "shared"

@@ -8,7 +8,7 @@ import pytest
 import zstandard
 from test_cache import same
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 from mig_jax.pool import load_pool, parallel
 from mig_jax.pool.builder import Builder
 

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 import zstandard
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 from mig_jax.pool import REASONS, load_pool
 from mig_jax.pool.records import _is_utf8, array_blocks, line_blocks
 

@@ -16,7 +16,7 @@ from test_html import HOSTILE, Parsed
 from mig_jax.annotate import instag, nearest
 from mig_jax.annotate.annotator import Said
 from mig_jax.annotate.stats import BINS, SCORES, histogram, spread, tags_histogram
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 from mig_jax.report.annotation_page import load_annotation, page
 from mig_jax.report.bars import count_bars, even_ticks, histogram_bars, log_ticks
 

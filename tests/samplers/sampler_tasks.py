@@ -9,13 +9,13 @@ import jax
 import numpy as np
 from oracle import Data, random_labels, random_w
 
-from mig_jax.config import SamplerOptions
 from mig_jax.encode import Encoded, encode
 from mig_jax.engine import pool_mesh
-from mig_jax.gain import make_phi
-from mig_jax.graph import LabelGraph
+from mig_jax.labels import LabelGraph
+from mig_jax.objective import make_phi
 from mig_jax.pool import Pool, load_pool
 from mig_jax.samplers import Order, Rows, Task, find_sampler
+from mig_jax.samplers.config import SamplerOptions
 from mig_jax.vectors.vectors import Vectors
 
 

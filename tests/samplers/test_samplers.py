@@ -8,8 +8,8 @@ import pytest
 from oracle import Naive
 from sampler_tasks import options, picked, task
 
-from mig_jax.errors import UserError
-from mig_jax.gain import make_phi
+from mig_jax.core.errors import UserError
+from mig_jax.objective import make_phi
 from mig_jax.samplers import SAMPLERS, find_sampler
 
 

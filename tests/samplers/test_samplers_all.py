@@ -10,8 +10,8 @@ from sampler_tasks import options
 
 from mig_jax.encode import Encoded
 from mig_jax.engine import pool_mesh
-from mig_jax.gain import make_phi
-from mig_jax.graph.label_graph import Propagation
+from mig_jax.labels.label_graph import Propagation
+from mig_jax.objective import make_phi
 from mig_jax.samplers import SAMPLERS, Limits, Rows, Task, find_sampler
 from mig_jax.vectors.vectors import Vectors
 

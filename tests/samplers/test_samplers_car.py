@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sampler_tasks import options, picked, vectors_task
 
+from mig_jax.core.errors import UserError
 from mig_jax.engine import Snapshot
-from mig_jax.errors import UserError
 from mig_jax.samplers import Limits, car, find_sampler
 from mig_jax.samplers.car import as_published, by_score_and_cluster
 

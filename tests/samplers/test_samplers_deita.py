@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sampler_tasks import options, picked, vectors_task
 
+from mig_jax.core.errors import UserError
 from mig_jax.engine import Snapshot, pool_mesh
 from mig_jax.engine.checkpoint import from_bytes, to_bytes
-from mig_jax.errors import UserError
 from mig_jax.samplers import Limits, Order, Task, find_sampler
 from mig_jax.samplers.deita import DEITA, sample
 from mig_jax.samplers.limits import NO_MOST, Gate

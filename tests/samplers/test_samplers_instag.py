@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sampler_tasks import golden_task, options, picked
 
-from mig_jax.encode import Encoded, read_valid_tags
-from mig_jax.gain import make_phi
-from mig_jax.graph import LabelGraph
+from mig_jax.encode import Encoded
+from mig_jax.labels import LabelGraph
+from mig_jax.labels.valid_tags import read_valid_tags
+from mig_jax.objective import make_phi
 from mig_jax.samplers import Limits, Task
 
 

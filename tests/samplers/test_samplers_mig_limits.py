@@ -12,7 +12,7 @@ from sampler_tasks import options, picked, task
 
 from mig_jax.engine import pool_mesh
 from mig_jax.engine.checkpoint import from_bytes, to_bytes
-from mig_jax.gain import certify, curve, make_phi
+from mig_jax.objective import certify, curve, make_phi
 from mig_jax.samplers import SAMPLERS
 from mig_jax.samplers.limits import Gate, Limits
 from mig_jax.samplers.mig_limited import GUARANTEE, _run

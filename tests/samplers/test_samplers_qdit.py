@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from sampler_tasks import options, picked, vectors_task
 
-from mig_jax.config import SamplerOptions
+from mig_jax.core.errors import UserError
 from mig_jax.engine import pool_mesh
 from mig_jax.engine.checkpoint import from_bytes, to_bytes
-from mig_jax.errors import UserError
 from mig_jax.samplers import Limits, Order, Task, find_sampler
+from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import NO_MOST
 from mig_jax.samplers.qdit import Options, sample
 from mig_jax.vectors.facility_location import GRID, steps

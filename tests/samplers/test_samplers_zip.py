@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from sampler_tasks import golden_task, picked, vectors_task
 
+from mig_jax.core.errors import UserError
 from mig_jax.engine import Snapshot
-from mig_jax.errors import UserError
 from mig_jax.samplers import Limits, Rows, Task, find_sampler
 from mig_jax.samplers.compression import Prefix, Records
 from mig_jax.samplers.limits import NO_MOST

@@ -8,10 +8,10 @@ from typing import Any
 from mig_jax.annotate import car, deita, ifd, instag, nearest, tokens
 from mig_jax.annotate.annotator import Rows, Said
 from mig_jax.annotate.files import write_manifest, write_rows
-from mig_jax.export.jsonable import write_json
+from mig_jax.core.json_files import write_json
+from mig_jax.core.progress import silent
 from mig_jax.pool import load_pool
 from mig_jax.report.annotation_page import page
-from mig_jax.runtime.progress import silent
 
 WRITES = {
     "tags": (nearest.TAGS, instag.RAW),

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from mig_jax.errors import UserError
-from mig_jax.export.convert import LAYOUTS, check_layout, converted_line
-from mig_jax.export.llama_factory import dataset_info
+from mig_jax.core.errors import UserError
+from mig_jax.pool.convert import LAYOUTS, check_layout, converted_line
+from mig_jax.pool.dataset_info import dataset_info
 
 DIALOG = [("system", "Be kind."), ("user", "1?"), ("assistant", "2"), ("user", "3?"), ("assistant", "4")]
 

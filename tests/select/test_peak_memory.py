@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mig_jax.runtime import memory
-from mig_jax.runtime.memory import PeakMemory
+from mig_jax.core import memory
+from mig_jax.core.memory import PeakMemory
 
 MB = 1 << 20
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mig_jax.export.rows import one_line, selection_names, write_lines, write_prefixes
+from mig_jax.core.lines import one_line, selection_names, write_lines, write_prefixes
 
 
 @pytest.mark.parametrize("row", [b'{"a":  1.50e3, "b": "\\u00e9"}', b' {"a":1}\r', '{"a": "é\u2028"}'.encode()])

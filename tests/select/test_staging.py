@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mig_jax.errors import UserError
-from mig_jax.export import Claim, claim, claim_file
+from mig_jax.core.errors import UserError
+from mig_jax.runs.staging import Claim, claim, claim_file
 
 KEY, OTHER = "a" * 64, "b" * 64
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
+from mig_jax.core.errors import UserError
 from mig_jax.engine import pool_mesh
-from mig_jax.errors import UserError
 from mig_jax.vectors.facility_location import GRID, WIDEST, FacilityLocation, _check_room, steps
 from mig_jax.vectors.lazy_greedy import LazyGreedy
 from mig_jax.vectors.vectors import Vectors

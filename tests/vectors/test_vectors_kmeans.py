@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
+from mig_jax.core.errors import UserError
 from mig_jax.engine import pool_mesh
-from mig_jax.errors import UserError
 from mig_jax.vectors import kmeans as module
 from mig_jax.vectors.kmeans import Points, draw_seeds, kmeans, lloyd
 

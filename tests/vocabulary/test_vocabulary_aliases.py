@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from mig_jax import label_graph, select
-from mig_jax.encode import Vocabulary, encode, labels_of, read_valid_tags
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
+from mig_jax.encode import encode
+from mig_jax.labels.valid_tags import Vocabulary, labels_of, read_valid_tags
 from mig_jax.pool import load_pool
 
 ROWS = [["Maths", "poem", "maths"], ["poem", "Maths"], ["rhyme", "poem"], ["other"], []]

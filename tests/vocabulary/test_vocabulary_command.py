@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from mig_command import Server
 
-from mig_jax.config import VocabularyConfig
-from mig_jax.config_check import _known_keys
-from mig_jax.encode import read_valid_tags
-from mig_jax.overrides import prepare
+from mig_jax.cli.arguments import prepare
+from mig_jax.config.check import _known_keys
+from mig_jax.labels.valid_tags import read_valid_tags
+from mig_jax.vocabulary.config import VocabularyConfig
 from mig_jax.vocabulary.run import _write_vocabulary
 from mig_jax.vocabulary.show import text
 from mig_jax.vocabulary.steps import Normalised

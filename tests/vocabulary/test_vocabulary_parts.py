@@ -7,10 +7,10 @@ import pytest
 from hydra import compose, initialize_config_module
 from tag_rows import circle, merges, tags
 
-from mig_jax.config import VocabularyOptions
-from mig_jax.config_check import vocabulary_config
-from mig_jax.errors import UserError
+from mig_jax.config.check import vocabulary_config
+from mig_jax.core.errors import UserError
 from mig_jax.vocabulary.association import associated, rules_of
+from mig_jax.vocabulary.config import VocabularyOptions
 from mig_jax.vocabulary.rules import frequent, spellings
 from mig_jax.vocabulary.semantic import near, nearest, span
 
@@ -82,7 +82,8 @@ def test_the_guard_lets_all_pass_where_all_are_near():
 @pytest.mark.slow
 def test_the_border_between_stems_under_minilm():
     """Those that a reader found to be one or not, by the embedder that the border was chosen for."""
-    from mig_jax.inputs import embed_labels, spec_of
+    from mig_jax.labels.configured import embed_labels
+    from mig_jax.models.configured import spec_of
 
     one = ["counting count", "pricing price", "proportion proportionality", "politics political"]
     two = ["animal anime", "celebrity celebration", "conversation conversion", "terminal termination"]
@@ -163,7 +164,7 @@ def test_nothing_is_near():
 
 
 def test_too_many_neighbours_name_the_setting(monkeypatch):
-    monkeypatch.setattr("mig_jax.graph.cosine.MOST_EDGES", 2)
+    monkeypatch.setattr("mig_jax.labels.cosine.MOST_EDGES", 2)
     found = tags([["a"], ["b"], ["c"]])
     with pytest.raises(UserError, match=r"vocabulary\.distance=0\.5: .*3 tags .*a smaller distance"):
         near(found, np.ones((3, 1), np.float32), 0.5, 2)

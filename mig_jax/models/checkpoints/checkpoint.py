@@ -11,12 +11,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mig_jax.errors import UserError
-from mig_jax.models.hub import INDEX, WEIGHTS, hub_place, weights_of
-from mig_jax.models.tensors import Tensor, safetensors
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.hub import INDEX, WEIGHTS, hub_place, weights_of
+from mig_jax.models.checkpoints.tensors import Tensor, safetensors
 
 if TYPE_CHECKING:  # the gguf package is loaded for .gguf files only
-    from mig_jax.models.gguf import Gguf
+    from mig_jax.models.checkpoints.gguf import Gguf
 
 DTYPES = ("float32", "bfloat16")
 ATTENTION = ("auto", "fused", "plain")
@@ -165,7 +165,7 @@ def find_checkpoint(spec: ModelSpec) -> Checkpoint:
     place, source = find_place(spec)
     opened = None
     if place.suffix == ".gguf" and place.is_file():
-        from mig_jax.models.gguf import open_gguf
+        from mig_jax.models.checkpoints.gguf import open_gguf
 
         opened = open_gguf(place)
         folder, files, config = place.parent, opened.files, opened.config

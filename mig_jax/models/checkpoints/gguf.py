@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from mig_jax.errors import UserError
-from mig_jax.models.gguf_header import Stored, read_header, split_parts, unpack
-from mig_jax.models.tensors import Tensor
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.gguf_header import Stored, read_header, split_parts, unpack
+from mig_jax.models.checkpoints.tensors import Tensor
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 """``general.architecture``. Mistral, SmolLM2, InsTagger and the DEITA scorers are llama in GGUF's words."""

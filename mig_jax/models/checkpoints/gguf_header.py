@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 
 VERSIONS = (2, 3)
 _MAX_DIMS = 4

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 
 WEIGHTS = "model.safetensors"
 INDEX = WEIGHTS + ".index.json"

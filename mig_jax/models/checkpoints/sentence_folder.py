@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mig_jax.errors import UserError
-from mig_jax.models.checkpoint import read_json
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.checkpoint import read_json
 
 _POOLING = "1_Pooling"
 _MODULES = ("Transformer", "Pooling", "Normalize")

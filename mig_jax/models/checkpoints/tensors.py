@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 

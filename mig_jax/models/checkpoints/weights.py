@@ -17,9 +17,9 @@ from flax import nnx
 from jax.sharding import Mesh
 from safetensors.numpy import save_file
 
-from mig_jax.errors import UserError
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.tensors import FLOATS, Tensor
 from mig_jax.models.sharding import place, shardings
-from mig_jax.models.tensors import FLOATS, Tensor
 
 Model = TypeVar("Model", bound=nnx.Module)
 

@@ -15,14 +15,21 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int, Int64
 
-from mig_jax.errors import UserError
-from mig_jax.models.car_scorer import CarConfig, CarScorer, weight_map
-from mig_jax.models.checkpoint import ModelSpec, find_checkpoint
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.checkpoint import ModelSpec, find_checkpoint
 from mig_jax.models.families import Family
-from mig_jax.models.generate import Prompts, plan_prompts
-from mig_jax.models.loaded import LoadedModel, fingerprint_of, in_flight, load_weights, max_length_of, with_finite
+from mig_jax.models.inference.generate import Prompts, plan_prompts
+from mig_jax.models.inference.loaded import (
+    LoadedModel,
+    fingerprint_of,
+    in_flight,
+    load_weights,
+    max_length_of,
+    with_finite,
+)
+from mig_jax.models.networks.car_scorer import CarConfig, CarScorer, weight_map
 from mig_jax.models.sharding import constrain
-from mig_jax.models.tokens import Tokenizer, Tokens, load_tokenizer
+from mig_jax.models.tokenizers.tokens import Tokenizer, Tokens, load_tokenizer
 
 _FAMILY = Family(
     causal=False,

@@ -12,8 +12,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
-from mig_jax.models.decoder import Cache, Decoder
-from mig_jax.models.logprobs import target_logprob
+from mig_jax.models.inference.logprobs import target_logprob
+from mig_jax.models.networks.decoder import Cache, Decoder
 from mig_jax.models.sharding import constrain
 
 

@@ -15,15 +15,15 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float32, Int
 
-from mig_jax.errors import UserError
-from mig_jax.models.checkpoint import EmbedderSpec, find_checkpoint
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress, silent
+from mig_jax.models.checkpoints.checkpoint import EmbedderSpec, find_checkpoint
 from mig_jax.models.families import FAMILIES
-from mig_jax.models.loaded import LoadedModel, fingerprint_of, in_flight, load_weights, max_length_of
-from mig_jax.models.packing import Batch, fill, plan_batches, usual_batch_tokens
-from mig_jax.models.pooling import pool_segments
+from mig_jax.models.inference.loaded import LoadedModel, fingerprint_of, in_flight, load_weights, max_length_of
+from mig_jax.models.inference.packing import Batch, fill, plan_batches, usual_batch_tokens
+from mig_jax.models.inference.pooling import pool_segments
 from mig_jax.models.sharding import constrain
-from mig_jax.models.tokens import Tokenizer, Tokens, load_tokenizer
-from mig_jax.runtime.progress import Progress, silent
+from mig_jax.models.tokenizers.tokens import Tokenizer, Tokens, load_tokenizer
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from mig_jax.errors import UserError
-from mig_jax.models.decoding import Draw, Live, Rule, decode, prefill
-from mig_jax.models.language_model import LanguageModel, as_tokens
-from mig_jax.models.packing import widths_upto
-from mig_jax.models.tokens import Tokens
-from mig_jax.runtime.progress import Progress, silent
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress, silent
+from mig_jax.models.inference.decoding import Draw, Live, Rule, decode, prefill
+from mig_jax.models.inference.language_model import LanguageModel, as_tokens
+from mig_jax.models.inference.packing import widths_upto
+from mig_jax.models.tokenizers.tokens import Tokens
 
 _STEPS = 16  # tokens between two looks at the text for stop strings
 _PLACES = 64  # a cache's room for new tokens is a multiple of this: few shapes

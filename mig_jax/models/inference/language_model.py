@@ -7,13 +7,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int64
 
-from mig_jax.errors import UserError
-from mig_jax.models.checkpoint import ModelSpec, find_checkpoint
-from mig_jax.models.decoder_config import DecoderConfig
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.checkpoint import ModelSpec, find_checkpoint
 from mig_jax.models.families import FAMILIES
-from mig_jax.models.loaded import LoadedModel, fingerprint_of, load_weights, max_length_of
-from mig_jax.models.text_tokenizer import TextTokenizer, load_text_tokenizer
-from mig_jax.models.tokens import Tokens
+from mig_jax.models.inference.loaded import LoadedModel, fingerprint_of, load_weights, max_length_of
+from mig_jax.models.networks.decoder_config import DecoderConfig
+from mig_jax.models.tokenizers.text_tokenizer import TextTokenizer, load_text_tokenizer
+from mig_jax.models.tokenizers.tokens import Tokens
 
 _NAMED = 5  # texts that a message names; of more, it gives the number
 

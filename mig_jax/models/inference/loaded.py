@@ -14,13 +14,13 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float32
 
-from mig_jax.errors import UserError
-from mig_jax.models.checkpoint import Checkpoint, ModelSpec
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.checkpoint import Checkpoint, ModelSpec
+from mig_jax.models.checkpoints.tensors import Tensor
+from mig_jax.models.checkpoints.weights import load_model
 from mig_jax.models.families import Family
-from mig_jax.models.layers import Build
+from mig_jax.models.networks.layers import Build
 from mig_jax.models.sharding import RULES
-from mig_jax.models.tensors import Tensor
-from mig_jax.models.weights import load_model
 
 _ENOUGH = 32  # texts without one finite number among them: no text's fault
 _IN_FLIGHT = 4  # batches sent to the device before the first of them is waited for

@@ -12,12 +12,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float32, Int, Int32
 
-from mig_jax.errors import UserError
-from mig_jax.models.language_model import LanguageModel
-from mig_jax.models.loaded import in_flight, with_finite
-from mig_jax.models.packing import Batch, fill
+from mig_jax.core.errors import UserError
+from mig_jax.models.inference.language_model import LanguageModel
+from mig_jax.models.inference.loaded import in_flight, with_finite
+from mig_jax.models.inference.packing import Batch, fill
 from mig_jax.models.sharding import constrain
-from mig_jax.models.tokens import Tokens
+from mig_jax.models.tokenizers.tokens import Tokens
 
 
 def next_logits(

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from mig_jax.models.tokens import Tokens
+from mig_jax.models.tokenizers.tokens import Tokens
 
 _NARROWEST = 32  # tokens: narrower rows save no attention worth having
 _SLOTS = 16  # texts of a row: what comes back from the device is as large as all slots, filled or not

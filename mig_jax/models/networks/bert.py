@@ -3,8 +3,8 @@
 Source of names and numerics: transformers/models/bert/modeling_bert.py.
 """
 
-from mig_jax.models.encoder import ignored, stack_rules
-from mig_jax.models.weights import WeightMap
+from mig_jax.models.checkpoints.weights import WeightMap
+from mig_jax.models.networks.encoder import ignored, stack_rules
 
 
 def weight_map(*, pooler: bool = False) -> WeightMap:

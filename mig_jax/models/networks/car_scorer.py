@@ -20,11 +20,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from mig_jax.errors import UserError
-from mig_jax.models import xlm_roberta
-from mig_jax.models.encoder import Encoder, EncoderConfig, dense
-from mig_jax.models.layers import FLOAT32, Build, Linear
-from mig_jax.models.weights import WeightMap, WeightRule
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.weights import WeightMap, WeightRule
+from mig_jax.models.networks import xlm_roberta
+from mig_jax.models.networks.encoder import Encoder, EncoderConfig, dense
+from mig_jax.models.networks.layers import FLOAT32, Build, Linear
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,19 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from mig_jax.models.decoder_config import DecoderConfig, Rope
-from mig_jax.models.layers import ACTIVATIONS, FLOAT32, Build, Embed, Linear, RMSNorm, attend, segment_positions
+from mig_jax.models.checkpoints.weights import WeightMap, WeightRule
+from mig_jax.models.networks.decoder_config import DecoderConfig, Rope
+from mig_jax.models.networks.layers import (
+    ACTIVATIONS,
+    FLOAT32,
+    Build,
+    Embed,
+    Linear,
+    RMSNorm,
+    attend,
+    segment_positions,
+)
 from mig_jax.models.sharding import constrain
-from mig_jax.models.weights import WeightMap, WeightRule
 
 
 class Cache(NamedTuple):

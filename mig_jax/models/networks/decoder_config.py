@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mig_jax.errors import UserError
-from mig_jax.models.layers import ACTIVATIONS
+from mig_jax.core.errors import UserError
+from mig_jax.models.networks.layers import ACTIVATIONS
 
 
 @dataclass(frozen=True)

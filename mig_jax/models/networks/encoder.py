@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from mig_jax.errors import UserError
-from mig_jax.models.layers import (
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.weights import WeightRule
+from mig_jax.models.networks.layers import (
     ACTIVATIONS,
     FLOAT32,
     Build,
@@ -25,7 +26,6 @@ from mig_jax.models.layers import (
     segment_positions,
 )
 from mig_jax.models.sharding import constrain
-from mig_jax.models.weights import WeightRule
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from mig_jax.models.encoder import Encoder, EncoderConfig, ignored, read_config, stack_rules
-from mig_jax.models.layers import FLOAT32, Build, Embed
-from mig_jax.models.weights import WeightMap, WeightRule
+from mig_jax.models.checkpoints.weights import WeightMap, WeightRule
+from mig_jax.models.networks.encoder import Encoder, EncoderConfig, ignored, read_config, stack_rules
+from mig_jax.models.networks.layers import FLOAT32, Build, Embed
 
 _BUCKETS = 32  # transformers uses this many, whatever the config says
 _PAD = 1  # and this as the padding's id, after which positions begin

@@ -6,8 +6,8 @@ Source of names and numerics: transformers/models/{roberta,xlm_roberta}/modeling
 from collections.abc import Mapping
 from typing import Any
 
-from mig_jax.models.encoder import EncoderConfig, ignored, read_config, stack_rules
-from mig_jax.models.weights import WeightMap
+from mig_jax.models.checkpoints.weights import WeightMap
+from mig_jax.models.networks.encoder import EncoderConfig, ignored, read_config, stack_rules
 
 
 def config_from_json(raw: Mapping[str, Any], where: str = "config.json") -> EncoderConfig:

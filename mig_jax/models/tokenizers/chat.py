@@ -16,10 +16,10 @@ import jinja2.ext
 import jinja2.nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from mig_jax.errors import UserError
-from mig_jax.models.checkpoint import read_json
-from mig_jax.models.gguf_header import read_metadata
-from mig_jax.models.gguf_tokenizer import gguf_special_tokens
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.checkpoint import read_json
+from mig_jax.models.checkpoints.gguf_header import read_metadata
+from mig_jax.models.tokenizers.gguf_tokenizer import gguf_special_tokens
 
 TODAY = datetime(2024, 7, 26)
 """What ``strftime_now`` tells templates, so that a prompt has the same bytes tomorrow: the day that Llama 3's template

@@ -12,10 +12,10 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from mig_jax.errors import UserError
-from mig_jax.models.chat import Chat
-from mig_jax.models.checkpoint import read_json
-from mig_jax.models.gguf_tokenizer import gguf_special_tokens, gguf_tokenizer
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.checkpoint import read_json
+from mig_jax.models.tokenizers.chat import Chat
+from mig_jax.models.tokenizers.gguf_tokenizer import gguf_special_tokens, gguf_tokenizer
 
 NAME = "tokenizer.model"
 _BPE = 2  # TrainerSpec.ModelType

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 
-from mig_jax.errors import UserError
-from mig_jax.models.chat import Chat, chat_prompt, gguf_chat, load_chat
-from mig_jax.models.checkpoint import read_json, sha256_file
-from mig_jax.models.gguf_header import read_metadata
-from mig_jax.models.gguf_tokenizer import gguf_tokenizer
-from mig_jax.models.sentencepiece_file import NAME as SENTENCEPIECE
-from mig_jax.models.sentencepiece_file import sentencepiece_tokenizer
+from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.checkpoint import read_json, sha256_file
+from mig_jax.models.checkpoints.gguf_header import read_metadata
+from mig_jax.models.tokenizers.chat import Chat, chat_prompt, gguf_chat, load_chat
+from mig_jax.models.tokenizers.gguf_tokenizer import gguf_tokenizer
+from mig_jax.models.tokenizers.sentencepiece_file import NAME as SENTENCEPIECE
+from mig_jax.models.tokenizers.sentencepiece_file import sentencepiece_tokenizer
 
 _FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
           "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model",

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from mig_jax.errors import UserError
-from mig_jax.models.text_tokenizer import TextTokenizer, Tokenized, load_text_tokenizer
-from mig_jax.runtime.progress import Progress, silent
+from mig_jax.core.errors import UserError
+from mig_jax.core.progress import Progress, silent
+from mig_jax.models.tokenizers.text_tokenizer import TextTokenizer, Tokenized, load_text_tokenizer
 
 _CHUNK = 4096  # texts per call: memory for the tokenizer's own objects, and how often progress is told
 _AHEAD = 2  # chunks that are tokenised (in native threads) while the next texts are read

@@ -1,0 +1,5 @@
+"""``python -m mig_jax``."""
+
+from mig_jax.cli.main import main
+
+main()

@@ -1,0 +1,25 @@
+"""The settings of ``mig-jax embed``."""
+
+from typing import Literal
+
+from mig_jax.batch.config import BatchOptions
+from mig_jax.config.mesh import MeshConfig
+from mig_jax.config.struct import Struct
+from mig_jax.models.config import EmbedderConfig
+from mig_jax.pool.config import PoolConfig
+
+
+class EmbedOptions(BatchOptions, frozen=True):
+    of: Literal["rows", "labels"] = "rows"
+
+
+class EmbedConfig(Struct, frozen=True):
+    """``mig-jax embed``."""
+
+    pool: PoolConfig
+    embedder: EmbedderConfig
+    out: str
+    embed: EmbedOptions = EmbedOptions()
+    overwrite: bool = False
+    mesh: MeshConfig = MeshConfig()
+    cache: str | None = None

@@ -1,0 +1,33 @@
+"""The settings of ``mig-jax generate``."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from mig_jax.config.mesh import MeshConfig
+from mig_jax.config.struct import Positive, Struct
+from mig_jax.models.config import ModelConfig
+
+
+class GenerateOptions(Struct, frozen=True):
+    max_new_tokens: Positive = 256
+    temperature: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    top_k: Positive | None = None
+    top_p: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    stop: tuple[str, ...] = ()
+    chat: Literal["auto"] | bool = "auto"
+    system: str | None = None
+
+
+class GenerateConfig(Struct, frozen=True):
+    """``mig-jax generate``."""
+
+    model: ModelConfig
+    prompt: str | None = None
+    prompts: str | None = None
+    out: str | None = None
+    overwrite: bool = False
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 42
+    generate: GenerateOptions = GenerateOptions()
+    mesh: MeshConfig = MeshConfig()
+    cache: str | None = None

@@ -1,0 +1,22 @@
+"""``pool.*``: which pool, and how it is read."""
+
+from typing import Literal
+
+from mig_jax.config.struct import Positive, Struct
+
+
+class PoolConfig(Struct, frozen=True):
+    path: str | tuple[str, ...]
+    name: str
+    layout: Literal["auto", "mig", "sharegpt", "openai", "alpaca"] = "auto"
+    fields: dict[str, str] = {}  # noqa: RUF012
+    score: str = "deita"  # what score.from is where nothing else is said; only that counts
+    valid_tags: str | None = None
+    on_error: Literal["raise", "skip"] = "raise"
+    n: Positive | None = None
+    note: str | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The pool's paths, one or several."""
+        return (self.path,) if isinstance(self.path, str) else self.path
