@@ -12,7 +12,7 @@ picked.report("report.html")
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+from mig_jax.core.version import VERSION as __version__
 
 _WHERE = {
     "Selection": "mig_jax.api",

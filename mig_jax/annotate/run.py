@@ -11,7 +11,6 @@ import jax
 import msgspec
 import numpy as np
 
-from mig_jax import __version__
 from mig_jax.annotate.annotator import Annotator, Prepared, Rows, Task
 from mig_jax.annotate.annotators import chosen, find_annotator
 from mig_jax.annotate.config import AnnotateConfig
@@ -23,6 +22,7 @@ from mig_jax.core import processes
 from mig_jax.core.errors import UserError
 from mig_jax.core.progress import Progress, silent
 from mig_jax.core.timing import Stopwatch
+from mig_jax.core.version import VERSION
 from mig_jax.labels.valid_tags import read_valid_tags
 from mig_jax.models.configured import models_mesh
 from mig_jax.pool import REASONS, Pool
@@ -135,7 +135,7 @@ def _prepare(config: AnnotateConfig, watch: Stopwatch, progress: Progress) -> _P
         with watch.stage("find models"):
             annotators[name] = annotator, annotator.prepare(options, task)
     decides = {
-        "version": __version__,
+        "version": VERSION,
         "files": [source.sha256 for source in pool.sources],
         "pool": [config.pool.layout, config.pool.fields, config.pool.on_error],
         "rows": config.rows,

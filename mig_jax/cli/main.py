@@ -39,9 +39,9 @@ def main(argv: list[str] | None = None) -> None:
     if command in ("-h", "--help", "help"):
         print(USAGE, end="")
     elif command == "--version":
-        from mig_jax import __version__
+        from mig_jax.core.version import VERSION
 
-        print(__version__)
+        print(VERSION)
     elif command in HYDRAS and {"-h", "--help"} & set(rest):
         from mig_jax.cli import help as texts
 

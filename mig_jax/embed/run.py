@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from mig_jax import __version__
 from mig_jax.batch import claim_together, done_already, team_of, too_late
 from mig_jax.core import processes
 from mig_jax.core.progress import Progress, silent
 from mig_jax.core.timing import Stopwatch
+from mig_jax.core.version import VERSION
 from mig_jax.embed.compute import embed
 from mig_jax.embed.config import EmbedConfig
 from mig_jax.embed.files import summary, write_manifest
@@ -110,7 +110,7 @@ def _prepare(config: EmbedConfig, watch: Stopwatch, progress: Progress) -> tuple
     with watch.stage("find embedder"):
         fingerprint, load = find_embedder(spec, batch_tokens=batch_tokens, mesh=mesh)
     decides = {
-        "version": __version__,
+        "version": VERSION,
         "texts": texts.decides,
         "embedder": fingerprint,
         "batch_tokens": batch_tokens,

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mig_jax import __version__
+from mig_jax.core.version import VERSION
 
 FORMAT = 1
 """Raise it whenever what is measured, or how, changes."""
@@ -28,7 +28,7 @@ def machine() -> dict[str, Any]:
         "cores": cores(),
         "device": f"{devices[0].platform}: {devices[0].device_kind}",
         "devices": len(devices),
-        "versions": {"mig_jax": __version__, "jax": jax.__version__, "numpy": np.__version__},
+        "versions": {"mig_jax": VERSION, "jax": jax.VERSION, "numpy": np.VERSION},
     }
 
 

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from mig_jax import __version__
 from mig_jax.core import processes
 from mig_jax.core.cache import one_at_a_time
 from mig_jax.core.errors import UserError
 from mig_jax.core.progress import Progress
+from mig_jax.core.version import VERSION
 from mig_jax.embed.config import EmbedConfig
 from mig_jax.encode import Encoded
 from mig_jax.models.configured import spec_of
@@ -55,7 +55,7 @@ def row_embeddings(config: SelectConfig, pool: Pool, progress: Progress, tell: C
     from mig_jax.models.inference.embed import find_embedder  # Flax
 
     decides = {
-        "version": __version__,
+        "version": VERSION,
         "files": [source.sha256 for source in pool.sources],
         "pool": [config.pool.layout, config.pool.fields],
         "embedder": find_embedder(spec_of(config.embedder))[0],

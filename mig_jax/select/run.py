@@ -10,11 +10,11 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from mig_jax import __version__
 from mig_jax.core import processes
 from mig_jax.core.memory import PeakMemory
 from mig_jax.core.progress import Progress, silent
 from mig_jax.core.timing import Stopwatch
+from mig_jax.core.version import VERSION
 from mig_jax.encode import Encoded, factor_names
 from mig_jax.encode.score import NONE
 from mig_jax.engine.checkpoint import Checkpoint, from_bytes, to_bytes
@@ -207,7 +207,7 @@ def _run_key(
 ) -> str:
     """sha256 of what decides the files: settings, contents of the inputs, version."""
     decides = {
-        "version": __version__,
+        "version": VERSION,
         "config": config.decides(),
         "files": [source.sha256 for source in pool.sources],
         "labels": encoded.labels_digest(),  # what pool.valid_tags and its aliases made of the rows' tags

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mig_jax import __version__
 from mig_jax.core.errors import UserError
 from mig_jax.core.json_files import write_json
 from mig_jax.core.progress import Progress, silent
 from mig_jax.core.timing import Stopwatch
+from mig_jax.core.version import VERSION
 from mig_jax.labels.configured import embed_labels
 from mig_jax.models.checkpoints.checkpoint import EmbedderSpec
 from mig_jax.models.configured import models_mesh, spec_of
@@ -139,7 +139,7 @@ def _fingerprint(spec: EmbedderSpec, mesh: Any, watch: Stopwatch) -> str:
 def _run_key(config: VocabularyConfig, pool: Pool, fingerprint: str | None) -> tuple[str, dict[str, Any]]:
     """sha256 of what decides the files, and what that is."""
     decides = {
-        "version": __version__,
+        "version": VERSION,
         "files": [source.sha256 for source in pool.sources],
         "layout": config.pool.layout,
         "fields": config.pool.fields,

@@ -19,7 +19,7 @@ from mig_jax.report.config import ReportConfig
 from mig_jax.report.run import find_runs, natural, run_report
 from mig_jax.select.files import write_run
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "export"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "select"))
 from fake_annotation import annotation, counted, helped, row, tagged
 from fake_run import run_facts
 

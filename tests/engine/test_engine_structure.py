@@ -1,6 +1,5 @@
 """What the compiled engine is made of: the full pass finds its list by TopK, and the heap is one native function."""
 
-import ast
 import dataclasses
 import importlib
 import re
@@ -223,39 +222,3 @@ def test_what_the_rules_forbid_is_seen(absorb, monkeypatch):
     problem = dataclasses.replace(problem, side=problem.side._replace(kind=absorb.__name__))
     text = text_of("greedy", "pick", problem)
     assert whole_arrays(text)
-
-
-ORDER = ("pool", "encode", "graph", "gain", "engine", "vectors", "samplers", "export", "report")
-FREE = {"runtime", "errors", "config", "config_check"}
-
-
-def imported(path: Path) -> set[str]:
-    """The parts of mig_jax that a file names in any import, also inside a function."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import"
-            own = node.module == "mig_jax"
-            modules = [f"mig_jax.{alias.name}" if own else node.module or "" for alias in node.names]
-        else:
-            continue
-        found |= {name.split(".")[1] for name in modules if name.startswith("mig_jax.")}
-    return found
-
-
-@pytest.mark.parametrize("part", [*ORDER, "models", "runtime"])
-def test_a_module_imports_only_from_its_left(part):
-    """The data flows one way, in ORDER. A file that is nobody's part (the command line, the API) stands at the edge: it
-    may import all, and none of these may import it."""
-    allowed = FREE | {part} | (set(ORDER[: ORDER.index(part)]) if part in ORDER else set())
-    files = sorted((ROOT / part).rglob("*.py"))
-    assert files
-    wrong = {str(path.relative_to(ROOT)): bad for path in files if (bad := imported(path) - allowed)}
-    assert not wrong
-
-
-def test_errors_import_nothing_and_the_free_modules_nothing_of_the_parts():
-    assert imported(ROOT / "errors.py") == set()
-    assert imported(ROOT / "config.py") <= {"errors"}

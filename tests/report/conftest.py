@@ -1,4 +1,4 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "export"))  # fake_run
+sys.path.insert(0, str(Path(__file__).parents[1] / "select"))  # fake_run

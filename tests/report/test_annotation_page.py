@@ -158,7 +158,7 @@ def test_the_same_rows_give_the_same_bytes(folder: Path, tmp_path: Path):
     """Of the statistics, also under another hash seed; of the page, from the same files wherever they lie."""
     code = f"""
 import sys
-sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1] / "export")]!r}
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1] / "select")]!r}
 from pathlib import Path
 from fake_annotation import annotation, row
 from test_annotation_page import spoken

@@ -61,7 +61,7 @@ def test_no_pandas_for_a_trace(tmp_path):
     """Where it is installed, Arrow imports it to ask whether a list is one of its: seconds of a run."""
     code = f"""
 import sys
-sys.path.insert(0, "tests/export")
+sys.path.insert(0, "tests/select")
 import numpy as np
 from pathlib import Path
 from fake_run import run_facts
