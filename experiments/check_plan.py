@@ -23,15 +23,15 @@ import numpy as np
 from experiments.bench_select import engine as contestant
 from experiments.bench_select import machine, memory, peak_gb
 from experiments.synthetic import synthetic_pool
+from mig_jax.commands.plan.engine import JUDGED, Shape, measure_engine, measure_judge, measured_rows, rehearse
+from mig_jax.commands.plan.memory import resident
+from mig_jax.commands.plan.predict import PER_CANDIDATE, PER_QUEUE, engine_seconds, queues_of
+from mig_jax.commands.select.solve import solve
 from mig_jax.config.check import sampler_options
 from mig_jax.engine import greedy, make_problem, pool_mesh
 from mig_jax.engine.greedy import C1
 from mig_jax.objective import make_phi
-from mig_jax.plan.engine import JUDGED, Shape, measure_engine, measure_judge, measured_rows, rehearse
-from mig_jax.plan.memory import resident
-from mig_jax.plan.predict import PER_CANDIDATE, PER_QUEUE, engine_seconds, queues_of
 from mig_jax.samplers import Order, Sampler, Task
-from mig_jax.select.solve import solve
 
 LABELS, DEGREE, TAGS = 4_531, 4.0, 4.0
 FAR = 0.3

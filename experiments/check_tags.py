@@ -15,8 +15,8 @@ from collections import Counter
 
 import numpy as np
 
-from mig_jax.annotate.nearest import asked_text, centred
-from mig_jax.annotate.nearest_labels import nearest_labels
+from mig_jax.commands.annotate.nearest import asked_text, centred
+from mig_jax.commands.annotate.nearest_labels import nearest_labels
 from mig_jax.models.checkpoints.checkpoint import MINILM
 from mig_jax.models.inference.embed import load_embedder
 from mig_jax.pool import load_pool

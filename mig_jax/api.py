@@ -10,10 +10,16 @@ import msgspec
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from mig_jax.commands.embed.texts import BETWEEN
+from mig_jax.commands.select.facts import facts_of
+from mig_jax.commands.select.files import RunFacts, write_run
+from mig_jax.commands.select.inputs import ranking_of
+from mig_jax.commands.select.limits import check_refused, limits_of
+from mig_jax.commands.select.row_embeddings import checked, vectors_of
+from mig_jax.commands.select.solve import Solved, budgets_of, solve
 from mig_jax.config.check import limits_config, sampler_options
 from mig_jax.core.errors import UserError
 from mig_jax.core.progress import Progress, silent
-from mig_jax.embed.texts import BETWEEN
 from mig_jax.encode import Encoded, encode
 from mig_jax.labels import LabelGraph
 from mig_jax.labels import label_graph as build_graph
@@ -27,12 +33,6 @@ from mig_jax.pool.configured import BUNDLED, bundled_pool
 from mig_jax.report import page
 from mig_jax.samplers import Task, find_sampler
 from mig_jax.samplers.task import rows_of
-from mig_jax.select.facts import facts_of
-from mig_jax.select.files import RunFacts, write_run
-from mig_jax.select.inputs import ranking_of
-from mig_jax.select.limits import check_refused, limits_of
-from mig_jax.select.row_embeddings import checked, vectors_of
-from mig_jax.select.solve import Solved, budgets_of, solve
 
 
 @dataclass(frozen=True)

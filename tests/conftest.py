@@ -17,7 +17,7 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 # Where arrays are the subject every annotated shape and type is checked, in tests only. The rest of the package takes
 # what people and files give it, and refuses it in its own words, which a checker in front of it would hide.
-CHECKED = ["encode", "labels", "objective", "engine", "vectors", "samplers", "vocabulary"]
+CHECKED = ["encode", "labels", "objective", "engine", "vectors", "samplers", "commands.vocabulary"]
 install_import_hook([f"mig_jax.{name}" for name in CHECKED], "beartype.beartype")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -16,12 +16,12 @@ import mig_jax.cli.commands  # noqa: F401  (the resolvers)
 from mig_jax.cli import sample
 from mig_jax.cli.arguments import prepare
 from mig_jax.cli.main import HYDRAS
+from mig_jax.commands.select.config import SelectConfig
 from mig_jax.config import check as config_check
 from mig_jax.config.check import generate_config, select_config
 from mig_jax.core.errors import UserError
 from mig_jax.models.checkpoints.checkpoint import MINILM, SMOLLM2_135M, find_checkpoint
 from mig_jax.models.configured import model_spec_of, spec_of
-from mig_jax.select.config import SelectConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "experiments/README.md")

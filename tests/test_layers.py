@@ -8,10 +8,12 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "mig_jax"
 LAYERS = (
     "core", "config", "pool", "models", "labels", "encode", "objective", "engine", "vectors", "samplers",
-    "runs", "batch", "report", "embed", "vocabulary", "annotate", "select", "plan", "generate", "api", "cli",
+    "runs", "batch", "report",
+    "commands.embed", "commands.vocabulary", "commands.annotate", "commands.select", "commands.plan",
+    "commands.generate", "commands.report", "commands.registry",
+    "api", "cli",
 )  # fmt: skip
 DATA = {"assets", "conf"}  # hold no code
-ENTRY = {"__init__", "__main__"}  # the names that ``import mig_jax`` offers, each imported when it is first used
 
 
 def imported(path: Path) -> set[str]:
@@ -26,13 +28,19 @@ def imported(path: Path) -> set[str]:
             modules = [f"mig_jax.{alias.name}" if own else node.module or "" for alias in node.names]
         else:
             continue
-        found |= {name.split(".")[1] for name in modules if name.startswith("mig_jax.")}
+        found |= {layer_of(name.split(".")[1:]) for name in modules if name.startswith("mig_jax.")}
     return found
 
 
+def layer_of(parts: list[str]) -> str:
+    """A package of mig_jax, or of mig_jax.commands."""
+    return ".".join(parts[:2]) if parts[0] == "commands" else parts[0]
+
+
 def test_every_package_has_its_layer():
-    names = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
-    assert names - DATA - ENTRY == set(LAYERS) - DATA
+    names = {path.stem for path in PACKAGE.iterdir()} - {"commands"}
+    names |= {f"commands.{path.stem}" for path in (PACKAGE / "commands").iterdir()}
+    assert {name for name in names if "__" not in name} - DATA == set(LAYERS)
 
 
 def test_at_most_three_loose_modules():
@@ -42,6 +50,7 @@ def test_at_most_three_loose_modules():
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_package_imports_only_from_the_layers_before_it(layer):
     allowed = set(LAYERS[: LAYERS.index(layer) + 1])
-    files = sorted((PACKAGE / layer).rglob("*.py")) or [PACKAGE / f"{layer}.py"]
+    path = PACKAGE.joinpath(*layer.split("."))
+    files = sorted(path.rglob("*.py")) or [path.with_suffix(".py")]
     wrong = {str(path.relative_to(PACKAGE)): bad for path in files if (bad := imported(path) - allowed)}
     assert not wrong

@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from mig_jax.commands.select.config import SelectConfig
 from mig_jax.config.check import (
     annotate_config,
     embed_config,
@@ -23,7 +24,6 @@ from mig_jax.config.check import (
     vocabulary_config,
 )
 from mig_jax.core.errors import UserError, fail
-from mig_jax.select.config import SelectConfig
 
 _OF_DISKS = {
     errno.ENOSPC,
@@ -76,7 +76,7 @@ def plan(raw: DictConfig) -> None:
     import json
 
     from mig_jax.cli.terminal import Terminal
-    from mig_jax.plan import as_json, plan_keys, run_plan, text
+    from mig_jax.commands.plan import as_json, plan_keys, run_plan, text
 
     with _one_message():
         keys = plan_keys(OmegaConf.to_container(raw.plan, resolve=True))  # type: ignore[arg-type]
@@ -92,14 +92,14 @@ def plan(raw: DictConfig) -> None:
 def embed(raw: DictConfig) -> None:
     """``mig-jax embed``."""
     with _one_message():
-        _in_passes("embed", embed_config(raw), "mig_jax.embed.run", {"embed": "tokens"})
+        _in_passes("embed", embed_config(raw), "mig_jax.commands.embed.run", {"embed": "tokens"})
 
 
 def annotate(raw: DictConfig) -> None:
     """``mig-jax annotate``."""
     passes = ("tags", "complexity", "quality", "ifd", "car")
     with _one_message():
-        _in_passes("annotate", annotate_config(raw), "mig_jax.annotate.run", dict.fromkeys(passes, "rows"))
+        _in_passes("annotate", annotate_config(raw), "mig_jax.commands.annotate.run", dict.fromkeys(passes, "rows"))
 
 
 def _in_passes(name: str, config: Any, module: str, units: Mapping[str, str]) -> None:
@@ -128,7 +128,7 @@ def vocabulary(raw: DictConfig) -> None:
         config = vocabulary_config(raw)
         command = shlex.join(["mig-jax", "vocabulary", *sys.argv[1:]])
         use_compile_cache(config.cache)
-        from mig_jax.vocabulary import run_vocabulary
+        from mig_jax.commands.vocabulary import run_vocabulary
 
         with Terminal(units={"embed": "tokens"}) as terminal:
             made = run_vocabulary(config, command, progress=terminal.progress, tell=terminal.tell)
@@ -143,7 +143,7 @@ def generate(raw: DictConfig) -> None:
     with _one_message():
         config = generate_config(raw)
         use_compile_cache(config.cache)
-        from mig_jax.generate.run import run_generate
+        from mig_jax.commands.generate.run import run_generate
 
         with Terminal() as terminal:
             lines = list(run_generate(config, progress=terminal.progress))
@@ -155,7 +155,7 @@ def report(raw: DictConfig) -> None:
     """``mig-jax report``."""
     import shutil
 
-    from mig_jax.report.run import run_report
+    from mig_jax.commands.report.run import run_report
 
     with _one_message():
         # A log has no width of its own.
@@ -198,7 +198,7 @@ def run_and_tell(
         config = msgspec.structs.replace(config, out=out)
     processes.start(config.mesh.coordinator, config.mesh.processes, config.mesh.process)
     use_compile_cache(config.cache)
-    from mig_jax.select.run import run_select
+    from mig_jax.commands.select.run import run_select
 
     with Terminal(quiet=not processes.is_main(), units={"embed": "tokens"}) as terminal:
         folder = run_select(config, command, sample_file=sample_file, progress=terminal.progress, tell=terminal.tell)

@@ -12,16 +12,16 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mig_jax.annotate.config import AnnotateConfig
-from mig_jax.config.commands import COMMANDS
+from mig_jax.commands.annotate.config import AnnotateConfig
+from mig_jax.commands.embed.config import EmbedConfig
+from mig_jax.commands.generate.config import GenerateConfig
+from mig_jax.commands.registry import COMMANDS
+from mig_jax.commands.report.config import ReportConfig
+from mig_jax.commands.select.config import LimitsConfig, SelectConfig
+from mig_jax.commands.vocabulary.config import VocabularyConfig
 from mig_jax.config.struct import Struct
 from mig_jax.core.errors import UserError
-from mig_jax.embed.config import EmbedConfig
-from mig_jax.generate.config import GenerateConfig
-from mig_jax.report.config import ReportConfig
 from mig_jax.samplers.config import SamplerOptions
-from mig_jax.select.config import LimitsConfig, SelectConfig
-from mig_jax.vocabulary.config import VocabularyConfig
 
 _BUDGETS = "must be a whole number >= 1, or a list of such numbers"
 Config = TypeVar("Config", bound=Struct)
@@ -73,7 +73,7 @@ def embed_config(raw: DictConfig | dict) -> EmbedConfig:
 
 def annotate_config(raw: DictConfig | dict) -> AnnotateConfig:
     """The same for ``mig-jax annotate``."""
-    from mig_jax.annotate.annotators import NAMES, chosen, find_annotator  # they need this module
+    from mig_jax.commands.annotate.annotators import NAMES, chosen, find_annotator  # they need this module
 
     config = _checked(raw, AnnotateConfig, "annotate")
     chosen(config.annotators)
@@ -269,7 +269,7 @@ def _keys_of(command: str) -> list[str]:
     """The keys of a command, whichever of its choices have them."""
     if command != "annotate":
         return _known_keys(COMMANDS[command])
-    from mig_jax.annotate.annotators import SCORERS, TAGGERS  # they need this module
+    from mig_jax.commands.annotate.annotators import SCORERS, TAGGERS  # they need this module
 
     kinds = [*(("tags", one) for one in TAGGERS.values()), *SCORERS.items()]
     own = [key for name, one in kinds for key in _known_keys(one.options, f"{name}.")]

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import annotate_cases as cases
 import numpy as np
 
-from mig_jax.annotate.annotator import Annotator, Rows, Said, Task
 from mig_jax.batch import Job
+from mig_jax.commands.annotate.annotator import Annotator, Rows, Said, Task
 from mig_jax.core.progress import silent
 from mig_jax.models.config import ModelConfig
 from mig_jax.pool import REASONS, load_pool

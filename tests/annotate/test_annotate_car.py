@@ -13,8 +13,8 @@ from test_models_car_scorer import numpy_score, tiny_head
 from tiny_encoders import tiny_config, tiny_weights
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from mig_jax.annotate.annotator import Said
-from mig_jax.annotate.car import CAR, SCORES, Options, _Run, text_of
+from mig_jax.commands.annotate.annotator import Said
+from mig_jax.commands.annotate.car import CAR, SCORES, Options, _Run, text_of
 from mig_jax.core.errors import UserError
 from mig_jax.models.checkpoints.checkpoint import ModelSpec
 from mig_jax.models.inference.car_model import find_car_scorer

@@ -12,8 +12,8 @@ import pytest
 from scorer_cases import UNANSWERED, Ran, kinds, model_config, run, task_of
 from tokenizers import AddedToken, Tokenizer, decoders, models
 
-from mig_jax.annotate.annotator import Said
-from mig_jax.annotate.deita import (
+from mig_jax.commands.annotate.annotator import Said
+from mig_jax.commands.annotate.deita import (
     COMPLEXITY,
     DEITA,
     PROMPTS,

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scorer_cases import Ran, kinds, model_config, run, task_of
 
-from mig_jax.annotate.annotator import Said
-from mig_jax.annotate.ifd import FORMS, IFD, SCORE, VERSION, Options, Pair, Texts, texts_of
+from mig_jax.commands.annotate.annotator import Said
+from mig_jax.commands.annotate.ifd import FORMS, IFD, SCORE, VERSION, Options, Pair, Texts, texts_of
 from mig_jax.core.errors import UserError
 from mig_jax.models.checkpoints.checkpoint import SMOLLM2_135M, ModelSpec
 from mig_jax.models.inference.language_model import FoundModel, find_language_model, load_language_model

@@ -10,12 +10,12 @@ from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
 
 import mig_jax.cli.commands  # noqa: F401  (registers the resolvers that the YAML uses)
-from mig_jax.annotate.annotator import Task
-from mig_jax.annotate.annotators import find_annotator
-from mig_jax.annotate.config import AnnotateConfig
-from mig_jax.annotate.nearest import threshold_of
 from mig_jax.cli.arguments import prepare
 from mig_jax.cli.help import annotate_help
+from mig_jax.commands.annotate.annotator import Task
+from mig_jax.commands.annotate.annotators import find_annotator
+from mig_jax.commands.annotate.config import AnnotateConfig
+from mig_jax.commands.annotate.nearest import threshold_of
 from mig_jax.config.check import annotate_config, composition_error, model_places
 from mig_jax.core.errors import UserError
 from mig_jax.models.checkpoints.checkpoint import ModelSpec

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mig_jax.annotate import nearest_labels as module
-from mig_jax.annotate.nearest_labels import NO_LABEL, SPARE, nearest_labels
+from mig_jax.commands.annotate import nearest_labels as module
+from mig_jax.commands.annotate.nearest_labels import NO_LABEL, SPARE, nearest_labels
 
 FUNCTION = "jit(_candidates)"
 

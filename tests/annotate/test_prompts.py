@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mig_jax.annotate.prompts import Template, prompt_tokens
+from mig_jax.commands.annotate.prompts import Template, prompt_tokens
 from mig_jax.core.errors import UserError
 from mig_jax.models.tokenizers.text_tokenizer import TextTokenizer, load_text_tokenizer
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mig_jax.annotate.tag_answers import LONGEST, Answer, read_answer
+from mig_jax.commands.annotate.tag_answers import LONGEST, Answer, read_answer
 
 TWO = '{"tag": "a b", "explanation": "x"}, {"tag": "c", "explanation": "y"}'
 

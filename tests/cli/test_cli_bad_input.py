@@ -263,9 +263,9 @@ def test_a_pool_that_changes_while_the_run_reads_it(cache: Path, tmp_path: Path)
     from hydra import compose, initialize_config_module
 
     import mig_jax.cli.commands  # noqa: F401  (registers the resolvers that the YAML uses)
+    from mig_jax.commands.select.run import run_select
     from mig_jax.config.check import select_config
     from mig_jax.core.errors import UserError
-    from mig_jax.select.run import run_select
 
     pool, out = cli_pools.good(tmp_path / "pool.jsonl"), tmp_path / "new" / "run"
     with initialize_config_module("mig_jax.conf", version_base="1.3"):

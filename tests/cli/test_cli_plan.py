@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from mig_command import Server
 
+from mig_jax.commands.plan import engine as engines
+from mig_jax.commands.plan.engine import Shape, fitted, measure_engine, rehearse, synthetic
+from mig_jax.commands.plan.memory import host_limit
+from mig_jax.commands.plan.predict import Stage, engine_seconds, queues_of
+from mig_jax.commands.plan.run import _verdict
 from mig_jax.engine import greedy, make_problem, pool_mesh
 from mig_jax.objective import make_phi
-from mig_jax.plan import engine as engines
-from mig_jax.plan.engine import Shape, fitted, measure_engine, rehearse, synthetic
-from mig_jax.plan.memory import host_limit
-from mig_jax.plan.predict import Stage, engine_seconds, queues_of
-from mig_jax.plan.run import _verdict
 
 STAGES = ["start", "parse", "encode", "graph", "layout", "compile", "full passes", "heap", "judge", "write"]
 ROWS = 3_000

@@ -14,10 +14,10 @@ from conftest import Mig
 
 from mig_jax.cli.arguments import prepare
 from mig_jax.cli.help import report_help
+from mig_jax.commands.report.config import ReportConfig
+from mig_jax.commands.report.run import find_runs, natural, run_report
+from mig_jax.commands.select.files import write_run
 from mig_jax.core.errors import UserError
-from mig_jax.report.config import ReportConfig
-from mig_jax.report.run import find_runs, natural, run_report
-from mig_jax.select.files import write_run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "select"))
 from fake_annotation import annotation, counted, helped, row, tagged

@@ -154,8 +154,8 @@ def test_weights_that_hold_nan_are_told(server, with_tiny, tiny, tmp_path):
 
 
 def test_help_lists_every_key(server, tmp_path):
+    from mig_jax.commands.embed.config import EmbedConfig
     from mig_jax.config.check import _known_keys
-    from mig_jax.embed.config import EmbedConfig
 
     done = run(server, tmp_path, "--help")
     assert done.code == 0 and done.out.startswith("mig-jax embed [POOL|FILE]")

@@ -15,7 +15,7 @@ import pytest
 from mig_command import Done, Job, Server
 
 from mig_jax.batch.shards import Shards
-from mig_jax.embed.texts import BETWEEN
+from mig_jax.commands.embed.texts import BETWEEN
 from mig_jax.models.checkpoints.checkpoint import EmbedderSpec
 from mig_jax.models.inference.embed import load_embedder
 

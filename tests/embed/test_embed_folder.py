@@ -9,9 +9,9 @@ from msgspec.structs import replace
 from test_embed_texts import config
 from test_models_pooling import decoder  # noqa: F401  (a fixture)
 
+from mig_jax.commands.embed.config import EmbedConfig
+from mig_jax.commands.embed.run import run_embed
 from mig_jax.core.errors import UserError
-from mig_jax.embed.config import EmbedConfig
-from mig_jax.embed.run import run_embed
 from mig_jax.models.checkpoints.checkpoint import EmbedderSpec
 from mig_jax.models.configured import spec_of
 from mig_jax.models.inference.embed import load_embedder
@@ -113,7 +113,7 @@ def test_texts_without_a_token_are_counted(tiny, tmp_path):
 
 def test_more_texts_than_were_counted_are_not_embedded(tiny, tmp_path, monkeypatch):
     """A file that grows between the count and the reading."""
-    from mig_jax.embed import run
+    from mig_jax.commands.embed import run
 
     known = run.texts_of
 

@@ -7,10 +7,10 @@ import pytest
 from msgspec.structs import replace
 from test_embed_texts import config
 
+from mig_jax.commands.embed import run
+from mig_jax.commands.embed.config import EmbedConfig
+from mig_jax.commands.embed.run import run_embed
 from mig_jax.config.mesh import MeshConfig
-from mig_jax.embed import run
-from mig_jax.embed.config import EmbedConfig
-from mig_jax.embed.run import run_embed
 
 
 @pytest.fixture

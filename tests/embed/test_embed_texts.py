@@ -8,10 +8,10 @@ import cli_pools
 import numpy as np
 import pytest
 
+from mig_jax.commands.embed.config import EmbedConfig
+from mig_jax.commands.embed.texts import texts_of
 from mig_jax.config.check import embed_config
 from mig_jax.core.errors import UserError
-from mig_jax.embed.config import EmbedConfig
-from mig_jax.embed.texts import texts_of
 
 
 def config(path: Path | list[str], **embed) -> EmbedConfig:

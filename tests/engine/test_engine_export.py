@@ -20,7 +20,7 @@ from flax import nnx
 from test_engine_structure import allowance_of, call_of
 
 import mig_jax
-from mig_jax.annotate.nearest_labels import _candidates
+from mig_jax.commands.annotate.nearest_labels import _candidates
 from mig_jax.config.check import sampler_options
 from mig_jax.encode import Encoded
 from mig_jax.engine import Problem, make_problem, pool_mesh

@@ -12,6 +12,9 @@ from omegaconf import OmegaConf
 
 import mig_jax.cli.commands  # noqa: F401  (the resolvers)
 from mig_jax.cli.sweep import Sweep
+from mig_jax.commands.registry import COMMANDS
+from mig_jax.commands.report.config import ReportConfig
+from mig_jax.commands.vocabulary.config import VocabularyOptions
 from mig_jax.config import check as config_check
 from mig_jax.config.check import (
     annotate_config,
@@ -21,11 +24,8 @@ from mig_jax.config.check import (
     select_config,
     vocabulary_config,
 )
-from mig_jax.config.commands import COMMANDS
 from mig_jax.models.configured import model_spec_of, spec_of
 from mig_jax.models.families import FAMILIES
-from mig_jax.report.config import ReportConfig
-from mig_jax.vocabulary.config import VocabularyOptions
 
 CONF = Path(str(importlib.resources.files("mig_jax.conf")))
 PARTS = {f"{name}.yaml" for name in ("annotate", "base", "embed", "generate", "plan", "report", "select", "vocabulary")}

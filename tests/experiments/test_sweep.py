@@ -163,7 +163,7 @@ def test_an_interrupted_sweep_leaves_nothing_of_its_own(place: Path, monkeypatch
         raise KeyboardInterrupt
 
     before = foreign(place / "sweep")
-    monkeypatch.setattr("mig_jax.select.run.run_select", interrupted)
+    monkeypatch.setattr("mig_jax.commands.select.run.run_select", interrupted)
     for out in ("sweep", "new/sweep"):
         with pytest.raises(SystemExit) as ended:
             main(["select", "-m", "n=10", "mesh.pool=1", "graph.threshold=0.6,0.7", f"out={out}"])

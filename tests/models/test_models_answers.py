@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, models
 
 from mig_jax.cli.arguments import prepare, quoted
 from mig_jax.cli.main import main
+from mig_jax.commands.generate.run import run_generate
 from mig_jax.config.check import generate_config
 from mig_jax.core.errors import UserError
-from mig_jax.generate.run import run_generate
 from mig_jax.models.checkpoints.checkpoint import ModelSpec
 from mig_jax.models.inference.generate import generate
 from mig_jax.models.inference.language_model import as_tokens, load_language_model

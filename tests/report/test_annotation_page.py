@@ -13,9 +13,9 @@ import pytest
 from fake_annotation import annotation, counted, helped, judged, row, scored, tagged
 from test_html import HOSTILE, Parsed
 
-from mig_jax.annotate import instag, nearest
-from mig_jax.annotate.annotator import Said
-from mig_jax.annotate.stats import BINS, SCORES, histogram, spread, tags_histogram
+from mig_jax.commands.annotate import instag, nearest
+from mig_jax.commands.annotate.annotator import Said
+from mig_jax.commands.annotate.stats import BINS, SCORES, histogram, spread, tags_histogram
 from mig_jax.core.errors import UserError
 from mig_jax.report.annotation_page import load_annotation, page
 from mig_jax.report.bars import count_bars, even_ticks, histogram_bars, log_ticks

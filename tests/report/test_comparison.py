@@ -11,10 +11,10 @@ import pytest
 from fake_run import run_facts
 from test_html import Parsed
 
+from mig_jax.commands.select.files import RunnersUp, write_run
 from mig_jax.core.errors import UserError
 from mig_jax.report import compare
 from mig_jax.report.measures import COLUMNS
-from mig_jax.select.files import RunnersUp, write_run
 
 Make = Callable[..., Path]
 

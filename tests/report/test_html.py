@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from fake_run import FakePool, row, run_facts
 
+from mig_jax.commands.select.files import RunnersUp, write_run
 from mig_jax.core.errors import UserError
 from mig_jax.report import compare, load_run, page
-from mig_jax.select.files import RunnersUp, write_run
 
 VOID = {"meta", "br"}
 SHAPES = {"circle", "path", "use", "rect", "g", "defs", "clippath"}

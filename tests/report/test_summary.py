@@ -6,11 +6,11 @@ import pytest
 from fake_run import run_facts
 from rich.console import Console
 
+from mig_jax.commands.select.files import write_run
 from mig_jax.report import summary, summary_text
 from mig_jax.report.summary import bar
 from mig_jax.report.text import escaped, floor_percent, number, seconds, share, visible
 from mig_jax.runs.manifest import read_manifest
-from mig_jax.select.files import write_run
 
 
 def told(folder, **changes):

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from mig_jax.commands.select.row_embeddings import row_embeddings, vectors_of
 from mig_jax.config.check import select_config
 from mig_jax.core.errors import UserError
 from mig_jax.encode import encode
 from mig_jax.pool import load_pool
-from mig_jax.select.row_embeddings import row_embeddings, vectors_of
 from mig_jax.vectors.vectors import Vectors
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mig_jax.annotate import car, deita, ifd, instag, nearest, tokens
-from mig_jax.annotate.annotator import Rows, Said
-from mig_jax.annotate.files import write_manifest, write_rows
+from mig_jax.commands.annotate import car, deita, ifd, instag, nearest, tokens
+from mig_jax.commands.annotate.annotator import Rows, Said
+from mig_jax.commands.annotate.files import write_manifest, write_rows
 from mig_jax.core.json_files import write_json
 from mig_jax.core.progress import silent
 from mig_jax.pool import load_pool

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from mig_jax.commands.select.files import RunFacts, RunnersUp
 from mig_jax.encode.encoded import Encoded
 from mig_jax.samplers.order import Order
-from mig_jax.select.files import RunFacts, RunnersUp
 
 
 @dataclass(frozen=True)

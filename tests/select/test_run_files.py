@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from fake_run import FakePool, row, run_facts
 
+from mig_jax.commands.select.files import RunnersUp, write_run
 from mig_jax.core.errors import UserError
 from mig_jax.core.json_files import jsonable, write_json
 from mig_jax.pool import load_pool
 from mig_jax.runs.manifest import KEYS, ordered, read_manifest
 from mig_jax.samplers.order import Order
-from mig_jax.select.files import RunnersUp, write_run
 
 
 def write(folder, **changes):
@@ -70,7 +70,7 @@ def test_trace(tmp_path):
 def test_why_each_pick_was_taken(tmp_path, monkeypatch):
     why = ("pass 1", "pass 1", "cluster \ud800", "pass 2", "pass 1")
     facts = run_facts()
-    monkeypatch.setattr("mig_jax.select.trace.ROW_GROUP", 2)
+    monkeypatch.setattr("mig_jax.commands.select.trace.ROW_GROUP", 2)
     write(tmp_path, selection=replace(facts.selection, why=why))
     reason = pq.read_table(tmp_path / "trace.parquet").column("reason")
     assert reason.to_pylist() == ["pass 1", "pass 1", "cluster ?", "pass 2", "pass 1"]
@@ -92,7 +92,7 @@ def test_trace_keeps_eight_labels_and_goes_without_any(tmp_path):
 
 def test_trace_over_several_row_groups(tmp_path, monkeypatch):
     write(tmp_path / "one")
-    monkeypatch.setattr("mig_jax.select.trace.ROW_GROUP", 2)
+    monkeypatch.setattr("mig_jax.commands.select.trace.ROW_GROUP", 2)
     write(tmp_path / "many")
     tables = [pq.read_table(tmp_path / name / "trace.parquet") for name in ("one", "many")]
     assert tables[0].equals(tables[1])

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from fake_run import run_facts
 
-from mig_jax.select.shares import LabelShares, biggest
-from mig_jax.select.trace import write_trace
+from mig_jax.commands.select.shares import LabelShares, biggest
+from mig_jax.commands.select.trace import write_trace
 
 
 def random_rows(seed: int, names: list[str], rows: int = 40) -> list[list[tuple[str, float]]]:
@@ -65,7 +65,7 @@ sys.path.insert(0, "tests/select")
 import numpy as np
 from pathlib import Path
 from fake_run import run_facts
-from mig_jax.select.trace import write_trace, write_runners_up
+from mig_jax.commands.select.trace import write_trace, write_runners_up
 facts = run_facts()
 rows = facts.encoded.row[facts.selection.points]
 write_trace(Path({str(tmp_path)!r}) / "t", facts.pool, rows, facts.objective, facts.objective, ["w"], facts.objective,

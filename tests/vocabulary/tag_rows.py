@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from mig_jax.vocabulary import Tags
+from mig_jax.commands.vocabulary import Tags
 
 
 def tags(rows: Iterable[Sequence[str]]) -> Tags:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from tag_rows import circle
 
+from mig_jax.commands.vocabulary import Normalised, normalise, tags_of
+from mig_jax.commands.vocabulary import steps as module
+from mig_jax.commands.vocabulary.config import VocabularyOptions
+from mig_jax.commands.vocabulary.steps import embeds
 from mig_jax.core.errors import UserError
 from mig_jax.pool import load_pool
-from mig_jax.vocabulary import Normalised, normalise, tags_of
-from mig_jax.vocabulary import steps as module
-from mig_jax.vocabulary.config import VocabularyOptions
-from mig_jax.vocabulary.steps import embeds
 
 ROWS = [
     ["Web-Development", "web development", "python"],  # 0

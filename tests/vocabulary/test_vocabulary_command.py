@@ -12,12 +12,12 @@ import pytest
 from mig_command import Server
 
 from mig_jax.cli.arguments import prepare
+from mig_jax.commands.vocabulary.config import VocabularyConfig
+from mig_jax.commands.vocabulary.run import _write_vocabulary
+from mig_jax.commands.vocabulary.show import text
+from mig_jax.commands.vocabulary.steps import Normalised
 from mig_jax.config.check import _known_keys
 from mig_jax.labels.valid_tags import read_valid_tags
-from mig_jax.vocabulary.config import VocabularyConfig
-from mig_jax.vocabulary.run import _write_vocabulary
-from mig_jax.vocabulary.show import text
-from mig_jax.vocabulary.steps import Normalised
 
 # naïve and naive are two spellings to the rules and one text to a BERT that strips accents: only the semantic step
 # merges them. sorting is on two rows, with algebra both times.

@@ -7,12 +7,12 @@ import pytest
 from hydra import compose, initialize_config_module
 from tag_rows import circle, merges, tags
 
+from mig_jax.commands.vocabulary.association import associated, rules_of
+from mig_jax.commands.vocabulary.config import VocabularyOptions
+from mig_jax.commands.vocabulary.rules import frequent, spellings
+from mig_jax.commands.vocabulary.semantic import near, nearest, span
 from mig_jax.config.check import vocabulary_config
 from mig_jax.core.errors import UserError
-from mig_jax.vocabulary.association import associated, rules_of
-from mig_jax.vocabulary.config import VocabularyOptions
-from mig_jax.vocabulary.rules import frequent, spellings
-from mig_jax.vocabulary.semantic import near, nearest, span
 
 SPELLINGS = [
     ("Machine Learning", "machine-learning"),
@@ -172,7 +172,7 @@ def test_too_many_neighbours_name_the_setting(monkeypatch):
 
 @pytest.mark.parametrize("block", [1 << 24, 40, 1])
 def test_the_span_of_a_cluster(block, monkeypatch):
-    monkeypatch.setattr("mig_jax.vocabulary.semantic._BLOCK", block)
+    monkeypatch.setattr("mig_jax.commands.vocabulary.semantic._BLOCK", block)
     vectors = clustered(np.random.default_rng(1), 30, 4, 1.0)
     members = np.arange(0, 30, 2)
     cosine = vectors[members] @ vectors[members].T
@@ -185,7 +185,7 @@ def test_the_span_of_a_cluster(block, monkeypatch):
 @pytest.mark.parametrize("block", [1 << 24, 70, 1])
 @pytest.mark.parametrize("count", [2, 30])
 def test_the_nearest_two(block, count, monkeypatch):
-    monkeypatch.setattr("mig_jax.vocabulary.semantic._BLOCK", block)
+    monkeypatch.setattr("mig_jax.commands.vocabulary.semantic._BLOCK", block)
     for seed in range(5):
         vectors = clustered(np.random.default_rng(seed), 30, 4, 1.0)[:count]
         cosine = vectors @ vectors.T
@@ -228,7 +228,7 @@ def told(found, rules) -> dict[tuple[str, str], tuple[int, float]]:
 @pytest.mark.parametrize("block", [1024, 7])
 @pytest.mark.parametrize("seed", range(3))
 def test_rules_are_those_of_a_plain_count(seed, block, monkeypatch):
-    monkeypatch.setattr("mig_jax.vocabulary.association._BLOCK", block)
+    monkeypatch.setattr("mig_jax.commands.vocabulary.association._BLOCK", block)
     rows = random_rows(seed)
     found = tags(rows)
     for support, confidence in ((10, 0.9), (1, 0.5), (20, 0.5), (1_000, 0.01)):

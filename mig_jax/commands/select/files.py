@@ -1,0 +1,292 @@
+"""Every file of a finished run, written into its staging folder."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from mig_jax.commands.select.pool_stats import POOL_STATS, covered_labels, pool_stats
+from mig_jax.commands.select.shares import Shares
+from mig_jax.commands.select.trace import write_runners_up, write_trace
+from mig_jax.core.json_files import write_json
+from mig_jax.core.lines import one_line, selection_names, write_lines, write_prefixes
+from mig_jax.pool.convert import check_layout, converted_line
+from mig_jax.pool.dataset_info import dataset_info, describable
+from mig_jax.pool.view import PoolView
+from mig_jax.runs.manifest import MANIFEST, REPORT, SCHEMA, file_facts, ordered, source_facts, versions
+
+if TYPE_CHECKING:  # their packages import JAX, which a reader of finished runs does not need
+    from mig_jax.encode.encoded import Encoded
+    from mig_jax.samplers.order import Order
+
+TRACE = "trace.parquet"
+RUNNERS_UP = "runners_up.parquet"
+DATASET_INFO = "dataset_info.json"
+REJECTS = "rejects.jsonl"
+REJECT_REASONS = "rejects.txt"
+DIALOGS_AT_ONCE = 1 << 16
+
+
+@dataclass(frozen=True)
+class RunnersUp:
+    """Those that nearly made it, gain at the end descending.
+
+    Args:
+      points: index into ``Encoded``; int64 ``[r]``.
+      gains: the gain each would add to the finished selection; float64 ``[r]``.
+      labels: the labels that would earn it, (label, share of the gain) each; r of them, or none at all.
+    """
+
+    points: Int64[np.ndarray, " r"]
+    gains: Float64[np.ndarray, " r"]
+    labels: Sequence[Shares] = ()
+
+    @classmethod
+    def none(cls) -> "RunnersUp":
+        """For a system that ranks nothing."""
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.float64))
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the files of a run say. n picks.
+
+    Args:
+      run_key: hex sha256 of what decides the files; the one given to ``claim``.
+      command: the command line, as one can run it again.
+      config: the resolved configuration, plain.
+      name: the run's name (its folder's), and the data set's in dataset_info.json (there
+        ``{name}_{budget}`` for several budgets).
+      pool: the pool.
+      encoded: its usable rows.
+      selection: the picks of the largest budget.
+      budgets: asked for, ascending; each is a prefix of ``selection`` unless ``orders`` has it.
+      objective: E(D) after each pick, E(empty) = 0; float64 ``[n]``.
+      random_objective: rows -> E(D) of a random pick of as many (the more, the better the curve).
+      certificate: budget -> {"bound", "ratio"}.
+      labels_earned: per pick, (label, share of the gain); empty where the system does not rank by labels.
+      runners_up: those that nearly made it.
+      graph, timings (seconds by stage), devices, limits (what bounded the picks): facts for the manifest, plain.
+      memory: asked for the same when all else is written (``mig_jax.core.memory.PeakMemory.facts``).
+      export_layout: mig, sharegpt, openai or alpaca; None writes rows as they came.
+      sample_file: write the selection here (one budget) and none into the folder; ``Claim.sample``.
+      sample_target: where that will stand; ``Claim.sample_target``.
+      rejects: raw rows that could not be used, for rejects.jsonl; None: no such file.
+      reject_reasons: for rejects.txt: where each of them stands and what is wrong with it.
+      notes: warnings that were given.
+      orders: points of budgets that are no prefix (CaR, ZIP, token budgets).
+      order_objective: E(D) of each budget in ``orders``.
+    """
+
+    run_key: str
+    command: str
+    config: Mapping[str, Any]
+    name: str
+    pool: PoolView
+    encoded: "Encoded"
+    selection: "Order"
+    budgets: tuple[int, ...]
+    objective: Float64[np.ndarray, " n"]
+    random_objective: Mapping[int, float] = field(default_factory=dict)
+    certificate: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    labels_earned: Sequence[Shares] = ()
+    runners_up: RunnersUp = field(default_factory=RunnersUp.none)
+    graph: Mapping[str, Any] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    devices: Mapping[str, Any] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    memory: Callable[[], Mapping[str, Any]] = dict
+    export_layout: str | None = None
+    sample_file: Path | None = None
+    sample_target: Path | None = None
+    rejects: Iterable[bytes] | None = None
+    reject_reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    orders: Mapping[int, Int64[np.ndarray, " m"]] = field(default_factory=dict)
+    order_objective: Mapping[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.selection)
+        check_layout(self.export_layout)
+        if not self.budgets or list(self.budgets) != sorted(set(self.budgets)):
+            raise ValueError(f"budgets={self.budgets}: ascending and without repeats")
+        for name, length in (
+            ("objective", len(self.objective)),
+            ("labels_earned", len(self.labels_earned) or n),
+            ("selection.why", len(self.selection.why) or n),
+        ):
+            if length != n:
+                raise ValueError(f"{name} has {length} entries for {n} picks")
+        if self.sample_file is not None and len(self.budgets) != 1:
+            raise ValueError("sample_file holds one budget")
+
+    def points(self, budget: int) -> Int64[np.ndarray, " m"]:
+        """The picks of a budget."""
+        return self.orders.get(budget, self.selection.points[:budget])
+
+    @property
+    def judged(self) -> bool:
+        """Whether E(D) says anything: a pool without labels has no information to add."""
+        return len(self.encoded.labels) > 0
+
+    def reached(self, budget: int) -> float | None:
+        """E(D) of a budget's selection; None where it is not known."""
+        if not self.judged:
+            return None
+        if budget in self.orders:
+            return self.order_objective.get(budget, float("nan"))
+        n = min(budget, len(self.selection))
+        return float(self.objective[n - 1]) if n else 0.0
+
+
+def write_run(folder: Path, facts: RunFacts, page: Callable[[Path], str]) -> dict[str, Any]:
+    """Write all files of a run into the staging folder; the manifest.
+
+    Args:
+      folder: ``Claim.files``, empty.
+      page: the report, made from the folder's files alone (``mig_jax.report.page``); given by the caller because export
+        stands before report.
+
+    Raises:
+      UserError: a row cannot be written in ``export_layout``.
+    """
+    timings, stage = dict(facts.timings), _lap()
+    encoded, points = facts.encoded, facts.selection.points
+    rows = encoded.row[points]
+    near = facts.runners_up
+    layout = facts.export_layout or _pool_layout(facts.pool)
+    selections = _write_selections(folder, facts)
+    timings["rows"] = stage()
+    if facts.rejects is not None:
+        write_lines(folder / REJECTS, map(one_line, facts.rejects))
+        if facts.reject_reasons:
+            write_lines(folder / REJECT_REASONS, (one_line(reason.encode()) for reason in facts.reject_reasons))
+    write_trace(
+        folder / TRACE,
+        facts.pool,
+        rows,
+        facts.selection.gains,
+        facts.objective if facts.judged else None,
+        facts.selection.why or (facts.selection.reason,),
+        encoded.score[points],
+        facts.labels_earned,
+    )
+    near_rows = encoded.row[near.points]
+    write_runners_up(folder / RUNNERS_UP, facts.pool, near_rows, near.gains, encoded.score[near.points], near.labels)
+    stats = pool_stats(
+        facts.pool,
+        encoded,
+        points,
+        facts.selection.gains,
+        facts.selection.why,
+        facts.labels_earned,
+        near.points,
+        near.gains,
+        near.labels,
+    )
+    write_json(folder / POOL_STATS, stats)
+    notes = list(facts.notes)
+    if layout is None:
+        notes.append(
+            "no dataset_info.json: the pool mixes layouts or nests its fields; export.layout= converts the rows"
+        )
+    else:
+        converted = facts.export_layout is not None
+        keys = None if converted else facts.pool.fields
+        write_json(folder / DATASET_INFO, dataset_info(selections, layout, converted, keys))
+    manifest = ordered(
+        {
+            "schema": SCHEMA,
+            "name": facts.name,
+            "run_key": facts.run_key,
+            "command": facts.command,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "n": len(facts.selection),
+            "budgets": facts.budgets,
+            "gain_meaning": facts.selection.reason,
+            "objective": {n: facts.reached(n) for n in facts.budgets},
+            "random_objective": dict(sorted(facts.random_objective.items())) if facts.judged else {},
+            "certificate": dict(sorted(facts.certificate.items())) if facts.judged else {},
+            "pool": {"rows": len(facts.pool), "usable": len(encoded), "sources": source_facts(facts.pool)},
+            "dropped": dict(sorted(encoded.dropped.items())),
+            "labels": {"total": len(encoded.labels), "covered": covered_labels(encoded, points)},
+            "graph": facts.graph,
+            "rounds": facts.selection.rounds,
+            "limits": facts.limits,
+            "config": facts.config,
+            "versions": versions(),
+            "devices": facts.devices,
+            "timings": timings,
+            "memory": facts.memory(),
+            "layout": layout,
+            "notes": notes,
+            "files": {path.name: file_facts(path) for path in sorted(folder.iterdir())},
+            "sample_file": _sample_facts(facts),
+        }
+    )
+    timings["export"] = stage()
+    write_json(folder / MANIFEST, manifest)
+    (folder / REPORT).write_text(page(folder), encoding="utf-8", newline="\n")
+    return manifest
+
+
+def _lap() -> Callable[[], float]:
+    """A clock: the seconds since it was last asked."""
+    last = time.perf_counter()
+
+    def lap() -> float:
+        nonlocal last
+        before, last = last, time.perf_counter()
+        return last - before
+
+    return lap
+
+
+def _write_selections(folder: Path, facts: RunFacts) -> dict[str, str]:
+    """Write the selection of each budget; data set name -> file, as dataset_info.json lists them."""
+    if facts.sample_file is not None:
+        write_lines(facts.sample_file, _lines(facts, facts.points(facts.budgets[0])))
+        # dataset_info.json stands in FILE.run/, so FILE is one up.
+        return {facts.name: f"../{facts.sample_target.name if facts.sample_target else facts.sample_file.name}"}
+    names = selection_names(facts.budgets)
+    prefixes = {n: folder / name for n, name in names.items() if n not in facts.orders}
+    if prefixes:
+        write_prefixes(prefixes, _lines(facts, facts.points(max(prefixes))))
+    for n in facts.orders.keys() & names.keys():
+        write_lines(folder / names[n], _lines(facts, facts.points(n)))
+    if len(names) == 1:
+        return {facts.name: names[facts.budgets[0]]}
+    return {f"{facts.name}_{n}": name for n, name in names.items()}
+
+
+def _lines(facts: RunFacts, points: np.ndarray) -> Iterator[bytes]:
+    """The selected rows as lines, in pick order.
+
+    Rows as they came are asked for at once, dialogs in large chunks: a compressed file is read whole at each asking.
+    """
+    rows = facts.encoded.row[points]
+    if facts.export_layout is None:
+        yield from map(one_line, facts.pool.read_rows(rows))
+        return
+    for start in range(0, len(rows), DIALOGS_AT_ONCE):
+        chunk = rows[start : start + DIALOGS_AT_ONCE]
+        for row, dialog in zip(chunk.tolist(), facts.pool.dialogs(chunk), strict=True):
+            yield converted_line(dialog, facts.export_layout, facts.pool.where(row))
+
+
+def _pool_layout(pool: PoolView) -> str | None:
+    """The one layout of all files that have rows, if dataset_info.json can say it."""
+    layouts = {source.layout for source in pool.sources if source.layout}
+    layout = layouts.pop() if len(layouts) == 1 else None
+    return layout if layout and describable(layout, pool.fields) else None
+
+
+def _sample_facts(facts: RunFacts) -> dict[str, Any] | None:
+    if facts.sample_file is None:
+        return None
+    return {"path": str(facts.sample_target or facts.sample_file), **file_facts(facts.sample_file)}

@@ -1,0 +1,165 @@
+"""trace.parquet and runners_up.parquet: why each pick was picked, and what nearly was.
+
+trace.parquet, one row a pick, in pick order:
+
+| column | type | meaning |
+|---|---|---|
+| rank | int64 | 1, 2, ... |
+| row | int64 | row of the pool, from 0 over all its files |
+| id | string | the row's own id, null without one |
+| gain | double | what the sampler ranked by when it took the row (manifest: gain_meaning) |
+| objective | double | E(D) of this and all earlier picks, null where the pool has no labels |
+| reason | string | why it was taken, as the sampler says it; each phrase is stored once (dictionary) |
+| score | double | the score s_d of the row |
+| tokens | int64 | tokens of the row, null where they were not counted |
+| source | string | the row's source, null without one |
+| labels | list<struct<label: string, share: double>> | labels that earned the gain, biggest first, at most 8 |
+
+runners_up.parquet has row, id, gain (at the end of the run), score, labels. The same run writes the same bytes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float64, Int64
+
+from mig_jax.commands.select.shares import LabelShares, Shares
+from mig_jax.core.json_files import clean_text
+from mig_jax.pool.view import PoolView
+
+ROW_GROUP = 1 << 16
+
+LABELS = pa.list_(pa.struct([pa.field("label", pa.string()), pa.field("share", pa.float64())]))
+TRACE = pa.schema(
+    [
+        pa.field("rank", pa.int64(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("id", pa.string()),
+        pa.field("gain", pa.float64()),
+        pa.field("objective", pa.float64()),
+        pa.field("reason", pa.dictionary(pa.int32(), pa.string())),
+        pa.field("score", pa.float64()),
+        pa.field("tokens", pa.int64()),
+        pa.field("source", pa.string()),
+        pa.field("labels", LABELS),
+    ]
+)
+RUNNERS_UP = pa.schema([TRACE.field(name) for name in ("row", "id", "gain", "score", "labels")])
+
+
+def write_trace(
+    path: Path,
+    pool: PoolView,
+    rows: Int64[np.ndarray, " n"],
+    gains: Float64[np.ndarray, " n"],
+    objective: Float64[np.ndarray, " n"] | None,
+    reasons: Sequence[str],
+    scores: Float64[np.ndarray, " n"],
+    labels_earned: Sequence[Shares],
+) -> None:
+    """Write trace.parquet.
+
+    Args:
+      objective: None: it is not known.
+      reasons: of each pick, or one for all.
+      labels_earned: may be empty where a sampler earns nothing by labels.
+    """
+    labels = _labels(labels_earned, len(rows))
+    reasons = _phrases(reasons, len(rows))
+    known = None if objective is not None else np.zeros(len(rows), bool)
+    objective = np.zeros(len(rows)) if objective is None else objective
+    with _writer(path, TRACE) as writer:
+        for start in range(0, len(rows), ROW_GROUP):
+            part = slice(start, start + ROW_GROUP)
+            chosen = rows[part]
+            tokens = pool.tokens[chosen].astype(np.int64)
+            names = [*map(clean_text, pool.source_names), None]  # -1: none
+            columns = [
+                _numbers(np.arange(start + 1, start + 1 + len(chosen), dtype=np.int64)),
+                _numbers(chosen),
+                _strings(_ids(pool, chosen)),
+                _numbers(gains[part]),
+                _numbers(objective[part], None if known is None else known[part]),
+                reasons[part],
+                _numbers(scores[part]),
+                _numbers(tokens, tokens >= 0),
+                _strings([names[at] for at in pool.source_idx[chosen].tolist()]),
+                labels[part],
+            ]
+            writer.write_table(pa.Table.from_arrays(columns, schema=TRACE))
+
+
+def write_runners_up(
+    path: Path,
+    pool: PoolView,
+    rows: Int64[np.ndarray, " r"],
+    gains: Float64[np.ndarray, " r"],
+    scores: Float64[np.ndarray, " r"],
+    labels: Sequence[Shares],
+) -> None:
+    """Write runners_up.parquet, in the order given (gain descending)."""
+    with _writer(path, RUNNERS_UP) as writer:
+        columns = [
+            _numbers(rows),
+            _strings(_ids(pool, rows)),
+            _numbers(gains),
+            _numbers(scores),
+            _labels(labels, len(rows)),
+        ]
+        writer.write_table(pa.Table.from_arrays(columns, schema=RUNNERS_UP))
+
+
+def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(path, schema, compression="zstd")
+
+
+def _ids(pool: PoolView, rows: Int64[np.ndarray, " n"]) -> list[str | None]:
+    ids = (pool.id(int(row)) for row in rows)
+    return [None if found is None else clean_text(found) for found in ids]
+
+
+# Arrow's own pa.array(...) asks whether a value is pandas', and imports pandas for it: a second or three.
+
+
+def _numbers(values: np.ndarray, valid: np.ndarray | None = None) -> pa.Array:
+    """int64 or float64."""
+    kind = pa.int64() if values.dtype.kind == "i" else pa.float64()
+    values = np.ascontiguousarray(values, np.int64 if values.dtype.kind == "i" else np.float64)
+    return pa.Array.from_buffers(kind, len(values), [_bitmap(valid), pa.py_buffer(values)])
+
+
+def _strings(values: Sequence[str | None]) -> pa.StringArray:
+    texts = [b"" if value is None else value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, texts)], dtype=np.int64).astype(np.int32)
+    valid = np.array([value is not None for value in values], bool)
+    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(texts)), _bitmap(valid))
+
+
+def _phrases(texts: Sequence[str], count: int) -> pa.DictionaryArray:
+    """Few texts that many rows share; one alone is everybody's."""
+    clean = [clean_text(text) for text in texts]
+    place = {text: at for at, text in enumerate(dict.fromkeys(clean))}
+    number = np.array([place[text] for text in clean], np.int32)
+    number = np.full(count, number[0], np.int32) if len(texts) == 1 else number
+    indices = pa.Array.from_buffers(pa.int32(), count, [None, pa.py_buffer(number)])
+    return pa.DictionaryArray.from_arrays(indices, _strings([*place]))
+
+
+def _bitmap(valid: np.ndarray | None) -> pa.Buffer | None:
+    """Arrow's mark of what is there; None where all is."""
+    if valid is None or valid.all():
+        return None
+    return pa.py_buffer(np.packbits(valid, bitorder="little"))
+
+
+def _labels(shares: Sequence[Shares], count: int) -> pa.ListArray:
+    """The biggest shares of each row; empty lists where there are none at all."""
+    found = LabelShares.of(shares if len(shares) else [()] * count).biggest()
+    number = pa.Array.from_buffers(pa.int32(), len(found.label), [None, pa.py_buffer(found.label.astype(np.int32))])
+    names = pa.DictionaryArray.from_arrays(number, _strings(found.names)).dictionary_decode()
+    ends = pa.Array.from_buffers(pa.int32(), count + 1, [None, pa.py_buffer(found.ptr.astype(np.int32))])
+    pairs = pa.StructArray.from_arrays([names, _numbers(found.share)], fields=[*LABELS.value_type])
+    return pa.ListArray.from_arrays(ends, pairs, type=LABELS)
