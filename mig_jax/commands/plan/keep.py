@@ -28,7 +28,7 @@ def machine() -> dict[str, Any]:
         "cores": cores(),
         "device": f"{devices[0].platform}: {devices[0].device_kind}",
         "devices": len(devices),
-        "versions": {"mig_jax": VERSION, "jax": jax.VERSION, "numpy": np.VERSION},
+        "versions": {"mig_jax": VERSION, "jax": jax.__version__, "numpy": np.__version__},
     }
 
 
