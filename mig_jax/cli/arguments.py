@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from mig_jax.config.check import closest
 from mig_jax.core.errors import UserError
+from mig_jax.core.names import closest
 
 KEY = re.compile(r"^[+~]*[A-Za-z_][\w./@]*(=|$)")
 PATHS = (

@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
 
         _guarded(lambda: sample(rest))
     else:
-        from mig_jax.config.check import closest
+        from mig_jax.core.names import closest
 
         known = [*HYDRAS, "sample"]
         fail(f"{command}: no such command; there are {', '.join(HYDRAS)} and sample{closest(command, known)}")

@@ -1,6 +1,5 @@
 """A configuration checked once: YAML and overrides in, frozen structs out; every mistake names its key."""
 
-import difflib
 import importlib.resources
 import re
 from functools import cache
@@ -21,6 +20,7 @@ from mig_jax.commands.select.config import LimitsConfig, SelectConfig
 from mig_jax.commands.vocabulary.config import VocabularyConfig
 from mig_jax.config.struct import Struct
 from mig_jax.core.errors import UserError
+from mig_jax.core.names import closest
 from mig_jax.samplers.config import SamplerOptions
 
 _BUDGETS = "must be a whole number >= 1, or a list of such numbers"
@@ -136,12 +136,6 @@ def _of_sampler(plain: Any) -> Any:
 @cache
 def _select_with(options: type[SamplerOptions]) -> Any:
     return msgspec.defstruct("SelectConfig", [("sampler", options)], bases=(SelectConfig,), frozen=True, kw_only=True)
-
-
-def closest(name: str, allowed: list[str]) -> str:
-    """What to add to a message where one of ``allowed`` is close: "; did you mean X?"; else nothing."""
-    near = difflib.get_close_matches(name, allowed, 1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _told(message: str, plain: Any, root: Any, command: str) -> str:

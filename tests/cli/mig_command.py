@@ -164,7 +164,15 @@ def _serve() -> None:
     import importlib
 
     requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
-    for name in ("cli", "commands", "sample", "run", "embed", "report", "export", "terminal", "runtime.compile_cache"):
+    for name in (
+        "cli.main",
+        "cli.commands",
+        "cli.sample",
+        "cli.terminal",
+        "commands.select.run",
+        "commands.embed.run",
+        "report",
+    ):
         importlib.import_module(f"mig_jax.{name}")
     for name in ("hydra", "rich.console", "hydra.core.override_parser.overrides_parser", "huggingface_hub"):
         importlib.import_module(name)

@@ -215,7 +215,7 @@ def run_python(code: str, *args: object) -> subprocess.CompletedProcess:
 def test_kill_9_leaves_no_out_and_a_resume(tmp_path):
     out = tmp_path / "run"
     done = run_python(
-        "import os, signal, sys; from mig_jax.export import claim\n"
+        "import os, signal, sys; from mig_jax.runs.staging import claim\n"
         "made = claim(sys.argv[1], sys.argv[2])\n"
         "(made.checkpoint / 'state').write_text('7'); (made.files / 'selection.jsonl').write_text('half')\n"
         "os.kill(os.getpid(), signal.SIGKILL)",
@@ -235,7 +235,7 @@ def test_second_process_is_told_who_holds_it(tmp_path):
         with pytest.raises(UserError, match=f"pid {os.getpid()}"):
             claim(out, KEY)
         told = run_python(
-            "import sys; from mig_jax.export import claim; claim(sys.argv[1], sys.argv[2], True)", out, OTHER
+            "import sys; from mig_jax.runs.staging import claim; claim(sys.argv[1], sys.argv[2], True)", out, OTHER
         )
         assert told.returncode == 1 and "another process" in told.stderr
     claim(out, KEY).release()

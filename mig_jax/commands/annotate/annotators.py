@@ -39,7 +39,7 @@ def chosen(asked: str | Sequence[str]) -> tuple[str, ...]:
     names = (asked,) if isinstance(asked, str) else tuple(asked)
     wrong = [name for name in names if name not in NAMES]
     if wrong or not names or len(set(names)) < len(names):
-        from mig_jax.config.check import closest
+        from mig_jax.core.names import closest
 
         what = "one is named twice" if names else "none is named"
         if wrong:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mig_jax.commands.select.config import LimitsConfig
-from mig_jax.config.check import closest
 from mig_jax.core.errors import UserError
+from mig_jax.core.names import closest
 from mig_jax.encode import Encoded
 from mig_jax.pool import Pool
 from mig_jax.samplers.limits import NO_MOST
