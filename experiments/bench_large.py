@@ -50,10 +50,10 @@ def disk(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     graph, phi = synthetic_graph(args.labels), make_phi()
     began = time.perf_counter()
-    greedy_from_disk(folder, graph.propagation(), phi, 10, c1=args.c1)
+    greedy_from_disk(folder, graph.propagation(), phi, 10, shortlist_size=args.shortlist)
     warm = time.perf_counter() - began
     began = time.perf_counter()
-    found = greedy_from_disk(folder, graph.propagation(), phi, args.picks, c1=args.c1)
+    found = greedy_from_disk(folder, graph.propagation(), phi, args.picks, shortlist_size=args.shortlist)
     return {"first_s": warm, "seconds": time.perf_counter() - began, "digest": digest(found), **found.counts}
 
 
@@ -77,9 +77,9 @@ def memory(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     began = time.perf_counter()
     problem = make_problem(encoded, synthetic_graph(args.labels).propagation(), make_phi())
     layout = time.perf_counter() - began
-    greedy(problem, 10, pool_mesh(), c1=args.c1)
+    greedy(problem, 10, pool_mesh(), shortlist_size=args.shortlist)
     began = time.perf_counter()
-    found = greedy(problem, args.picks, pool_mesh(), c1=args.c1)
+    found = greedy(problem, args.picks, pool_mesh(), shortlist_size=args.shortlist)
     return {"layout_s": layout, "seconds": time.perf_counter() - began, "digest": digest(found), **found.counts}
 
 
@@ -94,7 +94,16 @@ PARTS = {"write": write, "disk": disk, "memory": memory}
 def apart(part: str, args: argparse.Namespace, rows: int, folder: Path) -> dict[str, Any]:
     """One part in a process of its own."""
     command = [sys.executable, "-m", "experiments.bench_large", "--part", part, "--one", str(rows)]
-    command += ["--picks", str(args.picks), "--labels", str(args.labels), "--c1", str(args.c1), "--folder", str(folder)]
+    command += [
+        "--picks",
+        str(args.picks),
+        "--labels",
+        str(args.labels),
+        "--shortlist",
+        str(args.shortlist),
+        "--folder",
+        str(folder),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{part} of {rows} rows failed:\n{done.stderr[-2000:]}")
@@ -109,7 +118,7 @@ def main() -> None:
     parser.add_argument("--rows", default="10000000,30000000", help="sizes, with commas")
     parser.add_argument("--picks", type=int, default=50_000)
     parser.add_argument("--labels", type=int, default=4_531)
-    parser.add_argument("--c1", type=int, default=65_536)
+    parser.add_argument("--shortlist", type=int, default=65_536)
     parser.add_argument("--folder", type=Path, default=Path("runs/large"), help="where the blocks go")
     parser.add_argument("--skip-memory", action="store_true", help="leave out the run in memory")
     parser.add_argument("--keep", action="store_true", help="leave the blocks there")

@@ -2,7 +2,7 @@
 
     python -m experiments.bench_select --rows 939000 --picks 50000
     python -m experiments.bench_select --rows 20000,100000 --picks 1000,5000 --peers heap,scan,dense --memory --out DIR
-    python -m experiments.bench_select --rows 939000 --picks 50000 --inner host,device  # with an accelerator
+    python -m experiments.bench_select --rows 939000 --picks 50000 --heap-device host,device  # with an accelerator
 
 Every contestant runs once (compilation), then all in turn, --repeats times. The heap (float64, numba, one thread; see
 experiments/peers/heap.py) also says what the exact greedy's picks are, and how near its runner-up was at each step.
@@ -72,7 +72,9 @@ def machine() -> dict[str, object]:
     }
 
 
-def engine(encoded: Encoded, p: Propagation, gain: str, picks: int, c1: str, inner: str, prepared: list) -> Contestant:
+def engine(
+    encoded: Encoded, p: Propagation, gain: str, picks: int, shortlist: str, heap_device: str, prepared: list
+) -> Contestant:
     """The engine with these settings; ``prepared`` keeps (problem, layout_s) for all of them."""
 
     def run() -> Run:
@@ -81,14 +83,17 @@ def engine(encoded: Encoded, p: Propagation, gain: str, picks: int, c1: str, inn
             problem = make_problem(encoded, p, make_phi(), gain, len(jax.devices()))
             prepared.append((problem, time.perf_counter() - start))
         problem, layout_s = prepared[0]
-        settings: dict[str, Any] = {"inner": inner} | ({} if c1 == "default" else {"c1": int(c1)})
+        settings: dict[str, Any] = {"heap_device": heap_device}
+        if shortlist != "default":
+            settings["shortlist_size"] = int(shortlist)
         start = time.perf_counter()
         result = greedy(problem, picks, pool_mesh(), **settings)
         return Run(result.points, dict(result.counts), layout_s, None, time.perf_counter() - start)
 
-    name = " ".join(["engine", *([] if c1 == "default" else [f"c1={c1}"]), *([] if inner == "auto" else [inner])])
+    changed = [] if shortlist == "default" else [f"shortlist={shortlist}"]
+    name = " ".join(["engine", *changed, *([] if heap_device == "auto" else [heap_device])])
     threads = str(os.cpu_count()) if jax.devices()[0].platform == "cpu" else jax.devices()[0].platform
-    return Contestant(name, picks, threads, {"peer": "engine", "c1": c1, "inner": inner}, run)
+    return Contestant(name, picks, threads, {"peer": "engine", "shortlist": shortlist, "heap_device": heap_device}, run)
 
 
 def peer(encoded: Encoded, p: Propagation, gain: str, picks: int, name: str) -> Contestant:
@@ -112,7 +117,8 @@ def peer(encoded: Encoded, p: Propagation, gain: str, picks: int, name: str) -> 
 def contestants(encoded: Encoded, p: Propagation, gain: str, picks: int, args: argparse.Namespace) -> list[Contestant]:
     """All of one setting; says which are left out, and why."""
     prepared: list = []
-    found = [engine(encoded, p, gain, picks, c1, inner, prepared) for c1 in args.c1 for inner in args.inner]
+    settings = itertools.product(args.shortlist, args.heap_device)
+    found = [engine(encoded, p, gain, picks, *setting, prepared) for setting in settings]
     for name in args.peers:
         if name == "dense" and (gain != "first_order" or dense_bytes(encoded) >= MOST_BYTES):
             why = "has the first-order gain only" if gain != "first_order" else f"takes {dense_bytes(encoded):,} bytes"
@@ -206,7 +212,7 @@ def work(spec: dict[str, Any]) -> None:
     p = Propagation(data["p_ptr"], data["p_idx"], data["p_val"])
     base = peak_gb()
     if spec["peer"] == "engine":
-        contestant = engine(encoded, p, spec["gain"], spec["picks"], spec["c1"], spec["inner"], [])
+        contestant = engine(encoded, p, spec["gain"], spec["picks"], spec["shortlist"], spec["heap_device"], [])
     else:
         contestant = peer(encoded, p, spec["gain"], spec["picks"], spec["peer"])
     contestant.run()
@@ -269,8 +275,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--picks", type=listed(int), default=[50_000])
     parser.add_argument("--integer-scores", action="store_true", help="scores 1..6: gains tie by the thousand")
     parser.add_argument("--gain", type=listed(str), default=["first_order"], help="first_order, exact")
-    parser.add_argument("--c1", type=listed(str), default=["default"], help="the engine's candidates; default is one")
-    parser.add_argument("--inner", type=listed(str), default=["auto"], help="auto, device, host")
+    parser.add_argument(
+        "--shortlist", type=listed(str), default=["default"], help="candidates of a full pass; default is one"
+    )
+    parser.add_argument("--heap-device", type=listed(str), default=["auto"], help="auto, device, host")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peers", type=listed(str), default=["heap"], help="heap, scan, dense; '' for none")
     parser.add_argument("--scan-picks", type=int, default=50)

@@ -44,14 +44,16 @@ def work(args: argparse.Namespace) -> None:
             print(f"kept {len(snapshot.rows)}", flush=True)
 
     print(f"kept {0 if resume is None else len(resume.rows)}", flush=True)
-    found = greedy(problem, args.picks, mesh, c1=args.c1, resume=resume, on_snapshot=keep)
+    found = greedy(problem, args.picks, mesh, shortlist_size=args.shortlist, resume=resume, on_snapshot=keep)
     digest = hashlib.sha256(found.points.tobytes() + np.ascontiguousarray(found.gains).tobytes()).hexdigest()
     print(f"digest {digest[:16]} {found.counts['full_passes']}", flush=True)
 
 
 def start(args: argparse.Namespace, devices: int, *more: str) -> subprocess.Popen:
     """A worker with so many simulated devices."""
-    settings = [f"--{name}={getattr(args, name)}" for name in ("rows", "labels", "picks", "c1", "gain", "scores")]
+    settings = [
+        f"--{name}={getattr(args, name)}" for name in ("rows", "labels", "picks", "shortlist", "gain", "scores")
+    ]
     command = [sys.executable, "-m", "experiments.check_determinism", "--worker", *settings, *more]
     environment = os.environ | {"XLA_FLAGS": f"{FLAG}={devices}"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -91,7 +93,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=939_000)
     parser.add_argument("--labels", type=int, default=4_531)
     parser.add_argument("--picks", type=int, default=10_000)
-    parser.add_argument("--c1", type=int, default=64)
+    parser.add_argument("--shortlist", type=int, default=64)
     parser.add_argument("--gain", default="first_order")
     parser.add_argument("--scores", default="real", choices=["real", "integer"], help="integer: gains tie in masses")
     parser.add_argument("--kills", type=int, default=4)

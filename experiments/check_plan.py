@@ -29,7 +29,7 @@ from mig_jax.commands.plan.predict import PER_CANDIDATE, PER_QUEUE, engine_secon
 from mig_jax.commands.select.solve import solve
 from mig_jax.config.check import sampler_options
 from mig_jax.engine import greedy, make_problem, pool_mesh
-from mig_jax.engine.greedy import C1
+from mig_jax.engine.greedy import SHORTLIST
 from mig_jax.objective import make_phi
 from mig_jax.samplers import Order, Sampler, Task
 
@@ -47,7 +47,7 @@ class Setting(NamedTuple):
 
     @property
     def shape(self) -> Shape:
-        return Shape(self.rows, LABELS, TAGS, DEGREE, self.gain, C1)
+        return Shape(self.rows, LABELS, TAGS, DEGREE, self.gain, SHORTLIST)
 
     def __str__(self) -> str:
         return f"{self.rows:,} / {self.picks:,} {self.gain}"
@@ -62,7 +62,7 @@ def setting(text: str) -> Setting:
 def predicted(case: Setting, engine: dict[str, Any], judge: dict[str, Any], counts: dict[str, Any]) -> Numbers:
     """By the plan."""
     queues = queues_of(engine, case.rows)
-    passes_s, heap_s = engine_seconds(engine, counts, queues, case.picks, C1)
+    passes_s, heap_s = engine_seconds(engine, counts, queues, case.picks, SHORTLIST)
     seconds = judge["seconds"]
     return {
         "full passes": counts["passes"],
@@ -168,7 +168,7 @@ def check(cases: list[Setting], rounds: int) -> list[dict[str, Any]]:
                 engine["layout_bytes"] * case.rows,
                 (engine["host_bytes"] + 8) * case.rows
                 + (engine["device_bytes"] + PER_QUEUE) * told[case][-1]["queues"]
-                + PER_CANDIDATE * C1,
+                + PER_CANDIDATE * SHORTLIST,
             )
             runs = [real[case].run() for _ in range(RUNS)]  # the fastest, as the plan's constants are
             met[case].append({name: min(run[name] for run in runs) for name in runs[0]})

@@ -162,7 +162,7 @@ def test_the_documents_were_searched():
         "mig-jax select p.jsonl nn=3",
         "mig-jax select p.jsonl graph.threshhold=0.9  # a key",
         "mig-jax select p.jsonl sampler=best",
-        "mig-jax select -m p.jsonl engine.c1=5,0",
+        "mig-jax select -m p.jsonl engine.shortlist=5,0",
         "mig-jax embed p.jsonl n=3",
         "mig-jax annotate p.jsonl annotators=[tags,quality]",
         "mig-jax annotate p.jsonl tags=tagger",

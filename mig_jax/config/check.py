@@ -139,7 +139,7 @@ def _select_with(options: type[SamplerOptions]) -> Any:
 
 
 def _told(message: str, plain: Any, root: Any, command: str) -> str:
-    """msgspec says "Expected `int`, got `str` - at `$.engine.c1`": turn it into key=value: what is allowed."""
+    """msgspec says "Expected `int`, got `str` - at `$.engine.shortlist`": turn it into key=value: what is allowed."""
     reason, _, path = message.partition(" - at `$")
     key = path.rstrip("`").lstrip(".")
     named = re.search(r"(unknown|missing required) field `([^`]+)`", reason)

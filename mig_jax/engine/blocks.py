@@ -123,14 +123,14 @@ class Blocks:
 
     Args:
       folder: what BlockWriter wrote.
-      c1: candidates of a pass.
+      shortlist_size: candidates of a pass.
       taken: the rows picked before, if any.
 
     Raises:
       UserError: the folder holds no blocks, or not all of them.
     """
 
-    def __init__(self, folder: Path, c1: int, taken: np.ndarray):
+    def __init__(self, folder: Path, shortlist_size: int, taken: np.ndarray):
         try:
             with np.load(folder / INDEX, allow_pickle=False) as stored:
                 self.offset, self.width, self.size = stored["offset"], stored["width"], stored["size"]
@@ -146,7 +146,7 @@ class Blocks:
         if os.fstat(self._file).st_size != expected:
             os.close(self._file)
             raise UserError(f"{folder / DATA}: {expected} bytes expected; written only in part, or changed since")
-        self._shape(c1)
+        self._shape(shortlist_size)
         self.bound = np.full(len(self.size), np.inf, np.float32)
         self.gone = np.sort(taken.astype(np.int32))
         self.blocks_read = self.bytes_read = 0
@@ -158,13 +158,13 @@ class Blocks:
         """The first rows, by y (the labels' gains), of the blocks that may hold any of them."""
         y = y.astype(np.float32)
         np.minimum(self.bound, self.weight * y.max() * np.float32(BOUND_SLACK), out=self.bound)
-        best = _Best(self.c1)
+        best = _Best(self.shortlist_size)
         y = jax.device_put(y)
         for block in np.argsort(-self.bound, kind="stable").tolist():
             if best.full and self.bound[block] <= best.bound[-1]:
                 break
             labels, score, row = self._read(block)
-            keep = min(self.c1, self.size[block])
+            keep = min(self.shortlist_size, self.size[block])
             gone = np.searchsorted(row, self.gone)
             gone = gone[(gone < len(row)) & (row[np.minimum(gone, len(row) - 1)] == self.gone)]
             score[gone] = 0
@@ -206,30 +206,30 @@ class Blocks:
         slack, least = slacks(int(self.width.max(initial=1)), self.score)  # those of blocks that were skipped, too
         cut = float(raised(best.bound[-1:], slack, least)[0]) if best.full and not self.whole else -1.0
         most = np.maximum.reduceat(bound[groups.row], groups.queue[:-1]) if groups.many else bound
-        missing = self.c1 - groups.many
+        missing = self.shortlist_size - groups.many
         end = np.pad(groups.queue[1:], (0, missing))
         head = np.pad(groups.queue[:-1], (0, missing))
         room = np.zeros(self.room, np.int32)
         room[: len(groups.idx)] = groups.idx
         ptr = np.pad(groups.ptr, (0, missing), mode="edge").astype(np.int32)
-        queues = Queues(*(np.pad(a, (0, self.c1 - len(row))) for a in (row[groups.row], groups.score)))
+        queues = Queues(*(np.pad(a, (0, self.shortlist_size - len(row))) for a in (row[groups.row], groups.score)))
         return Candidates(
-            np.arange(self.c1), np.pad(raised(most, slack, least), (0, missing), constant_values=-1),
+            np.arange(self.shortlist_size), np.pad(raised(most, slack, least), (0, missing), constant_values=-1),
             queues.row[head], head, end, Rows(ptr, room, None), cut, queues,
         )  # fmt: skip
 
     @property
     def whole(self) -> bool:
         """Whether the list holds all there are."""
-        return self.c1 >= int(self.size.sum())
+        return self.shortlist_size >= int(self.size.sum())
 
     def widen(self) -> None:
         """From now on the list holds four times as many rows."""
-        self._shape(4 * self.c1)
+        self._shape(4 * self.shortlist_size)
 
-    def _shape(self, c1: int) -> None:
-        self.c1 = max(1, min(c1, int(self.size.sum())))
-        self.room = int(power_of_two(self.c1 * int(self.width.max(initial=1))))
+    def _shape(self, shortlist_size: int) -> None:
+        self.shortlist_size = max(1, min(shortlist_size, int(self.size.sum())))
+        self.room = int(power_of_two(self.shortlist_size * int(self.width.max(initial=1))))
 
 
 class _Best:

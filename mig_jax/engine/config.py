@@ -1,4 +1,4 @@
-"""``engine.*``: speed only."""
+"""``engine.*``: these keys change the speed, never the picks."""
 
 from typing import Annotated, Literal
 
@@ -8,8 +8,7 @@ from mig_jax.config.struct import Positive, Struct
 
 
 class EngineConfig(Struct, frozen=True):
-    c1: Positive = 16_384
-    c2: Positive = 256
-    inner: Literal["auto", "device", "host"] = "auto"
-    segment: Positive = 1_024
+    shortlist: Positive = 16_384
+    heap_device: Literal["auto", "device", "host"] = "auto"
+    picks_per_call: Positive = 1_024
     checkpoint_every: Annotated[float, msgspec.Meta(ge=0)] = 10.0

@@ -1,6 +1,6 @@
-"""A bound on the gain of every group, sharded, and the C1 groups with the largest: the shortlist.
+"""A bound on the gain of every group, sharded, and the C groups with the largest bounds: the shortlist.
 
-Each shard finds its own first C1; one all_gather makes the first C1 of the whole pool, since shards hold consecutive
+Each shard finds its own first C; one all_gather makes the first C of the whole pool, since shards hold consecutive
 groups and top_k puts the lower index first among equals. No group outside the list has a larger bound than the last
 one on it, now or later, because gains only fall.
 
@@ -34,7 +34,7 @@ class Heads(NamedTuple):
 
 
 class News(NamedTuple):
-    """What the last picks changed: groups ``[C1]`` (padded with -1) and their new score and bound."""
+    """What the last picks changed: groups ``[C]`` (padded with -1) and their new score and bound."""
 
     group: Any
     score: Any
@@ -42,13 +42,13 @@ class News(NamedTuple):
 
 
 class Shortlist(NamedTuple):
-    """The first C1 groups, int32, and their bounds before slack, float32, in falling order."""
+    """The first C groups, int32, and their bounds before slack, float32, in falling order."""
 
     group: Int[Array, " C"]
     bound: Float[Array, " C"]
 
 
-@partial(jax.jit, static_argnames=("c1", "mesh"), donate_argnames=("heads",))
+@partial(jax.jit, static_argnames=("shortlist_size", "mesh"), donate_argnames=("heads",))
 def full_pass(
     y: Float[Array, " L1"],
     buckets: tuple[Bucket, ...],
@@ -56,16 +56,16 @@ def full_pass(
     heads: Heads,
     news: News,
     *,
-    c1: int,
+    shortlist_size: int,
     mesh: Mesh,
 ) -> tuple[Heads, Shortlist]:
-    """Take in the news, compute the bounds from ``y`` and find the first ``c1`` groups.
+    """Take in the news, compute the bounds from ``y`` and find the first ``shortlist_size`` groups.
 
     ``buckets``, ``where`` and ``heads`` are sharded over the mesh; everything else is replicated.
     """
     specs = _by_row(buckets), P(AXIS), jax.tree.map(lambda _: P(AXIS), heads)
     sharded = jax.shard_map(
-        partial(_local_pass, c1=c1, shards=mesh.shape[AXIS]),
+        partial(_local_pass, shortlist_size=shortlist_size, shards=mesh.shape[AXIS]),
         mesh=mesh,
         in_specs=(P(), *specs, P()),
         out_specs=(specs[2], P()),
@@ -93,7 +93,7 @@ def _by_row(buckets: tuple[Bucket, ...]) -> tuple[Bucket, ...]:
     return tuple(jax.tree.map(lambda a: P(*[None] * (a.ndim - 1), AXIS), bucket) for bucket in buckets)
 
 
-def _local_pass(y, buckets, where, heads: Heads, news: News, *, c1, shards):
+def _local_pass(y, buckets, where, heads: Heads, news: News, *, shortlist_size, shards):
     n = where.shape[0]
     base = jax.lax.axis_index(AXIS).astype(jnp.int32) * n
     mine = (news.group >= base) & (news.group < base + n)
@@ -107,12 +107,12 @@ def _local_pass(y, buckets, where, heads: Heads, news: News, *, c1, shards):
     if heads.bound is not None:
         gain = jnp.minimum(gain, heads.bound)
     gain = jnp.where(heads.score > 0, gain, -1.0)
-    local = min(c1, n)
+    local = min(shortlist_size, n)
     bound, index = first(gain, local)
     group = base + index.astype(jnp.int32)
     if shards > 1:
         bound, group = (jax.lax.all_gather(a, AXIS, tiled=True) for a in (bound, group))
-        bound, index = first(bound, min(c1, shards * local))
+        bound, index = first(bound, min(shortlist_size, shards * local))
         group = take(group, index)
     return heads, Shortlist(group, bound)
 

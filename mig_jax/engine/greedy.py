@@ -28,9 +28,9 @@ from mig_jax.engine.rules import Allowance, laid_out, open_rows
 from mig_jax.labels.label_graph import Propagation
 from mig_jax.objective.phi import Phi
 
-C1 = 16_384
+SHORTLIST = 16_384
 LEAST = 2_048  # a list of all of a small pool would take longer to make than to look through
-SEGMENT = 1_024  # picks a call at most: how often the host hears of progress
+PICKS_PER_CALL = 1_024  # picks a call at most: how often the host hears of progress
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def greedy(
     n: int,
     mesh: Mesh,
     *,
-    c1: int = C1,
-    segment: int = SEGMENT,
-    inner: str = "auto",
+    shortlist_size: int = SHORTLIST,
+    picks_per_call: int = PICKS_PER_CALL,
+    heap_device: str = "auto",
     allowance: Allowance | None = None,
     progress: Progress = silent,
     resume: Snapshot | None = None,
@@ -75,10 +75,10 @@ def greedy(
         descending, row ascending); ``gains`` are gains all the same.
       n: picks, at most the number of candidates; picking ends early when every gain left is 0.
       mesh: one axis, "pool"; may span processes, which then all call this with equal arguments.
-      c1: candidates of a full pass, at most, and at most an eighth of a large pool: speed only.
-      inner: where the heap lives: "host" (the CPU), "device" (one of the mesh's), or "auto": the host. Its steps are
-        small and each waits for the one before, which no accelerator likes. All that decides is computed there, so the
-        picks of a machine with an accelerator are those of one without, bit for bit.
+      shortlist_size: candidates of a full pass, at most, and at most an eighth of a large pool: speed only.
+      heap_device: where the heap is: "host" (the CPU), "device" (one of the mesh's), or "auto": the host. Its steps are
+        small and each waits for the one before, which is slow on an accelerator. All that decides is computed there,
+        so the picks of a machine with an accelerator are those of one without, bit for bit.
       allowance: what may be picked, in one phase, and what is left of that with the rows of ``resume`` in; rows that
         may not are passed over. None: everything may. A problem with a cost needs one with the same.
       resume: go on from here. Under an allowance its rows may be any; n counts them.
@@ -86,16 +86,16 @@ def greedy(
     """
     if problem.shards != mesh.shape[AXIS]:
         raise ValueError(f"problem for {problem.shards} shards on a mesh of {mesh.shape[AXIS]} devices")
-    home = home_of(mesh, inner)
+    home = home_of(mesh, heap_device)
     eighth = int(power_of_two(problem.groups.many // 8))
 
     def source(taken: np.ndarray, state: Any) -> Resident:
-        return Resident(problem, mesh, min(c1, max(LEAST, eighth)), taken, state, home)
+        return Resident(problem, mesh, min(shortlist_size, max(LEAST, eighth)), taken, state, home)
 
     if allowance is None:
-        return _select(problem.side, source, min(n, problem.rows), home, segment, progress, resume, on_snapshot)
+        return _select(problem.side, source, min(n, problem.rows), home, picks_per_call, progress, resume, on_snapshot)
     by_place = laid_out(allowance, problem.groups.row)
-    return _select(problem.side, source, n, home, segment, progress, resume, on_snapshot, by_place)
+    return _select(problem.side, source, n, home, picks_per_call, progress, resume, on_snapshot, by_place)
 
 
 def greedy_from_disk(
@@ -104,8 +104,8 @@ def greedy_from_disk(
     phi: Phi,
     n: int,
     *,
-    c1: int = 4 * C1,
-    segment: int = SEGMENT,
+    shortlist_size: int = 4 * SHORTLIST,
+    picks_per_call: int = PICKS_PER_CALL,
     progress: Progress = silent,
     resume: Snapshot | None = None,
     on_snapshot: Callable[[Snapshot], None] | None = None,
@@ -115,16 +115,16 @@ def greedy_from_disk(
     ``counts`` has besides: blocks_read and bytes_read.
     """
     side = Side("first_order", phi, make_labels(p), len(p.ptr) - 1)
-    with closing(Blocks(folder, c1, np.empty(0, np.int32) if resume is None else resume.rows)) as pool:
+    with closing(Blocks(folder, shortlist_size, np.empty(0, np.int32) if resume is None else resume.rows)) as pool:
         if pool.num_labels != side.num_labels:
             raise UserError(f"{folder}: blocks of {pool.num_labels} labels, a graph of {side.num_labels}")
-        found = _select(side, lambda taken, state: pool, n, cpu(), segment, progress, resume, on_snapshot)
+        found = _select(side, lambda taken, state: pool, n, cpu(), picks_per_call, progress, resume, on_snapshot)
         reads = {"blocks_read": pool.blocks_read, "bytes_read": pool.bytes_read}
         return replace(found, counts=found.counts | reads)
 
 
 def _select(
-    side: Side, source, n: int, home: Any, segment: int, progress, resume, on_snapshot, allowance: Any = None
+    side: Side, source, n: int, home: Any, picks_per_call: int, progress, resume, on_snapshot, allowance: Any = None
 ) -> Result:
     kernel, native = KERNELS[side.kind], home.platform == "cpu"
     no_rules: tuple[Any, Any] = None, None
@@ -155,11 +155,11 @@ def _select(
         with exactly(home):
             listed, queues, state, heap, left = jax.device_put((found.labels, found.queues, state, heap, left), home)
         while done < n and not exhausted:
-            limit = np.int32(min(n - done, segment))
+            limit = np.int32(min(n - done, picks_per_call))
             with exactly(home):
                 state, heap, picks, exhausted, left = pick(
                     labels, side.phi, state, listed, queues, heap, found.cut, limit, rules_there, left,
-                    kind=side.kind, size=segment, native=native,
+                    kind=side.kind, size=picks_per_call, native=native,
                 )  # fmt: skip
             counts["calls"] += 1
             row = np.asarray(picks.row)

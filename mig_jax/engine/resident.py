@@ -60,7 +60,7 @@ class Resident:
       home: the heap's device.
     """
 
-    def __init__(self, problem: Problem, mesh: Mesh, c1: int, taken: np.ndarray, state: Any, home: Any):
+    def __init__(self, problem: Problem, mesh: Mesh, shortlist_size: int, taken: np.ndarray, state: Any, home: Any):
         self.problem, self.mesh = problem, mesh
         self.most = problem.groups.many
         with jax.enable_x64(True):
@@ -68,7 +68,7 @@ class Resident:
             self.queues = jax.device_put(Queues(problem.groups.row, problem.groups.score, ratio), home)
         self.head = self._heads(taken)
         self.buckets, self.where = jax.tree.map(self._put, (problem.buckets, problem.where))
-        self._shape(c1)
+        self._shape(shortlist_size)
         bound = None
         if problem.reach is not None:
             x, reach = np.asarray(state.x).astype(np.float32), jax.tree.map(self._put, problem.reach)
@@ -87,29 +87,37 @@ class Resident:
         before = np.concatenate([[0], np.cumsum(gone)])
         return (groups.queue[:-1] + before[groups.queue[1:]] - before[groups.queue[:-1]]).astype(np.int32)
 
-    def _shape(self, c1: int) -> None:
+    def _shape(self, shortlist_size: int) -> None:
         """Fix the list's length, and its room for labels at the widest groups': every list compiles to one program."""
-        self.c1 = max(1, min(c1, self.most))
+        self.shortlist_size = max(1, min(shortlist_size, self.most))
         width = np.diff(self.problem.groups.ptr)
-        widest = np.partition(width, self.most - self.c1)[self.most - self.c1 :]
+        widest = np.partition(width, self.most - self.shortlist_size)[self.most - self.shortlist_size :]
         self.room = int(power_of_two(widest.sum(dtype=np.int64)))
         if self.room >= 2**31:
-            raise UserError(f"{self.c1} candidates with {self.room} labels in all: the engine counts them in 31 bits")
+            raise UserError(
+                f"{self.shortlist_size} candidates with {self.room} labels in all: the engine counts them in 31 bits"
+            )
         self.no_news()
 
     def no_news(self) -> None:
         """As if nothing had been picked since the last pass."""
-        nothing = np.zeros(self.c1, np.float32)
-        self.news = News(np.full(self.c1, -1, np.int32), nothing, nothing)
+        nothing = np.zeros(self.shortlist_size, np.float32)
+        self.news = News(np.full(self.shortlist_size, -1, np.int32), nothing, nothing)
 
     def widen(self) -> None:
         """From now on the list holds four times as many groups."""
-        self._shape(4 * self.c1)
+        self._shape(4 * self.shortlist_size)
 
     def shortlist(self, y: np.ndarray) -> Candidates:
         """The groups with the largest bounds, by y (the labels' gains) and what was last seen."""
         self.heads, found = full_pass(
-            y.astype(np.float32), self.buckets, self.where, self.heads, self.news, c1=self.c1, mesh=self.mesh
+            y.astype(np.float32),
+            self.buckets,
+            self.where,
+            self.heads,
+            self.news,
+            shortlist_size=self.shortlist_size,
+            mesh=self.mesh,
         )
         group, bound = map(whole, found)
         bound = raised(bound, self.slack, self.least)
@@ -122,7 +130,7 @@ class Resident:
     @property
     def whole(self) -> bool:
         """Whether the list holds all there are."""
-        return self.c1 == self.most
+        return self.shortlist_size == self.most
 
     def taken(self, found: Candidates, heap: Heap) -> None:
         """The heads of the listed groups have moved; those looked at have a new bound."""

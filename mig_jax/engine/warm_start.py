@@ -13,12 +13,12 @@ from mig_jax.engine.kernels import KERNELS, Rows, absorb_all
 from mig_jax.engine.problem import Problem, power_of_two, rows_of
 
 
-def warm_start(problem: Problem, points: Int64[np.ndarray, " f"], mesh: Mesh, inner: str = "auto") -> Snapshot:
+def warm_start(problem: Problem, points: Int64[np.ndarray, " f"], mesh: Mesh, heap_device: str = "auto") -> Snapshot:
     """These points are picked, one after the other: what ``greedy`` goes on from. ``gains`` is what each gained then.
 
     Had the greedy picked them, there would be the same bits. A point without labels or of score 0 is in, and gains 0.
     """
-    home, side, groups = home_of(mesh, inner), problem.side, problem.groups
+    home, side, groups = home_of(mesh, heap_device), problem.side, problem.groups
     state: Any = KERNELS[side.kind].start(side)
     gains = np.zeros(len(points))
     place = np.full(max(points.max(initial=-1), groups.row.max(initial=-1)) + 1, -1)

@@ -52,7 +52,7 @@ def _run(
     """One greedy, by gain or, with a cost, by gain / cost. What a phase has left is told by the points that are in."""
     limits, mesh = task.limit, task.mesh or pool_mesh()
     problem = make_problem(task.encoded, task.propagation, task.phi, task.gain, mesh.size, cost)
-    done = warm_start(problem, limits.first[:n], mesh, task.inner) if resume is None else resume
+    done = warm_start(problem, limits.first[:n], mesh, task.heap_device) if resume is None else resume
     counts, cut = Counter(), False
     for minima in Gate(limits).phases:  # one that was over before an interruption is over at once
         gate = Gate(limits, done.rows)
@@ -61,9 +61,9 @@ def _run(
             problem,
             n,
             mesh,
-            c1=task.c1,
-            segment=task.segment,
-            inner=task.inner,
+            shortlist_size=task.shortlist_size,
+            picks_per_call=task.picks_per_call,
+            heap_device=task.heap_device,
             allowance=gate.allowance(),
             progress=task.progress,
             resume=done,

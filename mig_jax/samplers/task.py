@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from mig_jax.core.progress import Progress, silent
 from mig_jax.encode.encoded import Encoded
 from mig_jax.engine import Snapshot
-from mig_jax.engine.greedy import C1, SEGMENT
+from mig_jax.engine.greedy import PICKS_PER_CALL, SHORTLIST
 from mig_jax.labels.label_graph import Propagation
 from mig_jax.objective.phi import Phi
 from mig_jax.pool import Pool
@@ -64,9 +64,9 @@ class Task:
     limits: Limits | None = None
     seed: int = 42
     mesh: Mesh | None = None
-    c1: int = C1
-    segment: int = SEGMENT
-    inner: str = "auto"
+    shortlist_size: int = SHORTLIST
+    picks_per_call: int = PICKS_PER_CALL
+    heap_device: str = "auto"
     progress: Progress = field(default=silent)
     resume: Snapshot | None = None
     on_snapshot: Callable[[Snapshot], None] | None = None

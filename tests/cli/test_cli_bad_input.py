@@ -135,7 +135,7 @@ CASES = [
     ("good.jsonl n=2 score.turns=max", ["score.turns=max: must be one of mean, sum"]),
     ("good.jsonl n=2 seed=x", ["seed=x: must be a whole number"]),
     ("good.jsonl n=2 overwrite=maybe", ["overwrite=maybe: must be true or false"]),
-    ("good.jsonl n=2 engine.c1=0", ["engine.c1=0: must be a whole number >= 1"]),
+    ("good.jsonl n=2 engine.shortlist=0", ["engine.shortlist=0: must be a whole number >= 1"]),
     ("good.jsonl n=2 graph.threshold=1.5", ["graph.threshold=1.5: must be auto or a number from 0 to 1"]),
     ("good.jsonl n=2 graph.threshold=high", ["graph.threshold=high: must be auto or a number from 0 to 1"]),
     ("good.jsonl n=2 graph.threshold=nan", ["graph.threshold=nan: must be auto or a number from 0 to 1"]),
@@ -232,7 +232,11 @@ def finished(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def test_the_same_run_again_is_done(server: Server, finished: Path) -> None:
-    for more in ([], ["engine.c1=7", "mesh.pool=1"], [f"pool.path={finished}/pool.jsonl"]):  # none of these decides
+    for more in (
+        [],
+        ["engine.shortlist=7", "mesh.pool=1"],
+        [f"pool.path={finished}/pool.jsonl"],
+    ):  # none of these decides
         done = server.run(["select", "pool.jsonl", "n=3", "out=run", *more], finished)
         assert (done.code, done.err) == (
             0,

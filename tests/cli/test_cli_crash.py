@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 N = 2_500
 RESULT = ("selection.jsonl", "trace.parquet", "runners_up.parquet", "pool_stats.json", "dataset_info.json")
 # Many full passes, many calls, a checkpoint after each: many places to be broken off at.
-SETTINGS = ["engine.c1=64", "engine.c2=16", "engine.segment=4", "engine.checkpoint_every=0"]
+SETTINGS = ["engine.shortlist=64", "engine.picks_per_call=4", "engine.checkpoint_every=0"]
 
 
 def result(out: Path) -> dict[str, bytes]:

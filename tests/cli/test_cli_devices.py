@@ -12,7 +12,7 @@ from mig_command import Done, Server
 pytestmark = pytest.mark.slow
 
 RESULT = ("selection.jsonl", "trace.parquet", "runners_up.parquet", "pool_stats.json", "dataset_info.json")
-SETTINGS = ["n=600", "engine.c1=128", "engine.c2=16", "engine.segment=64"]
+SETTINGS = ["n=600", "engine.shortlist=128", "engine.picks_per_call=64"]
 
 
 def devices(count: int) -> dict[str, str]:

@@ -134,7 +134,7 @@ def test_a_rehearsal_counts_what_the_whole_run_does(gain: str, monkeypatch: pyte
     told = rehearse(shape, picks, make_phi(), mesh)
     assert told["scale"] == 4
     encoded, p = synthetic(shape)
-    met = greedy(make_problem(encoded, p, make_phi(), gain, 1), picks, mesh, c1=shape.c1).counts
+    met = greedy(make_problem(encoded, p, make_phi(), gain, 1), picks, mesh, shortlist_size=shape.c1).counts
     assert told["passes"] == pytest.approx(met["full_passes"], rel=0.25, abs=1)
     assert told["looks"] == pytest.approx(met["looks"], rel=0.25)
 

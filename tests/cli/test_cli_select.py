@@ -242,7 +242,7 @@ def test_two_runs_at_once(server: Server, tmp_path: Path) -> None:
     pool, graph = (
         cli_pools.large(tmp_path / "large", 3_000, 200) if (tmp_path / "large").mkdir() is None else (None, None)
     )
-    long = ["select", str(pool), f"graph.path={graph}", "n=1500", "engine.c1=64", "engine.c2=16", "engine.segment=32"]
+    long = ["select", str(pool), f"graph.path={graph}", "n=1500", "engine.shortlist=64", "engine.picks_per_call=32"]
     first = server.start([*long, "out=run"], tmp_path)
     while first.poll() is None and not (tmp_path / ".run.partial" / "claim.json").exists():
         pass

@@ -29,8 +29,8 @@ class Size(NamedTuple):
     """How the engine is asked to go about it."""
 
     shards: int
-    c1: int
-    segment: int
+    shortlist_size: int
+    picks_per_call: int
 
 
 def _web() -> tuple[tuple[int, int], ...]:
@@ -87,7 +87,7 @@ def run(case: Case, n: int, kind: str, size: Size, **more) -> Result:
     """The engine on simulated devices."""
     problem = make_problem(case.encoded, case.graph.propagation(case.alpha), case.phi, kind, size.shards)
     mesh = pool_mesh(jax.devices()[: size.shards])
-    return greedy(problem, n, mesh, c1=size.c1, segment=size.segment, **more)
+    return greedy(problem, n, mesh, shortlist_size=size.shortlist_size, picks_per_call=size.picks_per_call, **more)
 
 
 def naive(case: Case, kind: str, dtype=np.float64) -> Naive:

@@ -45,10 +45,10 @@ def test_the_picks_are_those_of_the_pool_in_memory(tmp_path_factory, name, kind,
     drawn = fill(SHAPES[name], data.draw(st.integers(0, 2**32)), style, data.draw(phis(kind)), 1.0, same_labels=False)
     folder = write(drawn, tmp_path_factory.mktemp("blocks"), chunk=data.draw(st.sampled_from([1, 7, 1_000])))
     snapshots = []
-    found = from_disk(drawn, folder, drawn.candidates, c1=5, segment=4, on_snapshot=snapshots.append)
+    found = from_disk(drawn, folder, drawn.candidates, shortlist_size=5, picks_per_call=4, on_snapshot=snapshots.append)
     assert_greedy(drawn, found, drawn.candidates, "first_order")
     assert_same_bits(in_memory(drawn, drawn.candidates), found)
-    resumed = from_disk(drawn, folder, drawn.candidates, c1=9, resume=data.draw(st.sampled_from(snapshots)))
+    resumed = from_disk(drawn, folder, drawn.candidates, shortlist_size=9, resume=data.draw(st.sampled_from(snapshots)))
     assert_same_bits(found, resumed)
 
 
@@ -66,7 +66,7 @@ def large(integer: bool = False) -> Case:
 def test_light_blocks_are_never_read(tmp_path, integer):
     drawn = large(integer)
     folder = write(drawn, tmp_path, chunk=500, block=64)
-    found = from_disk(drawn, folder, 200, c1=50)
+    found = from_disk(drawn, folder, 200, shortlist_size=50)
     assert_same_bits(in_memory(drawn, 200), found)
     with np.load(folder / INDEX) as index:
         blocks = len(index["size"])
@@ -80,10 +80,10 @@ def test_the_bounds_hold_even_where_they_are_tight(tmp_path, monkeypatch):
     """A pass that trusted a bound one part in a thousand too low would make other picks here."""
     drawn = large()
     folder = write(drawn, tmp_path, chunk=500, block=64)
-    right = from_disk(drawn, folder, 400, c1=20)
+    right = from_disk(drawn, folder, 400, shortlist_size=20)
     assert_same_bits(in_memory(drawn, 400), right)
     monkeypatch.setattr("mig_jax.engine.blocks.BOUND_SLACK", 0.9)
-    wrong = from_disk(drawn, folder, 400, c1=20)
+    wrong = from_disk(drawn, folder, 400, shortlist_size=20)
     assert not np.array_equal(right.points, wrong.points)
 
 
@@ -148,8 +148,8 @@ def test_of_scores_one_bit_apart_the_higher_goes_first_wherever_the_pool_is(tmp_
     np.testing.assert_array_equal(found.points, np.argsort(-score))
 
 
-@pytest.mark.parametrize("c1", [1, 2, 3, 100])
-def test_a_wide_row_in_a_block_that_is_skipped_still_counts(tmp_path, c1):
+@pytest.mark.parametrize("shortlist_size", [1, 2, 3, 100])
+def test_a_wide_row_in_a_block_that_is_skipped_still_counts(tmp_path, shortlist_size):
     """Its bound is a float32 sum of 512 terms, and lacks more than those of the rows on the list."""
     rng = np.random.default_rng(0)
     w = np.eye(600, dtype=np.float32)
@@ -160,7 +160,7 @@ def test_a_wide_row_in_a_block_that_is_skipped_still_counts(tmp_path, c1):
         score = np.r_[1.0, 512 * y * (1 + rng.uniform(-40, 40, 8) * 2.0**-24)]
         drawn = case((wide, *others), score, w, make_phi("log"), 1.0)
         folder = write(drawn, tmp_path / f"{seed}", block=1)
-        assert_same_bits(in_memory(drawn, 9), from_disk(drawn, folder, 9, c1=c1))
+        assert_same_bits(in_memory(drawn, 9), from_disk(drawn, folder, 9, shortlist_size=shortlist_size))
 
 
 def test_who_is_called_back_computes_in_float32(tmp_path):

@@ -84,7 +84,7 @@ def of_first_bounds_in_blocks():
 
 
 def of_heap(name: str, kind: str, phi: str = "power", native: bool = False):
-    """As where ``engine.inner`` is device."""
+    """As where ``engine.heap_device`` is device."""
     jitted, args, options = call_of("greedy", name, problem_of(kind, 1, phi))
     return jitted, args, options | {"native": native}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from engine_cases import Case, Size, assert_same_bits, case, naive, run
 
-from mig_jax.engine.greedy import C1
+from mig_jax.engine.greedy import SHORTLIST
 from mig_jax.engine.problem import make_groups
 from mig_jax.engine.resident import Resident
 from mig_jax.objective import make_phi
@@ -30,7 +30,7 @@ def queues(groups) -> list[tuple[tuple[int, ...], list[int]]]:
     return list(zip(sets, [part.tolist() for part in np.split(groups.row, groups.queue[1:-1])], strict=True))
 
 
-@pytest.mark.parametrize("size", [Size(1, C1, 1_024), Size(8, C1, 300)])
+@pytest.mark.parametrize("size", [Size(1, SHORTLIST, 1_024), Size(8, SHORTLIST, 300)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_four_thousand_rows_of_twenty_tags(kind, size):
     rng = np.random.default_rng(0)
@@ -116,7 +116,7 @@ def widened(monkeypatch) -> list[int]:
     lengths, widen = [], Resident.widen
 
     def spy(pool: Resident) -> None:
-        lengths.append(pool.c1)
+        lengths.append(pool.shortlist_size)
         widen(pool)
 
     monkeypatch.setattr(Resident, "widen", spy)
@@ -135,15 +135,15 @@ def test_a_list_of_equals_with_an_earlier_row_outside_is_widened(kind, shards, w
     assert found.counts["full_passes"] <= 6
 
 
-@pytest.mark.parametrize("c1", [1, 2])
+@pytest.mark.parametrize("shortlist_size", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
-def test_many_equals_and_a_short_list(kind, c1, widened):
+def test_many_equals_and_a_short_list(kind, shortlist_size, widened):
     """Six tags in turn, backwards in the second half: the heads of the first queues are then the last rows."""
     half = [tag for _ in range(10) for tag in range(6)]
     drawn = apart(tuple((tag,) for tag in half + half[::-1]), np.ones(120), 6)
     rows, _ = naive(drawn, kind).run(120)
-    short = run(drawn, 120, kind, Size(1, c1, 16))
+    short = run(drawn, 120, kind, Size(1, shortlist_size, 16))
     np.testing.assert_array_equal(short.points, rows)
-    assert widened == [c1 * 4**i for i in range(len(widened))] and widened
-    assert_same_bits(short, run(drawn, 120, kind, Size(4, c1, 7)))
-    assert_same_bits(short, run(drawn, 120, kind, Size(1, C1, 1_024)))
+    assert widened == [shortlist_size * 4**i for i in range(len(widened))] and widened
+    assert_same_bits(short, run(drawn, 120, kind, Size(4, shortlist_size, 7)))
+    assert_same_bits(short, run(drawn, 120, kind, Size(1, SHORTLIST, 1_024)))

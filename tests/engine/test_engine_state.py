@@ -71,8 +71,8 @@ def test_exact(phi, name):
 def test_inner_device_is_inner_host(kind):
     drawn = fill(SHAPES["web"], 5, "real", make_phi(), 1.0, same_labels=True)
     size = Size(8, 9, 7)
-    host = run(drawn, drawn.candidates, kind, size, inner="host")
-    assert_same_bits(host, run(drawn, drawn.candidates, kind, size, inner="device"))
+    host = run(drawn, drawn.candidates, kind, size, heap_device="host")
+    assert_same_bits(host, run(drawn, drawn.candidates, kind, size, heap_device="device"))
     assert_same_bits(host, run(drawn, drawn.candidates, kind, size))
 
 

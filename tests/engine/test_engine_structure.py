@@ -18,7 +18,7 @@ from mig_jax.engine.scalar import at, put
 from mig_jax.objective import make_phi
 
 ROOT = Path(mig_jax.__file__).parent
-ROWS, LABELS, C1, SEGMENT = 6_000, 300, 100, 90
+ROWS, LABELS, SHORTLIST, PICKS_PER_CALL = 6_000, 300, 100, 90
 SMALL = 64  # an array of no more numbers may be copied
 PHIS = {"power": make_phi(), "exp": make_phi("exp"), "log": make_phi("log")}
 LOOPS = {"parameter", "get-tuple-element", "tuple", "call", "while", "bitcast"}  # hand arrays on and make none
@@ -50,7 +50,14 @@ def call_of(where: str, name: str, problem, **more):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, name, spy)
         with pytest.raises(Stopped):
-            greedy(problem, 20, pool_mesh(jax.devices()[: problem.shards]), c1=C1, segment=SEGMENT, **more)
+            greedy(
+                problem,
+                20,
+                pool_mesh(jax.devices()[: problem.shards]),
+                shortlist_size=SHORTLIST,
+                picks_per_call=PICKS_PER_CALL,
+                **more,
+            )
     return jitted, *found
 
 
@@ -115,7 +122,7 @@ def whole_arrays(text: str) -> list[str]:
 def problem_of(kind: str, shards: int, phi="power", cost=None):
     encoded, graph = synthetic_pool(ROWS, LABELS)
     problem = make_problem(encoded, graph.propagation(), PHIS[phi], kind, shards, cost)
-    assert problem.groups.many > 50 * C1
+    assert problem.groups.many > 50 * SHORTLIST
     assert len(problem.buckets) > 1
     return problem
 

@@ -110,7 +110,7 @@ def test_each_pick_of_the_reference_is_our_best_along_its_path(name):
     np.testing.assert_allclose(x, NUMBERS[f"{name}_x"], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("sizes", [{}, {"c1": 64}], ids=["default", "small"])
+@pytest.mark.parametrize("sizes", [{}, {"shortlist_size": 64}], ids=["default", "small"])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_engine_running_free_makes_the_reference_s_picks(name, sizes):
     setting = SETTINGS[name]
@@ -133,7 +133,7 @@ def test_the_engine_running_free_makes_the_reference_s_picks(name, sizes):
     np.testing.assert_allclose(ours.objective[-1], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("sizes", [{}, {"c1": 64}], ids=["default", "small"])
+@pytest.mark.parametrize("sizes", [{}, {"shortlist_size": 64}], ids=["default", "small"])
 @pytest.mark.parametrize("name", EXACT)
 def test_the_exact_gain_makes_the_picks_of_the_float64_greedy(name, sizes):
     setting = SETTINGS[name]

@@ -43,7 +43,11 @@ def task(rows: int = 40, count: int = 6, seed: int = 0, phi=None, **changes) -> 
     ptr = np.cumsum([0, *map(len, data.labels)]).astype(np.int64)
     idx = np.array([label for row in data.labels for label in row], np.int32)
     encoded = Encoded(np.arange(rows), ptr, idx, data.score, names, {})
-    settings = {"ranking": rng.uniform(-0.2, 1.2, rows), "mesh": pool_mesh(jax.devices()[:1]), "c1": 16} | changes
+    settings = {
+        "ranking": rng.uniform(-0.2, 1.2, rows),
+        "mesh": pool_mesh(jax.devices()[:1]),
+        "shortlist_size": 16,
+    } | changes
     return data, Task(
         encoded, graph.propagation(), phi or make_phi(), settings.pop("options", options("mig")), **settings
     )

@@ -100,7 +100,10 @@ def test_devices_and_lengths_change_no_bit(kind, gain):
     t = replace(t, limits=limits)
     whole = picked("mig", t, 30, gain=gain)
     mesh = pool_mesh(jax.devices()[:8])
-    for other in (replace(t, c1=1, segment=3), replace(t, c1=3, segment=3, mesh=mesh)):
+    for other in (
+        replace(t, shortlist_size=1, picks_per_call=3),
+        replace(t, shortlist_size=3, picks_per_call=3, mesh=mesh),
+    ):
         same(whole, picked("mig", other, 30, gain=gain))
 
 
@@ -116,13 +119,13 @@ def test_from_every_snapshot_to_the_same_bytes(kind, gain):
     data, t = task(rows=ROWS, seed=4)
     _, limits = drawn(kind, data, 4)
     snapshots = []
-    t = replace(t, limits=limits, segment=1, on_snapshot=snapshots.append)
+    t = replace(t, limits=limits, picks_per_call=1, on_snapshot=snapshots.append)
     whole = picked("mig", t, 30, gain=gain)
     assert len(snapshots) >= 6
     if limits.budget is not None:
         assert {int(s.state[0][0]) for s in snapshots} == {0, 1}
     for snapshot in snapshots:
-        resumed = replace(t, resume=from_bytes(to_bytes(snapshot)), on_snapshot=None, segment=5)
+        resumed = replace(t, resume=from_bytes(to_bytes(snapshot)), on_snapshot=None, picks_per_call=5)
         same(whole, picked("mig", resumed, 30, gain=gain))
 
 
@@ -148,7 +151,7 @@ def test_mass_ties_bit_for_bit(seed):
     p = t.propagation._replace(ptr=np.arange(7), idx=np.arange(6, dtype=np.int32), val=np.ones(6))
     quotas = tuple(Quota(rows, least=2, most=8) for rows in sources(rng, 5))
     limits = limits_of(ROWS, quotas=quotas, first=[ROWS - 1], cost=2.0 ** rng.integers(0, 3, ROWS), budget=60.0)
-    t = replace(t, encoded=encoded, propagation=p, limits=limits, c1=1 + 3 * (seed % 2))
+    t = replace(t, encoded=encoded, propagation=p, limits=limits, shortlist_size=1 + 3 * (seed % 2))
     for ratio, run in runs(t, ROWS):
         phases = assert_limited_greedy(data, t.phi, "first_order", ROWS, limits, quotas, run, ratio=ratio, near=0)
         assert {"minima", "main"} <= {*phases}

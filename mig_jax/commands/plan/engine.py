@@ -87,7 +87,7 @@ def rehearse(shape: Shape, picks: int, phi: Phi, mesh: Mesh) -> dict[str, Any]:
         encoded, p = synthetic(small)
         problem = make_problem(encoded, p, phi, shape.gain, mesh.size)
         n = max(1, min(round(picks / scale), problem.rows))
-        counts = greedy(problem, n, mesh, c1=small.c1).counts
+        counts = greedy(problem, n, mesh, shortlist_size=small.c1).counts
         found.append((counts["full_passes"], counts["looks"] / n))
     passes, looks = found[0]
     if len(found) > 1:
@@ -114,7 +114,7 @@ def measure_engine(shape: Shape, phi: Phi, mesh: Mesh, inner: str) -> dict[str, 
         shares.append((math.log(rows), queues / rows))
         few = max(16, shape.c1 // 16)
         for c1 in (few, shape.c1) if rows == most else (shape.c1,):
-            run = partial(greedy, problem, mesh=mesh, c1=c1, inner=inner)
+            run = partial(greedy, problem, mesh=mesh, shortlist_size=c1, heap_device=inner)
             before = resident()
             first_s, _ = fastest(1, lambda run=run: run(1))
             compiled.append(resident() - before)

@@ -132,13 +132,13 @@ def run_plan(config: SelectConfig, keys: PlanKeys, *, start: float | None = None
     degree = config.graph.degree if given is None else float(given.facts()["mean_degree"])
     degree = float(np.clip(degree, 0, max(sizes.labels - 1, 0)))
     gain = getattr(config.sampler, "gain", "first_order")
-    shape = Shape(points, sizes.labels, round(sizes.tags, 1), round(degree, 1), gain, config.engine.c1)
+    shape = Shape(points, sizes.labels, round(sizes.tags, 1), round(degree, 1), gain, config.engine.shortlist)
     progress("plan: engine", 0, None)
     same = shape._replace(rows=measured_rows(shape))
     engine = keep.get(
         "engine",
-        [same, phi_keys, config.engine.inner, mesh.size],
-        lambda: measure_engine(same, phi, mesh, config.engine.inner),
+        [same, phi_keys, config.engine.heap_device, mesh.size],
+        lambda: measure_engine(same, phi, mesh, config.engine.heap_device),
     )
     judged = shape._replace(rows=min(points, JUDGED), c1=0)
     judge = keep.get(
@@ -155,14 +155,14 @@ def run_plan(config: SelectConfig, keys: PlanKeys, *, start: float | None = None
     graph = _graph(config, given is not None, sizes, entry, cache, keep)
     graph["platform"] = jax.devices()[0].platform
     found, memory = stages(
-        sizes, budgets, config.engine.c1, config.sampler.name, pool, engine, judge, counts, graph, base, start, degree,
-        mesh.size,
+        sizes, budgets, config.engine.shortlist, config.sampler.name, pool, engine, judge, counts, graph, base, start,
+        degree, mesh.size,
     )  # fmt: skip
     limit, on_device = host_limit(), device_limit()
     peak = max(stage.peak for stage in found)
     settings = {
         "sampler": config.sampler.name, "gain": gain, "phi": config.phi.kind, "degree": degree, "tags": sizes.tags,
-        "c1": config.engine.c1, "devices": mesh.size,
+        "c1": config.engine.shortlist, "devices": mesh.size,
     }  # fmt: skip
     notes = _notes(sizes, pool, engine, counts, degree, config.sampler.name, there)
     if {"vectors", "rows"} & set(sampler.needs):

@@ -170,9 +170,9 @@ def _prepare(
         limits=limits,
         seed=config.seed,
         mesh=mesh,
-        c1=config.engine.c1,
-        segment=config.engine.segment,
-        inner=config.engine.inner,
+        shortlist_size=config.engine.shortlist,
+        picks_per_call=config.engine.picks_per_call,
+        heap_device=config.engine.heap_device,
         progress=progress,
     )
     return _Inputs(pool, encoded, graph, task, budgets)
