@@ -46,7 +46,7 @@ SHARDS = 8
 JITS = {"jit", "pjit", "pmap"}  # jax.jit, nnx.jit and what else compiles
 # One native function: only a CPU's backend knows such, and only it is ever given one. And a closure that calls
 # initialisers and nothing else.
-APART = {"engine/scalar.py:call", "models/sharding.py:random_state", "models/flops.py:_square"}
+APART = {"engine/scalar.py:call", "models/sharding.py:random_state", "models/inference/flops.py:_square"}
 
 
 class Entry(NamedTuple):
