@@ -106,7 +106,7 @@ class Running:
         """Run some batches and save them. ``before``: tokens done in earlier lives."""
         total = before + self.job.tokens(numbers)
         done, saver = before, Saver(self.shards, step, every)
-        progress(self.name, done, total)
+        progress(self.name, done, total, "tokens")
         batches = (self.job.plan[number] for number in numbers)
         try:
             for number, (batch, results) in zip(numbers.tolist(), self.job.run(batches), strict=True):
@@ -114,7 +114,7 @@ class Running:
                 done += int(self.job.cost[batch.text].sum())
                 if self.job.flops is not None:
                     self.flops = (self.flops or 0.0) + self.job.flops(batch)
-                progress(self.name, done, total)
+                progress(self.name, done, total, "tokens")
         finally:  # whatever stops it, Ctrl-C too
             saver.flush()
             self.job.release()
@@ -127,7 +127,7 @@ def wait(shards: Shards, team: Team, progress: Progress, tell: Callable[[str], N
     while not (saved := shards.saved()).all():
         if failed := sorted(shards.folder.glob("failed-*")):
             raise UserError(f"process {failed[0].name.partition('-')[2]} of {team.processes} has stopped; it says why")
-        progress("other processes", int(saved.sum()), len(saved))
+        progress("other processes", int(saved.sum()), len(saved), "batches")
         if saved.sum() != last:
             last, since = saved.sum(), time.monotonic()
         elif not told and time.monotonic() - since >= _PATIENCE:

@@ -106,7 +106,7 @@ class Shards:
         for done, (run, result_nxD) in enumerate(self.each(), 1):
             out_NxD[self.texts(run), : result_nxD.shape[1]] = result_nxD
             wanted[run.start : run.stop : run.step] = False
-            progress("write", done, len(self._whole))
+            progress("write", done, len(self._whole), "shards")
         out_NxD.flush()
         return not wanted.any()
 

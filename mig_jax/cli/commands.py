@@ -5,7 +5,7 @@ import importlib
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,17 +92,16 @@ def plan(raw: DictConfig) -> None:
 def embed(raw: DictConfig) -> None:
     """``mig-jax embed``."""
     with _one_message():
-        _in_passes("embed", embed_config(raw), "mig_jax.commands.embed.run", {"embed": "tokens"})
+        _in_passes("embed", embed_config(raw), "mig_jax.commands.embed.run")
 
 
 def annotate(raw: DictConfig) -> None:
     """``mig-jax annotate``."""
-    passes = ("tags", "complexity", "quality", "ifd", "car")
     with _one_message():
-        _in_passes("annotate", annotate_config(raw), "mig_jax.commands.annotate.run", dict.fromkeys(passes, "rows"))
+        _in_passes("annotate", annotate_config(raw), "mig_jax.commands.annotate.run")
 
 
-def _in_passes(name: str, config: Any, module: str, units: Mapping[str, str]) -> None:
+def _in_passes(name: str, config: Any, module: str) -> None:
     """``run_NAME`` of a module, which is imported when the processes have found each other: it brings Flax."""
     from mig_jax.cli.terminal import Terminal
     from mig_jax.core import processes
@@ -113,8 +112,8 @@ def _in_passes(name: str, config: Any, module: str, units: Mapping[str, str]) ->
         processes.start(config.mesh.coordinator, config.mesh.processes, config.mesh.process)
     use_compile_cache(config.cache)
     run = getattr(importlib.import_module(module), f"run_{name}")
-    with Terminal(quiet=not processes.is_main(), units=units) as terminal:
-        made = run(config, command, progress=terminal.progress, tell=terminal.tell)
+    with Terminal(quiet=not processes.is_main()) as terminal:
+        made = run(config, command, progress=terminal.progress, tell=terminal.notify)
     if made.text:
         print(made.text)
 
@@ -130,8 +129,8 @@ def vocabulary(raw: DictConfig) -> None:
         use_compile_cache(config.cache)
         from mig_jax.commands.vocabulary import run_vocabulary
 
-        with Terminal(units={"embed": "tokens"}) as terminal:
-            made = run_vocabulary(config, command, progress=terminal.progress, tell=terminal.tell)
+        with Terminal() as terminal:
+            made = run_vocabulary(config, command, progress=terminal.progress, tell=terminal.notify)
         print(made.text, end="")
 
 
@@ -200,8 +199,8 @@ def run_and_tell(
     use_compile_cache(config.cache)
     from mig_jax.commands.select.run import run_select
 
-    with Terminal(quiet=not processes.is_main(), units={"embed": "tokens"}) as terminal:
-        folder = run_select(config, command, sample_file=sample_file, progress=terminal.progress, tell=terminal.tell)
+    with Terminal(quiet=not processes.is_main()) as terminal:
+        folder = run_select(config, command, sample_file=sample_file, progress=terminal.progress, tell=terminal.notify)
     if folder is None:
         return
     if brief:

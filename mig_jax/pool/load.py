@@ -94,7 +94,7 @@ class _Bytes:
 
     def __call__(self, count: int) -> None:
         self._done += count
-        self._progress(self._stage, self._done, self._total or None)
+        self._progress(self._stage, self._done, self._total or None, "bytes")
 
 
 def _size(source: Source) -> int:

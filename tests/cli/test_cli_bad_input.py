@@ -276,7 +276,7 @@ def test_a_pool_that_changes_while_the_run_reads_it(cache: Path, tmp_path: Path)
         overrides = [f"pool.path='{pool}'", "n=3", f"out='{out}'", f"cache='{cache}'", "mesh.pool=1"]
         config = select_config(compose("select", overrides=overrides))
 
-    def change(stage: str, done: int, total: int | None) -> None:
+    def change(stage: str, done: int, total: int | None, unit: str = "") -> None:
         if stage == "select":
             with pool.open("a") as file:
                 file.write(json.dumps(row(99)) + "\n")

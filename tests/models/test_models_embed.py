@@ -153,11 +153,11 @@ def test_progress_ends_at_the_number_of_texts(tiny):
     load_embedder(spec_of(tiny), batch_tokens=64).embed(
         ["abc", "", "de"] * 40, progress=lambda *step: told.append(step)
     )
-    assert [step for step in told if step[0] == "tokenize"] == [("tokenize", 120, 120)]
+    assert [step for step in told if step[0] == "tokenize"] == [("tokenize", 120, 120, "texts")]
     done = [step[1] for step in told if step[0] == "embed"]
     assert done == sorted(done)
     assert len(done) > 3
-    assert told[-1] == ("embed", 120, 120)
+    assert told[-1] == ("embed", 120, 120, "texts")
 
 
 def test_fingerprint_names_what_decides_an_embedding(tiny):

@@ -306,7 +306,7 @@ def test_all_options_that_are_out_of_range_are_said_at_once(model):
 def test_progress_is_told(model):
     told = []
     generate(model, draw_ids(0, [30, 4, 5]), max_new_tokens=5, batch_rows=2, progress=lambda *which: told.append(which))
-    assert told == [("generate", 2, 3), ("generate", 3, 3)]
+    assert told == [("generate", 2, 3, "prompts"), ("generate", 3, 3, "prompts")]
 
 
 def test_the_plan_holds_every_prompt_once_in_few_shapes():

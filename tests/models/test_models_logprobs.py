@@ -166,5 +166,5 @@ def test_weights_that_hold_nan_are_found(decoder):
 def test_progress_and_nothing_at_all(model):
     told = []
     token_logprobs(model, draw_ids(0, [60, 60, 1]), batch_tokens=64, progress=lambda *which: told.append(which))
-    assert told == [("logprobs", 2, 3), ("logprobs", 3, 3)]
+    assert told == [("logprobs", 2, 3, "texts"), ("logprobs", 3, 3, "texts")]
     assert token_logprobs(model, []).shape == (0,)

@@ -19,7 +19,7 @@ def once(change):
     """A progress that makes the change at its first call."""
     todo = [change]
 
-    def progress(stage, done, total):
+    def progress(*_):
         if todo:
             todo.pop()()
 

@@ -111,7 +111,7 @@ def test_a_progress_is_told_all_bytes(folder):
     seen = []
     load_pool([folder / "b.jsonl", folder / "a.ndjson"], progress=lambda *event: seen.append(event), block_bytes=10)
     total = (folder / "b.jsonl").stat().st_size + (folder / "a.ndjson").stat().st_size
-    assert seen[-1] == ("read pool", total, total)
+    assert seen[-1] == ("read pool", total, total, "bytes")
     assert len(seen) > 5
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mig_jax.batch import Job
 from mig_jax.commands.annotate.annotator import Annotator, Prepared
-from mig_jax.core.progress import Progress
+from mig_jax.core.progress import Progress, duration
 
 SECONDS = 20.0  # of measuring, for each pass; every shape runs twice at least (the first time compiles)
 SAMPLES = 5  # batches of a shape
@@ -46,22 +46,20 @@ class Estimate(NamedTuple):
 
     def text(self) -> str:
         """A table."""
-        from mig_jax.cli.terminal import left
-
         lines = [f"{'pass':<20}{'tokens':>14}{'batches':>10}{'tokenize':>11}{'load':>9}{'run':>12}{'rows/s':>10}"]
         for one in self.passes:
             rate = self.rows / one.seconds if one.seconds else 0.0
             name = one.name if one.name == one.annotator else f"{one.annotator}: {one.name}"
             lines.append(
                 f"{name:<20}{one.tokens:>14,}{one.batches:>10,}{one.tokenize:>9.1f} s{one.load:>7.1f} s"
-                f"{left(one.seconds):>12}{rate:>10,.3g}"
+                f"{duration(one.seconds):>12}{rate:>10,.3g}"
             )
         if not self.passes:
             return f"{self.rows:,} rows: no model runs; the rows are read and written, once each\n"
         before = sum(one.tokenize + one.load for one in self.passes)
         lines.append(
-            f"{self.rows:,} rows in about {left(self.seconds)}, reading and writing them aside; each of N processes "
-            f"(mesh.processes=N) takes {left(before)} + {left(self.seconds - before)} / N"
+            f"{self.rows:,} rows in about {duration(self.seconds)}, without reading and writing them; each of N "
+            f"processes (mesh.processes=N) takes {duration(before)} + {duration(self.seconds - before)} / N"
         )
         return "\n".join(lines) + "\n"
 
@@ -113,7 +111,7 @@ def measured(job: Job, progress: Progress, stage: str) -> tuple[float, float]:
         mean = float(np.mean(seconds))
         first += max(0.0, cold - seconds[0])
         total += mean * len(numbers)
-        progress(f"measure {stage}", done + 1, len(by_shape))
+        progress(f"measure {stage}", done + 1, len(by_shape), "shapes")
     return first, total
 
 

@@ -86,7 +86,7 @@ def write_rows(
                     refused.write(msgspec.json.encode(_line(pool, number, row, name, one.refused)) + b"\n")
                 stats.add(number, name, one)
             if number % _EVERY == 0:
-                progress("write rows", number, len(rows))
+                progress("write", number, len(rows), "rows")
             yield spliced(one_line(raw), values) if values else one_line(raw)
 
     with (folder / REFUSED).open("wb") as refused:

@@ -196,7 +196,7 @@ def texts_of(
                 ids.append(np.array(text if pair.why is None else [], np.int32))
                 lengths.append(len(ids[-1]))
             first += pair.first_direct, pair.first
-        progress("tokenize", len(first) // 2, total)
+        progress("tokenize", len(first) // 2, total, "exchanges")
     return Texts(Tokens(np.concatenate(ids), np.cumsum(np.array(lengths, np.int64))), np.array(first, np.int64), why)
 
 

@@ -72,7 +72,7 @@ def prompt_tokens(
                 found, cut = _shortened(tokenizer, template, of, limit), cut + 1
             ids.append(np.array(found, np.int32))
             lengths.append(len(found))
-        progress("tokenize", len(lengths) - 1, total)
+        progress("tokenize", len(lengths) - 1, total, "prompts")
     return Tokens(np.concatenate(ids), np.cumsum(np.array(lengths, np.int64)), cut)
 
 

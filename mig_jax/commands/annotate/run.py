@@ -211,8 +211,8 @@ def _passes(
 def in_rows(progress: Progress, rows: int) -> Progress:
     """Progress of tokens, told in rows: of a pass that is half done by its tokens, half the rows are."""
 
-    def told(stage: str, done: int, total: int | None) -> None:
-        progress(stage, done * rows // total if total else rows, rows)
+    def told(stage: str, done: int, total: int | None, unit: str = "", /) -> None:
+        progress(stage, done * rows // total if total else rows, rows, "rows")
 
     return told
 

@@ -112,11 +112,11 @@ def span(vectors: Float[np.ndarray, "K D"], members: Int64[np.ndarray, " m"]) ->
 def _graph(vectors: np.ndarray, distance: float, progress: Progress):
     """The pairs at most ``distance`` apart, and the number of tags; the matrix of all pairs is never held."""
 
-    def told(stage: str, done: int, total: int | None) -> None:
-        progress("neighbours", done, total)
+    def neighbours(stage: str, done: int, total: int | None, unit: str = "", /) -> None:
+        progress("neighbours", done, total, unit)
 
     try:
-        return *cosine_edges(vectors, 1.0 - distance - _SLACK, progress=told), len(vectors)
+        return *cosine_edges(vectors, 1.0 - distance - _SLACK, progress=neighbours), len(vectors)
     except UserError:
         raise UserError(
             f"vocabulary.distance={distance:g}: more pairs of the {len(vectors):,} tags are neighbours than can be"

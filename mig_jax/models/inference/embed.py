@@ -77,7 +77,7 @@ class Embedder:
         for batch, vector_nxD in self.run(tokens, self.plan(tokens)):
             out_NxD[batch.text] = vector_nxD
             done += len(batch.text)
-            progress("embed", done, len(texts))
+            progress("embed", done, len(texts), "texts")
         return out_NxD
 
     def tokenize(

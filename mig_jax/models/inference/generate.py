@@ -133,7 +133,7 @@ def generate(
     answers: dict[int, Generated] = {}
     for batch in plan_prompts(tokens.length, model.max_length, batch_rows, batch_tokens):
         answers |= _run(model, tokens, batch, options)
-        progress("generate", len(answers), len(prompts))
+        progress("generate", len(answers), len(prompts), "prompts")
     return [answers[n] for n in range(len(prompts))]
 
 

@@ -64,7 +64,7 @@ def token_logprobs(
     for batch, wanted, found_P in _run(model, tokens, first_N, plan):
         out_Z[wanted.token] = found_P
         done += len(batch.text)
-        progress("logprobs", done, len(length_N))
+        progress("logprobs", done, len(length_N), "texts")
     return out_Z
 
 

@@ -75,7 +75,7 @@ class Tokenizer:
             lengths.append(np.fromiter(map(len, found.ids), np.int64, len(found.ids)))
             ids.append(np.fromiter((i for one in found.ids for i in one), np.int32, int(lengths[-1].sum())))
             done, cut = done + len(found.ids), cut + found.cut
-            progress(stage, done, total)
+            progress(stage, done, total, "texts")
         return Tokens(np.concatenate(ids), np.cumsum(np.concatenate(lengths)), cut)
 
 
