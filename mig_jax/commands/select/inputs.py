@@ -1,20 +1,154 @@
 """From a configuration to the inputs of a selection."""
 
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
 import jax
 import numpy as np
 from jaxtyping import Float64
 
 from mig_jax.commands.select.config import SelectConfig
+from mig_jax.commands.select.limits import check_refused, limits_of
+from mig_jax.commands.select.row_embeddings import row_embeddings, vectors_of
+from mig_jax.commands.select.solve import budgets_of
 from mig_jax.config.mesh import MeshConfig
+from mig_jax.core import processes
 from mig_jax.core.errors import UserError
-from mig_jax.encode import Encoded, columns_read, encode, scores
+from mig_jax.core.progress import Progress
+from mig_jax.core.timing import Stopwatch
+from mig_jax.core.version import VERSION
+from mig_jax.encode import Encoded, columns_read, encode, factor_names, scores
 from mig_jax.encode.config import ScoreConfig
-from mig_jax.encode.score import ALLOWED
+from mig_jax.encode.score import ALLOWED, NONE
 from mig_jax.engine import pool_mesh
+from mig_jax.labels import LabelGraph
+from mig_jax.labels.configured import graph_of
 from mig_jax.labels.valid_tags import read_valid_tags
+from mig_jax.objective import Phi, make_phi
+from mig_jax.objective.config import PhiConfig
 from mig_jax.pool import Pool
 from mig_jax.pool.config import PoolConfig
+from mig_jax.pool.configured import pool_of
+from mig_jax.samplers import Sampler, Task, find_sampler
 from mig_jax.samplers.config import SamplerOptions
+from mig_jax.samplers.task import rows_of
+
+
+class Inputs(NamedTuple):
+    """What a selection starts from. ``embeddings_sha256``: of the file of row embeddings; None: none are needed."""
+
+    sampler: Sampler
+    pool: Pool
+    encoded: Encoded
+    graph: LabelGraph
+    task: Task
+    budgets: tuple[int, ...]
+    embeddings_sha256: str | None = None
+
+
+def prepare(config: SelectConfig, *, watch: Stopwatch, progress: Progress, notify: Callable[[str], None]) -> Inputs:
+    """Read, encode and embed; every mistake in the input is met here.
+
+    Args:
+      config: checked.
+      watch: gets the seconds of each stage.
+      notify: called with notes for the user.
+
+    Raises:
+      UserError: names the key or the row.
+    """
+    inputs = processes.together(lambda: _read(config, watch, progress))
+    if "vectors" not in inputs.sampler.needs:
+        return inputs
+    with watch.stage("row embeddings"):
+        stored = row_embeddings(config, inputs.pool, progress, notify)
+        vectors = processes.together(lambda: vectors_of(stored.array, inputs.pool, inputs.encoded, progress))
+    return inputs._replace(task=replace(inputs.task, vectors=vectors), embeddings_sha256=stored.sha256)
+
+
+def notes_of(config: SelectConfig, inputs: Inputs) -> list[str]:
+    """Notes for the user about the inputs."""
+    hint = [config.pool.note] if config.pool.note and config.pool.valid_tags is None else []
+    of_score = [
+        *_bare(inputs.encoded, config.score.source),
+        *_misaligned(inputs.pool, inputs.encoded, config.score.source),
+    ]
+    return [*hint, *of_score, *inputs.graph.warnings()]
+
+
+def _bare(encoded: Encoded, score: str) -> list[str]:
+    """That a pool has no labels or no scores, where it has none; ``score``: what was asked for."""
+    lacking = []
+    if not encoded.labels:
+        lacking.append("the pool has no tags: labels, E(D) and what follows from it are not known")
+    if not encoded.scored:
+        none = "every row counts 1" if score == NONE else "no row has a score"
+        lacking.append(f"score.from={score}: {none}, and none is better than another")
+    return lacking
+
+
+def _misaligned(pool: Pool, encoded: Encoded, score: str) -> list[str]:
+    """That an IFD above 1 is no merit, where the score makes one of it."""
+    above = int((pool.ifd[encoded.row] > 1).sum()) if "ifd" in factor_names(score) else 0
+    told = f"{above:,} of {len(encoded):,} rows have an IFD above 1: their instruction does not help with the answer"
+    return [f"{told}. IFD's own selection leaves such rows out; this score ranks them high"] if above else []
+
+
+def rejected_rows(inputs: Inputs) -> dict[int, str]:
+    """The rows that would have stopped the run without pool.on_error=skip, and why."""
+    faulty = {int(row): "its score is negative or not a usable number" for row in inputs.encoded.faulty}
+    return dict(sorted((faulty | inputs.pool.no_objects()).items()))
+
+
+def run_key(config: SelectConfig, inputs: Inputs) -> str:
+    """sha256 of what decides the files: settings, contents of the inputs, version."""
+    decides = {
+        "version": VERSION,
+        "config": config.decides(),
+        "files": [source.sha256 for source in inputs.pool.sources],
+        "labels": inputs.encoded.labels_digest(),  # what pool.valid_tags and its aliases made of the rows' tags
+        "graph": inputs.graph.digest(),
+        "limits": inputs.task.limit.digest(),
+        "embeddings": inputs.embeddings_sha256,
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _read(config: SelectConfig, watch: Stopwatch, progress: Progress) -> Inputs:
+    """All inputs but the embeddings of rows."""
+    sampler = find_sampler(config.sampler.name)
+    mesh, phi = mesh_of(config.mesh), _phi(config.phi)
+    cache = Path(config.cache).expanduser() if config.cache else None
+    with watch.stage("read pool"):
+        pool = pool_of(config.pool, columns_of(config), cache, progress)
+    with watch.stage("encode"):
+        encoded = encoded_of(pool, config.pool, config.score, bare="labels" not in sampler.needs)
+    budgets = budgets_of(sampler, config.budgets, encoded, len(pool))
+    limits = limits_of(config.limits, pool, encoded, budgets if config.budgets and not sampler.whole else ())
+    check_refused(sampler, config.sampler.name, limits)
+    ranking = ranking_of(config.sampler, config.score.source, config.score.turns, pool, encoded)
+    with watch.stage("label graph"):
+        graph = graph_of(encoded.labels, config.graph, config.embedder, cache, progress, config.mesh)
+    task = Task(
+        encoded,
+        graph.propagation(config.graph.propagation),
+        phi,
+        config.sampler,
+        ranking=ranking,
+        rows=rows_of(pool, encoded) if "rows" in sampler.needs else None,
+        limits=limits,
+        seed=config.seed,
+        mesh=mesh,
+        shortlist_size=config.engine.shortlist,
+        picks_per_call=config.engine.picks_per_call,
+        heap_device=config.engine.heap_device,
+        progress=progress,
+    )
+    return Inputs(sampler, pool, encoded, graph, task, budgets)
 
 
 def columns_of(config: SelectConfig) -> tuple[str, ...]:
@@ -76,3 +210,7 @@ def mesh_of(config: MeshConfig):
     if jax.process_count() > 1:
         raise UserError(f"mesh.pool={config.pool}: with several processes it must be all")
     return pool_mesh(devices[: config.pool])
+
+
+def _phi(config: PhiConfig) -> Phi:
+    return make_phi(config.kind, exponent=config.exponent, eps=config.eps, alpha=config.alpha, c=config.c)
