@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from mig_jax.core.errors import UserError
-from mig_jax.core.names import closest
+from mig_jax.core.text import did_you_mean
 
 KEY = re.compile(r"^[+~]*[A-Za-z_][\w./@]*(=|$)")
 PATHS = (
@@ -144,7 +144,7 @@ def quoted(value: str) -> str:
 def _check_flag(argument: str, command: str) -> None:
     name = argument.partition("=")[0]
     if name not in FLAGS and name not in WITH_VALUE:
-        hint = closest(name, [flag for flag in FLAGS + WITH_VALUE if flag.startswith("--")])
+        hint = did_you_mean(name, [flag for flag in FLAGS + WITH_VALUE if flag.startswith("--")])
         what = "run" if command == "report" else "pool"
         named = (
             f"a prompt is prompt='{argument}'" if command == "generate" else f"a {what} of that name is ./{argument}"

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from mig_jax.core.errors import UserError, fail
+from mig_jax.core.text import did_you_mean
 from mig_jax.core.timing import begin
 
 USAGE = """\
@@ -53,10 +54,8 @@ def main(argv: list[str] | None = None) -> None:
 
         _guarded(lambda: sample(rest))
     else:
-        from mig_jax.core.names import closest
-
         known = [*HYDRAS, "sample"]
-        fail(f"{command}: no such command; there are {', '.join(HYDRAS)} and sample{closest(command, known)}")
+        fail(f"{command}: no such command; there are {', '.join(HYDRAS)} and sample{did_you_mean(command, known)}")
 
 
 xsample = main

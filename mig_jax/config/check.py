@@ -20,7 +20,7 @@ from mig_jax.commands.select.config import LimitsConfig, SelectConfig
 from mig_jax.commands.vocabulary.config import VocabularyConfig
 from mig_jax.config.struct import Struct
 from mig_jax.core.errors import UserError
-from mig_jax.core.names import closest
+from mig_jax.core.text import as_typed, did_you_mean
 from mig_jax.samplers.config import SamplerOptions
 
 _BUDGETS = "must be a whole number >= 1, or a list of such numbers"
@@ -147,7 +147,7 @@ def _told(message: str, plain: Any, root: Any, command: str) -> str:
         name = ".".join(filter(None, (key, named.group(2))))
         return _no_such_key(name, command, root) if named.group(1) == "unknown" else f"{name}: must be given"
     if key == "n" or key.startswith("n["):
-        return f"n={_shown(plain.get('n'))}: {_BUDGETS}"
+        return f"n={as_typed(plain.get('n'))}: {_BUDGETS}"
     value: Any = plain
     kind: Any = root
     for part in key.split("."):
@@ -157,8 +157,8 @@ def _told(message: str, plain: Any, root: Any, command: str) -> str:
             break
         value, kind = value.get(part), fields[part]
     options = [str(option) for option in _options(kind)]
-    hint = closest(value, options) if isinstance(value, str) else ""
-    return f"{key.partition('[')[0]}={_shown(value)}: must be {_allowed(kind)}{hint}"
+    hint = did_you_mean(value, options) if isinstance(value, str) else ""
+    return f"{key.partition('[')[0]}={as_typed(value)}: must be {_allowed(kind)}{hint}"
 
 
 def _is_struct(kind: Any) -> bool:
@@ -197,11 +197,6 @@ def _allowed(kind: Any) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(kind, "null")
 
 
-def _shown(value: Any) -> str:
-    """A value as one would type it."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def composition_error(error: Exception, command: str = "select") -> str:
     """Hydra's or OmegaConf's error in one sentence."""
     command = command if command in COMMANDS else "select"  # plan has its keys
@@ -215,7 +210,7 @@ def composition_error(error: Exception, command: str = "select") -> str:
     if option:
         group, given, options = option.groups()
         allowed = sorted(options.split())
-        return f"{group}={given}: must be one of {', '.join(allowed)}{closest(given, allowed)}"
+        return f"{group}={given}: must be one of {', '.join(allowed)}{did_you_mean(given, allowed)}"
     key = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", f"{text}\n{cause}")
     if key:
         return _no_such_key(key.group(1) or key.group(2), command)
@@ -243,7 +238,7 @@ def _no_such_key(name: str, command: str, root: Any = None) -> str:
             return f"{name}: not a key of the {group} chosen; {options} {has} it"
     known = [one for one in (_known_keys(root) if root else keys) if one != key]
     beside = [one for one in known if one.rpartition(".")[0] == key.rpartition(".")[0]]
-    hint = closest(key, beside) or closest(key, known)
+    hint = did_you_mean(key, beside) or did_you_mean(key, known)
     return f"{name}: no such key{hint} (mig-jax {command} --help lists them all)"
 
 

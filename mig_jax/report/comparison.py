@@ -18,10 +18,11 @@ import numpy as np
 from jaxtyping import Int64
 
 from mig_jax.core.errors import UserError
+from mig_jax.core.text import visible
 from mig_jax.report.measures import COLUMNS, measured, shown
 from mig_jax.report.run_view import RunView, load_run
 from mig_jax.report.settings import differing, names
-from mig_jax.report.text import NO_LABELS, visible
+from mig_jax.report.text import NO_LABELS
 
 LEADING = ("run", "system", "settings")  # of comparison.csv, by which it is known again
 SOURCES = 10  # that have a colour and a column of their own

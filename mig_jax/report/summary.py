@@ -8,8 +8,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mig_jax.core.text import visible
 from mig_jax.report.run_view import judged, random_objective
-from mig_jax.report.text import NO_LABELS, count, floor_percent, number, seconds, share, visible
+from mig_jax.report.text import NO_LABELS, count, floor_percent, number, seconds, share
 
 BAR = 16
 SHOWN_SOURCES = 8

@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mig_jax.core.errors import UserError
+from mig_jax.core.text import visible
 from mig_jax.report.run_view import judged, random_objective, read_numbers
 from mig_jax.report.settings import flat, plain, swept
-from mig_jax.report.text import count, floor_percent, number, seconds, share, visible
+from mig_jax.report.text import count, floor_percent, number, seconds, share
 from mig_jax.runs.manifest import MANIFEST, read_manifest
 
 COLUMNS = {

@@ -1,31 +1,12 @@
 """A pool's text is data: how it is shown on a page and in a terminal without acting there."""
 
 import html
-import unicodedata
 from typing import Any
 
-# Embeddings, overrides and isolates can reorder what stands around them; marks of a single direction are harmless.
-_BIDI = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+from mig_jax.core.text import visible
+
 _KEPT = {"\n", "\t"}
 NO_LABELS = "no labels: E(D) is not known"
-
-
-def visible(text: Any, keep: frozenset[str] | set[str] = frozenset()) -> str:
-    """``text`` with control and direction-changing characters made visible (ESC -> ␛), but for those in ``keep``."""
-    text = str(text)
-    if text.isprintable():
-        return text
-    return "".join(ch if ch in keep else _symbol(ch) for ch in text)
-
-
-def _symbol(ch: str) -> str:
-    if ch in _BIDI:
-        return f"⟨U+{ord(ch):04X}⟩"
-    if ch < " ":
-        return chr(0x2400 + ord(ch))
-    if ch == "\x7f":
-        return "␡"
-    return "�" if unicodedata.category(ch) in ("Cc", "Cs") else ch
 
 
 def escaped(text: Any) -> str:

@@ -37,5 +37,5 @@ def find_sampler(name: str) -> Sampler:
       UserError: there is none; lists those there are.
     """
     if name not in SAMPLERS:
-        raise UserError(f"sampler={name}: must be one of {', '.join(SAMPLERS)}{closest(name, list(SAMPLERS))}")
+        raise UserError(key="sampler", value=name, allowed=list(SAMPLERS))
     return SAMPLERS[name]

@@ -9,7 +9,7 @@ from rich.console import Console
 from mig_jax.commands.select.files import write_run
 from mig_jax.report import summary, summary_text
 from mig_jax.report.summary import bar
-from mig_jax.report.text import escaped, floor_percent, number, seconds, share, visible
+from mig_jax.report.text import escaped, floor_percent, number, seconds, share
 from mig_jax.runs.manifest import read_manifest
 
 
@@ -86,7 +86,5 @@ def test_bar(part, width):
     assert len(bar(part)) == width
 
 
-def test_visible():
-    assert visible("naïve 日本 👍🏽 e\u0301 \u200d") == "naïve 日本 👍🏽 e\u0301 \u200d"
-    assert visible("a\nb\tc\x7f\x85\ud800") == "a␊b␉c␡��"
+def test_escaped():
     assert escaped("a\n<\"'&>") == "a\n&lt;&quot;&#x27;&amp;&gt;"

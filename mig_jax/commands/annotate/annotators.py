@@ -39,11 +39,11 @@ def chosen(asked: str | Sequence[str]) -> tuple[str, ...]:
     names = (asked,) if isinstance(asked, str) else tuple(asked)
     wrong = [name for name in names if name not in NAMES]
     if wrong or not names or len(set(names)) < len(names):
-        from mig_jax.core.names import closest
+        from mig_jax.core.text import did_you_mean
 
         what = "one is named twice" if names else "none is named"
         if wrong:
-            hint = closest(wrong[0], list(NAMES))
+            hint = did_you_mean(wrong[0], list(NAMES))
             if wrong[0] in TAGGERS:
                 hint = f", but a way to find tags: annotators=[tags] with tags={wrong[0]}"
             what = f"{wrong[0]!r} is no annotator{hint}"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mig_jax.report.text import visible
+from mig_jax.core.text import visible
 from mig_jax.runs.manifest import REPORT
 
 KIND = "annotate"  # of manifest

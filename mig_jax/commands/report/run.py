@@ -12,10 +12,10 @@ from mig_jax.commands.annotate.summary import KIND as ANNOTATE
 from mig_jax.commands.annotate.summary import summary as annotate_summary
 from mig_jax.commands.report.config import ReportConfig
 from mig_jax.core.errors import UserError
+from mig_jax.core.text import visible
 from mig_jax.report import Comparison, RunView, compare, load_run
 from mig_jax.report.comparison import LEADING, left_out_note
 from mig_jax.report.comparison_page import KIND
-from mig_jax.report.text import visible
 from mig_jax.runs.manifest import MANIFEST, REPORT, read_manifest
 
 COMPARISON = "comparison.html"

@@ -10,7 +10,7 @@ import numpy as np
 
 from mig_jax.commands.select.config import LimitsConfig
 from mig_jax.core.errors import UserError
-from mig_jax.core.names import closest
+from mig_jax.core.text import did_you_mean
 from mig_jax.encode import Encoded
 from mig_jax.pool import Pool
 from mig_jax.samplers.limits import NO_MOST
@@ -59,7 +59,7 @@ def _named(
         if name == OTHERS:
             continue
         if name not in number:
-            raise UserError(f"{key}.{name}: the pool has no such {kind}{closest(name, [*names][:10_000])}")
+            raise UserError(f"{key}.{name}: the pool has no such {kind}{did_you_mean(name, [*names][:10_000])}")
         found[number[name]] = bounds
     if OTHERS in given:
         bounds = _bounds(given[OTHERS], f"{key}.{OTHERS}", budgets)
