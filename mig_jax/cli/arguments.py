@@ -9,7 +9,7 @@ from mig_jax.core.text import did_you_mean
 KEY = re.compile(r"^[+~]*[A-Za-z_][\w./@]*(=|$)")
 PATHS = (
     "pool.path", "pool.valid_tags", "out", "graph.path", "embedder.path", "model.path", "prompts", "cache", "plan.out",
-    "embeddings.path", "limits.start", "limits.include", "limits.exclude",
+    "embeddings.path", "limits.warm_start", "limits.include", "limits.exclude",
     "tags.model.path", "deita.complexity.path", "deita.quality.path", "ifd.model.path", "car.model.path",
     "tokens.model.path",
 )  # fmt: skip

@@ -40,13 +40,13 @@ each where MIG's layout has it; all else in a row stays as it came, byte for byt
 EMBED_HEAD = """\
 mig-jax embed [POOL|FILE] [key=value ...]
 
-Embed the rows of a pool, its labels (embed.of=labels), or the texts of a FILE: a .txt with one on each line, or a .json
-that is a list of strings. Writes out/embeddings.npy (float32, one vector a row of the pool or text, in order; rows
-without a dialog get zeros), manifest.json and, for labels, labels.json. Broken off at any moment, the same command goes
-on.
+Embed the rows of a pool, its labels (embed.target=labels), or the texts of a FILE: a .txt with one text on each line,
+or a .json that is a list of strings. Writes out/embeddings.npy (float32, one vector a row of the pool or text, in
+order; rows without a dialog get zeros), manifest.json and, for labels, labels.json. Broken off at any moment, the same
+command goes on.
 
   mig-jax embed pool.jsonl.gz out=runs/rows
-  mig-jax embed pool.jsonl.gz embed.of=labels embedder=e5_mistral mesh.fsdp=4 out=runs/labels
+  mig-jax embed pool.jsonl.gz embed.target=labels embedder=e5_mistral mesh.fsdp=4 out=runs/labels
   mig-jax embed pool.jsonl.gz mesh.processes=2 mesh.process=0     one of two processes or machines that share a disk
 
 """

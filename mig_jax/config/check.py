@@ -40,13 +40,11 @@ def select_config(raw: DictConfig | dict) -> SelectConfig:
         raise UserError("n: must be given, as n=..., or a budget of tokens, as limits.tokens=...")
     if config.n == ():
         raise UserError(f"n=[]: {_BUDGETS}")
-    # score.from follows pool.score, unless it is given; from here on they say the same.
-    source = config.score.source
-    factor_names(source, "score.from" if source != config.pool.score else "pool.score")
+    factor_names(config.score.source, "score.from")
     own = getattr(config.sampler, "score", None)
     if own is not None:
         factor_names(own, "sampler.score")
-    return msgspec.structs.replace(config, pool=msgspec.structs.replace(config.pool, score=source))
+    return config
 
 
 def sampler_options(name: str, settings: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from mig_jax.config.struct import Positive, Struct
 
 
 class MeshConfig(Struct, frozen=True):
-    pool: Literal["all"] | Positive = "all"
+    rows: Literal["all"] | Positive = "all"
     data: Literal["auto"] | Positive = "auto"
     fsdp: Positive = 1
     tensor: Positive = 1

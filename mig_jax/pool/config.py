@@ -10,7 +10,6 @@ class PoolConfig(Struct, frozen=True):
     name: str
     layout: Literal["auto", "mig", "sharegpt", "openai", "alpaca"] = "auto"
     fields: dict[str, str] = {}  # noqa: RUF012
-    score: str = "deita"  # what score.from is where nothing else is said; only that counts
     valid_tags: str | None = None
     on_error: Literal["raise", "skip"] = "raise"
     n: Positive | None = None

@@ -7,7 +7,7 @@ from typing import Any
 from mig_jax.report.run_view import RunView
 
 # What decides nothing about the rows, or follows from another setting.
-UNSWEPT = ("out", "overwrite", "cache", "pool.n", "pool.note", "pool.score", "mesh.", "engine.", "embedder.threshold")
+UNSWEPT = ("out", "overwrite", "cache", "pool.n", "pool.note", "mesh.", "engine.", "embedder.threshold")
 OWN, NAME = "sampler.", "sampler.name"  # settings that each system has of its own; which it is
 
 

@@ -172,6 +172,6 @@ def _check_room(rows: int, dim: int, block: int, mesh: Mesh) -> None:
     if room and need > room:
         raise UserError(
             f"facility location keeps all embeddings in the devices' memory: {need / 2**30:,.1f} GiB are needed and"
-            f" {whose} has {room / 2**30:,.1f} GiB; take more devices (mesh.pool), embeddings of fewer numbers"
+            f" {whose} has {room / 2**30:,.1f} GiB; take more devices (mesh.rows), embeddings of fewer numbers"
             f" (here {dim:,}), or a smaller pool"
         )

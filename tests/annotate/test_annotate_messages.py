@@ -97,7 +97,7 @@ def test_the_place_of_a_model_is_no_part_of_it():
         ("ifd.max_len=3", "ifd.max_len: no such key; did you mean ifd.max_length?"),
         ("ifd.model.max_len=3", "ifd.model.max_len: no such key; did you mean ifd.model.max_length?"),
         ("idf.max_length=3", "idf.max_length: no such key; did you mean ifd.max_length?"),
-        ("tag.most=3", "tag.most: no such key; did you mean tags.most?"),
+        ("tag.max_tags=3", "tag.max_tags: no such key; did you mean tags.max_tags?"),
         ("tags.threshold=2", "tags.threshold=2: must be auto or a number >= -1 and <= 1"),
         ("tags.threshold=aut", "tags.threshold=aut: must be auto or a number >= -1 and <= 1; did you mean auto?"),
         (

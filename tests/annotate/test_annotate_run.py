@@ -79,7 +79,7 @@ def test_the_bytes_of_a_row_stay(server, settings, tmp_path):
 
 
 def test_tags_are_the_nearest_labels(server, settings, tiny, pool, tmp_path):
-    annotate(server, tmp_path, "p.jsonl", "annotators=[tags]", *settings, "tags.most=3", "out=run")
+    annotate(server, tmp_path, "p.jsonl", "annotators=[tags]", *settings, "tags.max_tags=3", "out=run")
     embedder = load_embedder(EmbedderSpec(name="tiny", path=tiny.folder, max_length=64))
     labels = sorted(cases.VOCABULARY)
     texts = [raw["dialogs"][0]["content"] for raw in cases.lines(pool)]
@@ -284,12 +284,12 @@ def test_the_tagger_writes_tags(server, settings, llama, pool, tmp_path):
         (["annotators=[tag]"], "did you mean tags?"),
         (["annotators=[]"], "annotators=[]: none is named"),
         (["annotators=[ifd,ifd]"], "one is named twice"),
-        (["tags.most=0"], "tags.most=0: must be a whole number >= 1"),
+        (["tags.max_tags=0"], "tags.max_tags=0: must be a whole number >= 1"),
         (["tags.threshold=1.5"], "tags.threshold=1.5: must be auto or a number >= -1 and <= 1"),
         (["tags=tagger"], "tags=tagger: must be one of instag, nearest"),
         (["tags=instag"], "tags.threshold: not a key of the tags chosen; tags=nearest has it"),
         (["ifd=ratio"], "ifd=ratio: must be one of cherry, superfiltering"),
-        (["tag.most=3"], "tag.most: no such key"),
+        (["tag.max_tags=3"], "tag.max_tags: no such key"),
         (["annotators=[car]"], "CaR's published scorers are pickles"),
         (["pool.valid_tags=none.json"], "pool.valid_tags=none.json: no such file"),
         (["rows=0"], "rows=0: must be a whole number >= 1"),

@@ -151,8 +151,8 @@ CASES = [
     ("good.jsonl n=2 embedder.path=nothing", ["nothing: there is no model.safetensors"]),
     ("good.jsonl n=2 embedder.path=gone", ["embedder.path=gone: there is no such folder"]),
     ("good.jsonl n=2 embedder=bert", ["embedder.path: must be given"]),
-    ("good.jsonl n=2 mesh.pool=3", ["mesh.pool=3: must be all, or at most 1"]),
-    ("good.jsonl n=2 mesh.pool=some", ["mesh.pool=some: must be all or a whole number >= 1"]),
+    ("good.jsonl n=2 mesh.rows=3", ["mesh.rows=3: must be all, or at most 1"]),
+    ("good.jsonl n=2 mesh.rows=some", ["mesh.rows=some: must be all or a whole number >= 1"]),
     ("good.jsonl n=2 mesh.process=0", ["mesh.coordinator, mesh.processes and mesh.process belong together"]),
     ("good.jsonl n=2 out=note.txt", ["out=note.txt is a file"]),
     ("good.jsonl n=2 out=note.txt/run", ["out=note.txt/run: ", "note.txt is a file"]),
@@ -232,11 +232,7 @@ def finished(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def test_the_same_run_again_is_done(server: Server, finished: Path) -> None:
-    for more in (
-        [],
-        ["engine.shortlist=7", "mesh.pool=1"],
-        [f"pool.path={finished}/pool.jsonl"],
-    ):  # none of these decides
+    for more in ([], ["engine.c1=7", "mesh.rows=1"], [f"pool.path={finished}/pool.jsonl"]):  # none of these decides
         done = server.run(["select", "pool.jsonl", "n=3", "out=run", *more], finished)
         assert (done.code, done.err) == (
             0,
@@ -273,7 +269,7 @@ def test_a_pool_that_changes_while_the_run_reads_it(cache: Path, tmp_path: Path)
 
     pool, out = cli_pools.good(tmp_path / "pool.jsonl"), tmp_path / "new" / "run"
     with initialize_config_module("mig_jax.conf", version_base="1.3"):
-        overrides = [f"pool.path='{pool}'", "n=3", f"out='{out}'", f"cache='{cache}'", "mesh.pool=1"]
+        overrides = [f"pool.path='{pool}'", "n=3", f"out='{out}'", f"cache='{cache}'", "mesh.rows=1"]
         config = select_config(compose("select", overrides=overrides))
 
     def change(stage: str, done: int, total: int | None, unit: str = "") -> None:

@@ -48,7 +48,7 @@ def test_devices(server: Server, command: list[str], on_one: dict, tmp_path: Pat
 
 
 def test_some_of_the_devices(server: Server, command: list[str], on_one: dict, tmp_path: Path) -> None:
-    done = server.run([*command, "mesh.pool=3", "out=run"], tmp_path, **devices(8))
+    done = server.run([*command, "mesh.rows=3", "out=run"], tmp_path, **devices(8))
     assert (done.code, done.err) == (0, ""), done
     assert result(tmp_path / "run") == on_one
 
@@ -83,7 +83,7 @@ def test_two_processes(server: Server, command: list[str], on_one: dict, tmp_pat
         (["graph.path=gone.npz", "out=run"], "gone.npz: no such label graph"),
         (["phi.exponent=2", "out=run"], "phi.exponent=2"),
         (["out=file/run"], "file is a file"),
-        (["mesh.pool=4", "out=run"], "mesh.pool=4: with several processes it must be all"),
+        (["mesh.rows=4", "out=run"], "mesh.rows=4: with several processes it must be all"),
     ],
 )
 def test_a_mistake_ends_both_processes(

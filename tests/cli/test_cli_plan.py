@@ -99,7 +99,7 @@ CASES = [
     ("hf:org/name", ["hf:org/name: a plan reads no data set of the hub", "plan.rows="]),
     ("pool.jsonl graph.path=gone.npz", ["gone.npz: no such label graph"]),
     ("pool.jsonl sampler=mgi", ["sampler=mgi: must be one of car, ", "mig, pool, ", "; did you mean mig?"]),
-    ("pool.jsonl mesh.pool=3", ["mesh.pool=3: must be all, or at most 1"]),
+    ("pool.jsonl mesh.rows=3", ["mesh.rows=3: must be all, or at most 1"]),
     ("pool.jsonl mesh.processes=2", ["a plan measures one process"]),
     ("pool.jsonl n=1,2 -m", ["mig-jax plan: plans one selection"]),
 ]

@@ -1,4 +1,4 @@
-"""Which score rows have: pool.score, score.from and sampler.score as they are typed, and what the files tell of it."""
+"""Which score rows have: score.from and sampler.score as they are typed, and what the files tell of it."""
 
 import csv
 import json
@@ -9,9 +9,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import Mig
-from hydra import compose, initialize_config_module
-
-from mig_jax.config.check import select_config
 
 
 @pytest.fixture
@@ -48,8 +45,7 @@ def manifest(out: Path) -> dict:
     ("asked", "score"),
     [
         ("score.from=deita*ifd", "deita*ifd"),
-        ("pool.score=quality", "quality"),
-        ("pool.score=ifd score.from=quality*annotation.CaR", "quality*annotation.CaR"),
+        ("score.from=quality*annotation.CaR", "quality*annotation.CaR"),
         ("score.from=car", "car"),
     ],
 )
@@ -61,44 +57,26 @@ def test_a_score_as_it_is_typed(mig: Mig, pool: Path, tmp_path: Path, asked: str
     expected = [np.prod([number(records[r], name) for name in score.split("*")]) for r in trace["row"].to_pylist()]
     np.testing.assert_allclose(trace["score"].to_pylist(), expected, rtol=1e-12)
     told = manifest(tmp_path / "run")
-    assert told["config"]["score"]["from"] == told["config"]["pool"]["score"] == score
+    assert told["config"]["score"]["from"] == score
     assert told["dropped"] == ({"no ifd score": 1} if "ifd" in score else {})
 
 
-def test_a_run_is_known_by_its_score_however_it_was_typed(mig: Mig, pool: Path, tmp_path: Path) -> None:
-    keys = {}
-    for name, asked in (
-        ("a", "pool.score=quality"),
-        ("b", "score.from=quality"),
-        ("c", "seed=42"),
-        ("d", "score.from=ifd*deita"),
-    ):
-        assert mig("select", pool, "n=3", f"out={name}", asked).code == 0
-        keys[name] = manifest(tmp_path / name)["run_key"]
-    assert keys["a"] == keys["b"] and len(set(keys.values())) == 3
-    again = mig("select", pool, "n=3", "out=a", "score.from=quality", "pool.score=car")
+def test_a_run_is_known_by_its_score(mig: Mig, pool: Path, tmp_path: Path) -> None:
+    keys = set()
+    for name, score in (("a", "quality"), ("b", "deita"), ("c", "ifd*deita")):
+        assert mig("select", pool, "n=3", f"out={name}", f"score.from={score}").code == 0
+        keys.add(manifest(tmp_path / name)["run_key"])
+    assert len(keys) == 3
+    again = mig("select", pool, "n=3", "out=a", "score.from=quality")
     assert again.code == 0 and "holds this very run already" in again.err
 
 
-def test_a_score_counts_once_in_what_decides() -> None:
-    """Runs from before there was a pool.score keep their keys."""
-    import mig_jax.cli.commands  # noqa: F401  (registers the resolvers that the YAML uses)
-
-    with initialize_config_module("mig_jax.conf", version_base="1.3"):
-        config = select_config(compose("select", ["pool.score=quality"]))
-    decides = config.decides()
-    assert decides["score"]["from"] == "quality" and "score" not in decides["pool"]
-
-
 def test_a_sweep_is_named_by_its_score(mig: Mig, pool: Path, tmp_path: Path) -> None:
-    for key, out in (("pool.score", "one"), ("score.from", "two")):
-        done = mig("select", "-m", pool, "n=3", f"{key}=deita,deita*ifd", f"out={out}")
-        assert done.code == 0, done
-        assert sorted(path.name for path in (tmp_path / out).iterdir() if path.is_dir()) == [
-            f"0-{key}=deita",
-            f"1-{key}=deita_ifd",
-        ]
-        assert done.out.startswith("| score.from |"), done.out
+    done = mig("select", "-m", pool, "n=3", "score.from=deita,deita*ifd", "out=sweep")
+    assert done.code == 0, done
+    names = sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    assert names == ["0-score.from=deita", "1-score.from=deita_ifd"]
+    assert done.out.startswith("| score.from |"), done.out
 
 
 def test_a_sampler_may_rank_by_a_product(mig: Mig, pool: Path, tmp_path: Path) -> None:
@@ -120,8 +98,7 @@ def test_a_sampler_may_rank_by_a_product(mig: Mig, pool: Path, tmp_path: Path) -
         ("score.from=deita*", "score.from=deita*: must be deita, quality, complexity, ifd, car, the path of"),
         ("score.from=*ifd", "score.from=*ifd: must be"),
         ("score.from=deita**ifd", "score.from=deita**ifd: must be"),
-        ("pool.score=deita**ifd", "pool.score=deita**ifd: must be"),
-        ("pool.score=ifd score.from=a..b", "score.from=a..b: must be"),
+        ("score.from=a..b", "score.from=a..b: must be"),
         ("sampler=qdit sampler.score=ifd*", "sampler.score=ifd*: must be"),
         ("score.from=qualty", "12 no number at qualty. score.from= may be deita, quality"),
         ("score.from=quality*no.such", "no usable row among 12: 12 no number at no.such"),
@@ -129,7 +106,7 @@ def test_a_sampler_may_rank_by_a_product(mig: Mig, pool: Path, tmp_path: Path) -
             "sampler=ifd sampler.score=ifd*no.such",
             "usable rows has the score that it ranks by, sampler.score=ifd*no.such",
         ),
-        ("pool.score=3", "pool.score=3: must be a text"),
+        ("score.from=3", "score.from=3: must be a text"),
     ],
 )
 def test_mistakes(mig: Mig, pool: Path, tmp_path: Path, asked: str, told: str) -> None:
@@ -141,9 +118,9 @@ def test_mistakes(mig: Mig, pool: Path, tmp_path: Path, asked: str, told: str) -
 
 
 def test_the_other_commands_take_it(mig: Mig, pool: Path, tmp_path: Path) -> None:
-    done = mig("plan", pool, "n=3", "pool.score=quality*car")
+    done = mig("plan", pool, "n=3", "score.from=quality*car")
     assert done.code == 0, done
-    for name, asked in (("runs/a", "pool.score=quality"), ("runs/b", "score.from=deita*ifd")):
+    for name, asked in (("runs/a", "score.from=quality"), ("runs/b", "score.from=deita*ifd")):
         assert mig("select", pool, "n=3", f"out={name}", asked).code == 0
     done = mig("report", "runs")
     assert done.code == 0 and "scores of rows" in done.out, done

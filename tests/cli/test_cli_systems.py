@@ -84,7 +84,7 @@ def test_limits_as_they_are_typed(mig: Mig, pool: Path, tmp_path: Path) -> None:
         limits = json.loads((tmp_path / "runs" / name / "manifest.json").read_text())["limits"]
         assert limits["must include"] == 2 and limits["excluded"] == 2
         assert [(q["name"], q["picked"]) for q in limits["quotas"]] == [("source a", 4), ("source b", 3)]
-    done = mig("select", pool, "n=9", "sampler=mig", "limits.start=runs/mig", "out=runs/warm")
+    done = mig("select", pool, "n=9", "sampler=mig", "limits.warm_start=runs/mig", "out=runs/warm")
     assert done.code == 0, done
     warm = pq.read_table(tmp_path / "runs" / "warm" / "trace.parquet")
     earlier = pq.read_table(tmp_path / "runs" / "mig" / "trace.parquet")

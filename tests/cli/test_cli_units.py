@@ -88,7 +88,7 @@ def plain_config() -> dict:
         ({"out": 3}, "out=3: must be a text"),
         ({"overwrite": "x"}, "overwrite=x: must be true or false"),
         ({"cache": 3}, "cache=3: must be a text or null"),
-        ({"mesh": {"pool": 0}}, "mesh.pool=0: must be all or a whole number >= 1"),
+        ({"mesh": {"rows": 0}}, "mesh.rows=0: must be all or a whole number >= 1"),
         ({"mesh": {"process": -1}}, "mesh.process=-1: must be a whole number >= 0 or null"),
         ({"pool": {"fields": {"tags": 3}}}, "pool.fields={'tags': 3}: must be a mapping, as {name: value}"),
         ({"pool": {"path": ["a", 3]}}, "pool.path=['a', 3]: must be a text or a list"),

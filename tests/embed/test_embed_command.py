@@ -64,7 +64,7 @@ def test_labels_texts_and_lists(server, with_tiny, tiny, tmp_path):
     (tmp_path / "t.json").write_text('["zebra", "", "abc"]')
     embedder = load_embedder(EmbedderSpec(name="tiny", path=tiny.folder, max_length=64))
     asked = [*with_tiny, "embedder.instruction=never of labels", "embedder.prompt={instruction} {text}"]
-    done = run(server, tmp_path, "p.jsonl", *asked, "embed.of=labels", "out=labels")
+    done = run(server, tmp_path, "p.jsonl", *asked, "embed.target=labels", "out=labels")
     assert done.code == 0 and done.out.startswith("5 labels -> 24 numbers each; "), done
     assert json.loads((tmp_path / "labels/labels.json").read_text()) == sorted(cli_pools.LABELS)
     got = np.load(tmp_path / "labels/embeddings.npy")
@@ -90,12 +90,12 @@ def test_done_another_and_overwrite(server, with_tiny, tmp_path):
     again = run(server, tmp_path, *command, "embed.save_every=3", "mesh.data=1")  # these decide no vector
     assert (again.code, again.out) == (0, first.out), again
     assert again.err == "note: run holds this very run already; overwrite=true would do it again\n"
-    for change in ("embedder.pooling=cls", "embed.of=labels", "embed.batch_tokens=32", "embedder.max_length=9"):
+    for change in ("embedder.pooling=cls", "embed.target=labels", "embed.batch_tokens=32", "embedder.max_length=9"):
         error = run(server, tmp_path, *command, change).error
         assert "holds another run (mig-jax embed " in error and "overwrite=true" in error
     assert (tmp_path / "run/manifest.json").read_bytes() == before
     (tmp_path / "run/mine.txt").touch()
-    done = run(server, tmp_path, *command, "embed.of=labels", "overwrite=true")
+    done = run(server, tmp_path, *command, "embed.target=labels", "overwrite=true")
     assert done.code == 0, done
     assert listing(tmp_path / "run") == ["embeddings.npy", "labels.json", "manifest.json", "mine.txt"]
 
@@ -103,12 +103,12 @@ def test_done_another_and_overwrite(server, with_tiny, tmp_path):
 CASES = [
     ("gone.jsonl", ["gone.jsonl"]),
     (
-        "p.jsonl embed.off=rows",
-        ["embed.off: no such key; did you mean embed.of? (mig-jax embed --help lists them all)"],
+        "p.jsonl embed.targt=rows",
+        ["embed.targt: no such key; did you mean embed.target? (mig-jax embed --help lists them all)"],
     ),
     ("p.jsonl n=5", ["n: no such key", "mig-jax embed --help"]),
     ("p.jsonl graph.threshold=0.5", ["graph.threshold: no such key"]),
-    ("p.jsonl embed.of=tags", ["embed.of=tags: must be one of rows, labels"]),
+    ("p.jsonl embed.target=tags", ["embed.target=tags: must be one of rows, labels"]),
     ("p.jsonl embed.batch_tokens=0", ["embed.batch_tokens=0: must be auto or a whole number >= 1"]),
     ("p.jsonl embed.save_every=-1", ["embed.save_every=-1: must be a number >= 0"]),
     ("p.jsonl embedder.pooling=first", ["embedder.pooling=first: must be one of mean, cls, last"]),

@@ -57,7 +57,7 @@ def test_labels_are_the_sorted_distinct_tags_that_are_valid(tmp_path):
     (tmp_path / "tags.json").write_text('["b", "é", "other"]')
     assert texts_of(config(pool, of="labels", valid_tags=tmp_path / "tags.json"), None).names == ("b", "é")
     (tmp_path / "tags.json").write_text('["other"]')
-    with pytest.raises(UserError, match=r"embed\.of=labels: none of the pool's 5 distinct tags counts as a label"):
+    with pytest.raises(UserError, match=r"embed\.target=labels: none of the pool's 5 distinct tags counts as a label"):
         texts_of(config(pool, of="labels", valid_tags=tmp_path / "tags.json"), None)
 
 
@@ -100,7 +100,7 @@ def test_a_list_of_strings(tmp_path):
         ("t.json", b"[]", {}, r"t\.json: holds no text"),
         ("t.json", b'["a", 3]', {}, r"t\.json: must be a list of strings, as it begins, or a pool: Expected `str`"),
         ("t.json", b'["a",', {}, r"t\.json: must be a list of strings"),
-        ("t.txt", b"a", {"of": "labels"}, r"embed\.of=labels: .*t\.txt holds texts"),
+        ("t.txt", b"a", {"target": "labels"}, r"embed\.target=labels: .*t\.txt holds texts"),
         ("t.csv", b"a", {}, r"t\.csv: the suffix is not one that is known"),
     ],
 )

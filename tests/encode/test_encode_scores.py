@@ -160,8 +160,8 @@ def test_what_is_no_product(tmp_path, score):
     told = r"=.*: must be deita, quality, complexity, ifd, car, the path of a numeric column, a product"
     with pytest.raises(UserError, match=rf"^score\.from{told}"):
         encode(rows, score=score)
-    with pytest.raises(UserError, match=rf"^pool\.score{told}"):
-        factor_names(score, "pool.score")
+    with pytest.raises(UserError, match=rf"^score\.from{told}"):
+        factor_names(score, "score.from")
 
 
 def test_the_columns_that_a_score_reads(tmp_path):

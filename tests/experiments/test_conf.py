@@ -49,7 +49,7 @@ def test_this_file_meets_every_yaml():
 
 def test_the_defaults_are_a_configuration():
     assert select_config(composed()).budgets == (50,)
-    assert embed_config(composed(command="embed")).embed.of == "rows"
+    assert embed_config(composed(command="embed")).embed.target == "rows"
     assert annotate_config(composed(command="annotate")).annotators == ("tags", "tokens")
     assert generate_config(composed(command="generate")).model.name == "smollm2_135m"
     assert report_config(composed(command="report")) == ReportConfig()

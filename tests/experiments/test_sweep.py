@@ -21,7 +21,7 @@ from mig_jax.pool import load as pool_load
 
 JOBLIB = (
     "-m mig_jax.cli.main select -m hydra/launcher=joblib hydra.launcher.n_jobs=2"
-    " n=10 mesh.pool=1 graph.threshold=0.6,0.7,2 out=sweep"
+    " n=10 mesh.rows=1 graph.threshold=0.6,0.7,2 out=sweep"
 )
 FILES = {"table.md", "table.csv", "plot.png", "plot.svg"}
 
@@ -46,7 +46,7 @@ def test_the_threshold_experiment_reads_and_embeds_once(place: Path, monkeypatch
     embed, read_source = Embedder.embed, pool_load._read
     monkeypatch.setattr(Embedder, "embed", lambda self, *a, **k: embedded.append(1) or embed(self, *a, **k))
     monkeypatch.setattr(pool_load, "_read", lambda *a: read.append(1) or read_source(*a))
-    main(["select", "-m", "+experiment=threshold", "n=10", "mesh.pool=1", "out=runs/t"])
+    main(["select", "-m", "+experiment=threshold", "n=10", "mesh.rows=1", "out=runs/t"])
     assert (len(embedded), len(read)) == (1, 1)  # six selections
 
     out = place / "runs" / "t"
@@ -69,7 +69,7 @@ def test_the_threshold_experiment_reads_and_embeds_once(place: Path, monkeypatch
 
 def test_a_mistake_in_one_job_leaves_the_others(place: Path, capsys):
     with pytest.raises(SystemExit) as ended:
-        main(["select", "-m", "n=10", "mesh.pool=1", "graph.threshold=0.6,2", "out=sweep"])
+        main(["select", "-m", "n=10", "mesh.rows=1", "graph.threshold=0.6,2", "out=sweep"])
     assert ended.value.code == 2
     told = capsys.readouterr()
     errors = [line for line in told.err.splitlines() if "error" in line.lower()]
@@ -135,7 +135,7 @@ def swept_only(out: Path, before: dict[str, bytes | None], jobs: set[str]) -> No
 
 def test_what_else_lies_in_the_folder_is_neither_touched_nor_read(place: Path, capsys):
     before = foreign(place / "sweep")
-    arguments = ["select", "-m", "n=10", "mesh.pool=1", "graph.threshold=0.6,2,3", "out=sweep"]
+    arguments = ["select", "-m", "n=10", "mesh.rows=1", "graph.threshold=0.6,2,3", "out=sweep"]
     for _ in range(2):  # the second finds its run done, and has it in its table all the same
         with pytest.raises(SystemExit):
             main(arguments)
@@ -166,7 +166,7 @@ def test_an_interrupted_sweep_leaves_nothing_of_its_own(place: Path, monkeypatch
     monkeypatch.setattr("mig_jax.commands.select.run.run_select", interrupted)
     for out in ("sweep", "new/sweep"):
         with pytest.raises(SystemExit) as ended:
-            main(["select", "-m", "n=10", "mesh.pool=1", "graph.threshold=0.6,0.7", f"out={out}"])
+            main(["select", "-m", "n=10", "mesh.rows=1", "graph.threshold=0.6,0.7", f"out={out}"])
         assert ended.value.code == 130
     assert contents(place / "sweep") == before
     assert not (place / "new").exists()

@@ -57,31 +57,33 @@ def test_rows_are_named_by_ids_records_numbers_or_a_run(pool, tmp_path):
     (tmp_path / "ids.json").write_text('["id7", "id0"]')
     assert rows_first(pool, include=str(tmp_path / "ids.json")) == [7, 0]
     np.save(tmp_path / "rows.npy", np.array([2, 9]))
-    assert rows_first(pool, start=str(tmp_path / "rows.npy")) == [2, 9]
+    assert rows_first(pool, warm_start=str(tmp_path / "rows.npy")) == [2, 9]
     with gzip.open(tmp_path / "some.jsonl.gz", "wb") as file:  # two as they came, one that only its id tells
         file.write(b"".join(row + b"\n" for row in pool.read_rows([8, 4])))
         file.write(json.dumps(record(11, tokens=1)).encode() + b"\n")
     assert rows_first(pool, include=str(tmp_path / "some.jsonl.gz")) == [8, 4, 11]
     made = select(pool, 3, sampler="random").write(tmp_path / "run")
     earlier = [json.loads(line)["_id"] for line in (made / "selection.jsonl").read_text().splitlines()]
-    assert [f"id{row}" for row in rows_first(pool, start=str(made))] == earlier
-    assert [f"id{row}" for row in rows_first(pool, start=str(made / "manifest.json"))] == earlier
+    assert [f"id{row}" for row in rows_first(pool, warm_start=str(made))] == earlier
+    assert [f"id{row}" for row in rows_first(pool, warm_start=str(made / "manifest.json"))] == earlier
 
 
 def test_a_run_on_another_pool_is_found_by_its_ids(pool, tmp_path):
     rows = [record(at) for at in reversed(range(ROWS))]
     (tmp_path / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = select(load_pool(tmp_path / "other.jsonl"), 2, sampler="pool").write(tmp_path / "run")
-    with pytest.raises(UserError, match=r"n=4: limits.start and limits.include alone hold 11 rows|cannot be picked"):
-        rows_first(pool, start=str(run))
+    with pytest.raises(
+        UserError, match=r"n=4: limits.warm_start and limits.include alone hold 11 rows|cannot be picked"
+    ):
+        rows_first(pool, warm_start=str(run))
     two = select(load_pool(tmp_path / "other.jsonl"), 2, sampler="instag").write(tmp_path / "two")
-    assert rows_first(pool, start=str(two)) == [11, 7]
+    assert rows_first(pool, warm_start=str(two)) == [11, 7]
 
 
 def test_start_comes_before_include_and_counts_once(pool, tmp_path):
     (tmp_path / "a.txt").write_text("id3\nid1\n")
     (tmp_path / "b.txt").write_text("id1\nid2\n")
-    encoded, limits = resolved(pool, start=str(tmp_path / "a.txt"), include=str(tmp_path / "b.txt"))
+    encoded, limits = resolved(pool, warm_start=str(tmp_path / "a.txt"), include=str(tmp_path / "b.txt"))
     assert encoded.row[limits.first].tolist() == [3, 1, 2] and limits.started == 2
     assert limits.why(4, "drawn") == ["earlier selection", "earlier selection", "must include", "drawn"]
 
@@ -106,7 +108,7 @@ def test_excluded_rows_that_are_not_there_are_told(pool, tmp_path):
 def test_rows_as_numbers_ids_or_a_selection(pool):
     assert rows_first(pool, include=[3, "id1", 3]) == [3, 1]
     found = select(pool, 3, sampler="instag")
-    more = select(pool, 6, sampler="random", limits={"start": found, "exclude": np.array([0, 4])})
+    more = select(pool, 6, sampler="random", limits={"warm_start": found, "exclude": np.array([0, 4])})
     assert more.rows[:3].tolist() == found.rows.tolist() and not {0, 4} & set(more.rows.tolist())
     with pytest.raises(UserError, match=r"1 of its 2 rows are not in the pool; the first such is number 2"):
         rows_first(pool, include=[3, 99])
@@ -155,7 +157,7 @@ def test_facts_of_quotas(pool):
 def test_the_digest_tells_limits_apart(pool, tmp_path):
     (tmp_path / "a.txt").write_text("id3\n")
     file = str(tmp_path / "a.txt")
-    asked = [{}, {"include": file}, {"start": file}, {"exclude": file}, {"tokens": 100}, {"tokens": 101}]
+    asked = [{}, {"include": file}, {"warm_start": file}, {"exclude": file}, {"tokens": 100}, {"tokens": 101}]
     asked += [{"sources": {"web": 1}}, {"sources": {"web": 2}}, {"labels": {"a": 2}}]
     assert len({resolved(pool, **settings)[1].digest() for settings in asked}) == len(asked)
 
@@ -167,7 +169,7 @@ def test_the_digest_tells_limits_apart(pool, tmp_path):
         ({"include": "id99"}, r"limits.include=.*: 1 of its 1 rows are not in the pool; the first such is number 1"),
         ({"include": "id5"}, r"pool.jsonl:6 cannot be picked: it is no usable row"),
         ({"include": "id1", "exclude": "id1"}, r"limits.exclude=.*pool.jsonl:2 must be in too"),
-        ({"include": "id0 id1 id2 id3 id4"}, r"n=4: limits.start and limits.include alone hold 5 rows"),
+        ({"include": "id0 id1 id2 id3 id4"}, r"n=4: limits.warm_start and limits.include alone hold 5 rows"),
         ({"exclude": "id0 id1 id2 id3 id4 id6 id7 id8"}, r"n=4: limits.exclude leaves 3 rows"),
         ({"sources": {"wob": 3}}, r"limits.sources.wob: the pool has no such source; did you mean web\?"),
         ({"labels": {"d": 3}}, r"limits.labels.d: the pool has no such label"),
@@ -178,10 +180,10 @@ def test_the_digest_tells_limits_apart(pool, tmp_path):
         ({"sources": {"web": {"min": 3, "max": 2}}}, r"limits.sources.web: its minimum 3 is above its maximum 2"),
         ({"sources": {"web": {"min": 9}}}, r"source web has 4 rows that can be picked, and its minimum is 9"),
         ({"sources": {"*": {"min": 2}}}, r"n=4: the minima of limits.sources and limits.labels need 6 rows"),
-        ({"sources": {"web": 1}, "include": "id0 id3"}, r"source web may have 1 rows; limits.start and .incl"),
+        ({"sources": {"web": 1}, "include": "id0 id3"}, r"source web may have 1 rows; limits.warm_start and .incl"),
         ({"sources": "nowhere.json"}, r"limits.sources=nowhere.json: must be a mapping, or a JSON file"),
         ({"tokens": 5}, r"limits.tokens=5: the shortest row costs 10"),
-        ({"tokens": 50, "include": "id2 id3"}, r"limits.tokens=50: limits.start and limits.include alone cost 70"),
+        ({"tokens": 50, "include": "id2 id3"}, r"limits.tokens=50: limits.warm_start and limits.include alone cost 70"),
         ({"tokens": 0}, r"limits.tokens=0: must be"),
         ({"tocens": 5}, r"limits.tocens: no such key; did you mean limits.tokens\?"),
     ],

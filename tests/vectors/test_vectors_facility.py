@@ -74,7 +74,7 @@ def test_the_grid_is_near_the_cosine_and_holds_the_sum():
 
 
 def test_what_does_not_fit_is_said_beforehand():
-    with pytest.raises(UserError, match=r"[\d,.]+ GiB are needed and this machine has [\d,.]+ GiB; .*mesh.pool"):
+    with pytest.raises(UserError, match=r"[\d,.]+ GiB are needed and this machine has [\d,.]+ GiB; .*mesh.rows"):
         _check_room(10**9, 4096, 512, mesh(1))
 
 

@@ -201,7 +201,7 @@ def test_select_and_embed_take_it(server, with_tiny, tmp_path):
     file.write_text(json.dumps(EXPECTED | {"aliases": aliases}))
     assert "holds another run" in run(server, tmp_path, *command, "out=run", command="select").error
 
-    done = run(server, tmp_path, *command[:-1], "embed.of=labels", "out=labels", command="embed")
+    done = run(server, tmp_path, *command[:-1], "embed.target=labels", "out=labels", command="embed")
     assert done.code == 0, done
     assert json.loads((tmp_path / "labels/labels.json").read_text()) == sorted(EXPECTED["labels"])
     assert "5 labels" in run(server, tmp_path, *command, command="plan").out

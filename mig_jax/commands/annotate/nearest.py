@@ -31,7 +31,7 @@ SHOWN = 20  # of the labels that most rows have
 class Options(Struct, frozen=True):
     name: Literal["nearest"]
     threshold: Literal["auto"] | Annotated[float, msgspec.Meta(ge=-1, le=1)] = "auto"
-    most: Positive = 5
+    max_tags: Positive = 5
     centre: bool = True
 
 
@@ -63,7 +63,9 @@ def prepare(options: Options, task: Task) -> Prepared:
         unasked = task.rows.unasked
         for start in range(0, len(task.rows), AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            label_rxC, cosine_rxC = nearest_labels(vector_RxD[part], label_LxD, threshold=threshold, most=options.most)
+            label_rxC, cosine_rxC = nearest_labels(
+                vector_RxD[part], label_LxD, threshold=threshold, most=options.max_tags
+            )
             nearest.append(cosine_rxC[[why is None for why in unasked[part]], 0])
             for why, found in zip(unasked[part], label_rxC.tolist(), strict=True):
                 if why is not None:
@@ -86,7 +88,7 @@ def prepare(options: Options, task: Task) -> Prepared:
         }
 
     made = Pass("tags", fingerprint, plan)
-    return Prepared((made,), [label_key, threshold, options.most, options.centre], say, facts)
+    return Prepared((made,), [label_key, threshold, options.max_tags, options.centre], say, facts)
 
 
 def threshold_of(options: Options, embedder: EmbedderConfig) -> float:

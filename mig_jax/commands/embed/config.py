@@ -10,7 +10,7 @@ from mig_jax.pool.config import PoolConfig
 
 
 class EmbedOptions(BatchOptions, frozen=True):
-    of: Literal["rows", "labels"] = "rows"
+    target: Literal["rows", "labels"] = "rows"
 
 
 class EmbedConfig(Struct, frozen=True):

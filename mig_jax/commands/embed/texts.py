@@ -57,11 +57,11 @@ def texts_of(config: EmbedConfig, cache: Path | None, progress: Progress = silen
     """
     file = _plain_file(config)
     if file is not None:
-        if config.embed.of == "labels":
-            raise UserError(f"embed.of=labels: {file} holds texts; labels are the tags of a pool")
+        if config.embed.target == "labels":
+            raise UserError(f"embed.target=labels: {file} holds texts; labels are the tags of a pool")
         return _lines(file) if file.suffix == ".txt" else _list(file)
     pool = pool_of(config.pool, (), cache, progress)
-    return _labels(pool, config) if config.embed.of == "labels" else _rows(pool, config)
+    return _labels(pool, config) if config.embed.target == "labels" else _rows(pool, config)
 
 
 def _rows(pool: Pool, config: EmbedConfig) -> Texts:
@@ -82,7 +82,7 @@ def _labels(pool: Pool, config: EmbedConfig) -> Texts:
     names = tuple(sorted({name for name in labels_of(pool.tag_names, valid) if name is not None}))
     if not names:
         raise UserError(
-            f"embed.of=labels: none of the pool's {len(pool.tag_names)} distinct tags counts as a label; do "
+            f"embed.target=labels: none of the pool's {len(pool.tag_names)} distinct tags counts as a label; do "
             "pool.valid_tags and the pool belong together, and pool.fields.tags and its rows?"
         )
     digest = hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()

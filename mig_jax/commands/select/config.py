@@ -15,7 +15,7 @@ from mig_jax.pool.config import PoolConfig
 
 
 class LimitsConfig(Struct, frozen=True):
-    start: str | tuple[int | str, ...] | None = None
+    warm_start: str | tuple[int | str, ...] | None = None
     include: str | tuple[int | str, ...] | None = None
     exclude: str | tuple[int | str, ...] | None = None
     sources: dict[str, Any] | str = {}  # noqa: RUF012
@@ -69,7 +69,6 @@ class SelectConfig(Struct, frozen=True):
             ("pool", "valid_tags"),
             ("pool", "n"),
             ("pool", "note"),
-            ("pool", "score"),  # score.from has it
             ("graph", "path"),
             ("embeddings", "path"),
             ("embedder", "path"),

@@ -203,13 +203,13 @@ def encoded_of(pool: Pool, config: PoolConfig, score: ScoreConfig, bare: bool = 
 def mesh_of(config: MeshConfig):
     """The devices that share the rows."""
     devices = jax.devices()
-    if config.pool == "all":
+    if config.rows == "all":
         return pool_mesh(devices)
-    if config.pool > len(devices):
-        raise UserError(f"mesh.pool={config.pool}: must be all, or at most {len(devices)}, the devices there are")
+    if config.rows > len(devices):
+        raise UserError(f"mesh.rows={config.rows}: must be all, or at most {len(devices)}, the devices there are")
     if jax.process_count() > 1:
-        raise UserError(f"mesh.pool={config.pool}: with several processes it must be all")
-    return pool_mesh(devices[: config.pool])
+        raise UserError(f"mesh.rows={config.rows}: with several processes it must be all")
+    return pool_mesh(devices[: config.rows])
 
 
 def _phi(config: PhiConfig) -> Phi:

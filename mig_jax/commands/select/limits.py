@@ -15,7 +15,7 @@ from mig_jax.samplers import Limits, Sampler
 from mig_jax.samplers.limits import NO_MOST, Gate
 
 _KEYS = {
-    "first": "limits.start and limits.include",
+    "first": "limits.warm_start and limits.include",
     "exclude": "limits.exclude",
     "caps": "a cap of limits.sources or limits.labels",
     "minima": "a minimum of limits.sources or limits.labels",
@@ -35,7 +35,7 @@ def limits_of(config: LimitsConfig, pool: Pool, encoded: Encoded, budgets: Seque
     """
     points = np.full(len(pool), -1, np.int64)
     points[encoded.row] = np.arange(len(encoded))
-    started = points_of(config.start, "limits.start", pool, points)
+    started = points_of(config.warm_start, "limits.warm_start", pool, points)
     included = [p for p in points_of(config.include, "limits.include", pool, points) if p not in set(started)]
     banned, notes = np.zeros(len(encoded), bool), ()
     if config.exclude is not None:
@@ -50,7 +50,9 @@ def limits_of(config: LimitsConfig, pool: Pool, encoded: Encoded, budgets: Seque
     both = first[banned[first]]
     if len(both):
         where = pool.where(int(encoded.row[both[0]]))
-        raise UserError(f"limits.exclude={config.exclude}: {where} must be in too, by limits.start or limits.include")
+        raise UserError(
+            f"limits.exclude={config.exclude}: {where} must be in too, by limits.warm_start or limits.include"
+        )
     ptr, idx, names, most, least = quotas_of(config, pool, encoded, budgets)
     cost = None if config.tokens is None else _cost(config.cost, pool, encoded, banned)
     budget = None if config.tokens is None else float(config.tokens)
@@ -90,13 +92,15 @@ def _check(limits: Limits, config: LimitsConfig, budgets: Sequence[int]) -> None
         raise UserError(f"limits.exclude={config.exclude}: leaves no row")
     for n in budgets:
         if len(limits.first) > n:
-            raise UserError(f"n={n}: limits.start and limits.include alone hold {len(limits.first)} rows")
+            raise UserError(f"n={n}: limits.warm_start and limits.include alone hold {len(limits.first)} rows")
         if n > left:
             raise UserError(f"n={n}: limits.exclude leaves {left} rows; n can be at most that")
     if limits.cost is not None and limits.budget is not None:
         spent = float(limits.cost[limits.first].sum())
         if spent > limits.budget:
-            raise UserError(f"limits.tokens={config.tokens}: limits.start and limits.include alone cost {spent:,.0f}")
+            raise UserError(
+                f"limits.tokens={config.tokens}: limits.warm_start and limits.include alone cost {spent:,.0f}"
+            )
         if not (limits.cost[~limits.banned] <= limits.budget).any():
             least = float(limits.cost[~limits.banned].min())
             raise UserError(f"limits.tokens={config.tokens}: the shortest row costs {least:,.0f}")
@@ -110,7 +114,7 @@ def _check(limits: Limits, config: LimitsConfig, budgets: Sequence[int]) -> None
             )
         if held[at] > limits.most[at]:
             raise UserError(
-                f"limits: {name} may have {limits.most[at]} rows; limits.start and .include hold {held[at]}"
+                f"limits: {name} may have {limits.most[at]} rows; limits.warm_start and .include hold {held[at]}"
             )
     least = max(
         int(limits.least[[name.startswith("source ") for name in limits.quota_names]].sum()), limits.least.max()
