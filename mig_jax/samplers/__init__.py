@@ -1,7 +1,6 @@
 """One file for each system of the table; a new one is a file, a line here, a yaml and a golden."""
 
 from mig_jax.core.errors import UserError
-from mig_jax.core.names import closest
 from mig_jax.samplers.car import CAR
 from mig_jax.samplers.deita import DEITA
 from mig_jax.samplers.ifd import IFD
