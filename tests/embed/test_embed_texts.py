@@ -52,13 +52,13 @@ def test_other_formats_of_a_pool(tmp_path, kind):
 def test_labels_are_the_sorted_distinct_tags_that_are_valid(tmp_path):
     rows = [cli_pools.row(0, tags=["b", "a", "", "b"]), cli_pools.row(1, tags=None), cli_pools.row(2, tags=["é", "A"])]
     pool = cli_pools.write(tmp_path / "p.jsonl", rows)
-    texts = texts_of(config(pool, of="labels"), None)
+    texts = texts_of(config(pool, target="labels"), None)
     assert texts.names == ("A", "a", "b", "é") and list(texts.each()) == ["A", "a", "b", "é"] and texts.count == 4
     (tmp_path / "tags.json").write_text('["b", "é", "other"]')
-    assert texts_of(config(pool, of="labels", valid_tags=tmp_path / "tags.json"), None).names == ("b", "é")
+    assert texts_of(config(pool, target="labels", valid_tags=tmp_path / "tags.json"), None).names == ("b", "é")
     (tmp_path / "tags.json").write_text('["other"]')
     with pytest.raises(UserError, match=r"embed\.target=labels: none of the pool's 5 distinct tags counts as a label"):
-        texts_of(config(pool, of="labels", valid_tags=tmp_path / "tags.json"), None)
+        texts_of(config(pool, target="labels", valid_tags=tmp_path / "tags.json"), None)
 
 
 @pytest.mark.parametrize(
