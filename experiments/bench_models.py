@@ -155,13 +155,13 @@ def bench_matmul(args: argparse.Namespace) -> dict[str, Any]:
     """Tokens/s and FLOP/s of a Mistral of random weights, beside one matrix product's."""
     from flax import nnx
 
+    from mig_jax.models.checkpoints.decoder_config import DecoderConfig, Rope
     from mig_jax.models.inference.embed import Embedder
     from mig_jax.models.inference.loaded import LoadedModel
     from mig_jax.models.inference.packing import usual_batch_tokens
     from mig_jax.models.networks.decoder import Decoder
-    from mig_jax.models.networks.decoder_config import DecoderConfig, Rope
     from mig_jax.models.networks.layers import Build
-    from mig_jax.models.sharding import init_model
+    from mig_jax.models.networks.sharding import init_model
     from mig_jax.models.tokenizers.tokens import Tokenized, Tokenizer
 
     config = DecoderConfig(

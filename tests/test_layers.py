@@ -1,6 +1,8 @@
 """The data flows one way: a package imports only from the packages before it."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,23 +15,26 @@ LAYERS = (
     "commands.generate", "commands.report", "commands.registry",
     "api", "cli",
 )  # fmt: skip
+MODELS = ("config", "checkpoints", "tokenizers", "networks", "inference", "configured")
 DATA = {"assets", "conf"}  # hold no code
 
 
 def imported(path: Path) -> set[str]:
     """The packages of mig_jax that a file names in any import, also inside a function."""
-    found = set()
+    return {layer_of(name.split(".")[1:]) for name in modules(path) if name.startswith("mig_jax.")}
+
+
+def modules(path: Path) -> set[str]:
+    """The modules that a file names in any import."""
+    names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
             own = node.module == "mig_jax"
-            modules = [f"mig_jax.{alias.name}" if own else node.module or "" for alias in node.names]
-        else:
-            continue
-        found |= {layer_of(name.split(".")[1:]) for name in modules if name.startswith("mig_jax.")}
-    return found
+            names |= {f"mig_jax.{alias.name}" if own else node.module or "" for alias in node.names}
+    return names
 
 
 def layer_of(parts: list[str]) -> str:
@@ -54,3 +59,21 @@ def test_a_package_imports_only_from_the_layers_before_it(layer):
     files = sorted(path.rglob("*.py")) or [path.with_suffix(".py")]
     wrong = {str(path.relative_to(PACKAGE)): bad for path in files if (bad := imported(path) - allowed)}
     assert not wrong
+
+
+@pytest.mark.parametrize("layer", MODELS)
+def test_the_packages_of_models_are_layers_too(layer):
+    allowed = {f"mig_jax.models.{name}" for name in MODELS[: MODELS.index(layer) + 1]}
+    path = PACKAGE / "models" / layer
+    wrong = {}
+    for file in sorted(path.rglob("*.py")) or [path.with_suffix(".py")]:
+        names = [name for name in modules(file) if name.startswith("mig_jax.models.")]
+        wrong |= {str(file): name for name in names if ".".join(name.split(".")[:3]) not in allowed}
+    assert not wrong
+    assert {path.stem for path in (PACKAGE / "models").iterdir() if "__" not in path.name} == set(MODELS)
+
+
+def test_a_checkpoint_is_checked_without_flax():
+    """Flax takes half a second to import; embeddings that are in the cache need no network."""
+    code = "import sys, mig_jax.models.inference.fingerprint, mig_jax.models.configured; print('flax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -19,6 +19,7 @@ from mig_jax.labels.label_graph import check_threshold
 from mig_jax.models.checkpoints.checkpoint import EmbedderSpec
 from mig_jax.models.config import EmbedderConfig
 from mig_jax.models.configured import models_mesh, spec_of
+from mig_jax.models.inference.fingerprint import check_embedder
 
 ONE_PROCESS = MeshConfig()
 
@@ -61,19 +62,20 @@ def embed_labels(
     mesh: Mesh | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """Unit embeddings of the labels, no prefix, float32 ``[L, d]``; and what names them in the cache."""
-    from mig_jax.models.inference.embed import (
-        find_embedder,  # Flax: half a second that a stored graph need not wait for
-    )
-
-    fingerprint, load = find_embedder(replace(spec, instruction=None), mesh=mesh)
+    spec = replace(spec, instruction=None)
+    fingerprint = check_embedder(spec, cache=cache).fingerprint
     if not spec.normalize:
         raise UserError("embedder.normalize=false: a label graph needs unit embeddings")
     digest = hashlib.sha256("\0".join(labels).encode("utf-8", "surrogatepass")).hexdigest()
     key = [fingerprint, digest, jax.__version__, jax.default_backend()]
     if mesh is not None:  # other sums in another order
         key.append(str(dict(mesh.shape)))
+
+    def embed() -> dict[str, np.ndarray]:
+        from mig_jax.models.inference.embed import load_embedder  # Flax: half a second, not needed where cached
+
+        return {"vectors": load_embedder(spec, mesh=mesh, cache=cache).embed(labels, progress=progress)}
+
     with one_at_a_time(cache, f"label embeddings {digest}"):
-        arrays, _ = ArrayCache(cache).get(
-            "label_embeddings", key, lambda: {"vectors": load().embed(labels, progress=progress)}
-        )
+        arrays, _ = ArrayCache(cache).get("label_embeddings", key, embed)
     return arrays["vectors"], key

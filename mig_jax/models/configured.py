@@ -71,6 +71,6 @@ def models_mesh(config: MeshConfig, *, alone: bool) -> Mesh | None:
     """
     if config.data == "auto" and config.fsdp == config.tensor == 1 and (alone or jax.local_device_count() == 1):
         return None
-    from mig_jax.models.sharding import model_mesh  # Flax, as above
+    from mig_jax.models.networks.sharding import model_mesh  # Flax, as above
 
     return model_mesh(None if config.data == "auto" else config.data, config.fsdp, config.tensor)

@@ -19,7 +19,7 @@ from mig_jax.core.errors import UserError
 from mig_jax.models.checkpoints.checkpoint import ModelSpec
 from mig_jax.models.inference.car_model import find_car_scorer
 from mig_jax.models.inference.language_model import as_tokens
-from mig_jax.models.sharding import model_mesh
+from mig_jax.models.networks.sharding import model_mesh
 from mig_jax.pool.exchanges import Exchange
 
 CLOSE = 1e-5  # float32 after two or three layers, scores of size 1

@@ -28,13 +28,14 @@ from mig_jax.engine.blocks import _block_top
 from mig_jax.engine.kernels import KERNELS, Rows, absorb_all
 from mig_jax.labels.cosine import _tile
 from mig_jax.labels.label_graph import Propagation
-from mig_jax.models.families import FAMILIES
+from mig_jax.models.checkpoints.architectures import ARCHITECTURES
 from mig_jax.models.inference.car_model import _score
 from mig_jax.models.inference.decoding import Draw, Rule, decode, prefill
 from mig_jax.models.inference.embed import _embed_batch
 from mig_jax.models.inference.logprobs import _logprobs
 from mig_jax.models.inference.next_token import _next_logits
 from mig_jax.models.networks.car_scorer import CarConfig, CarScorer
+from mig_jax.models.networks.families import FAMILIES
 from mig_jax.models.networks.layers import Build
 from mig_jax.objective import make_phi
 from mig_jax.samplers import Task, find_sampler
@@ -120,7 +121,7 @@ def of_embed_batch(pooling: str, normalize: bool):
         "hidden_act": "gelu",
     }  # fmt: skip
     family = FAMILIES["bert"]
-    graphdef, state = nnx.split(family.build(family.read_config(config, "config.json"), Build(), False))
+    graphdef, state = nnx.split(family.build(ARCHITECTURES["bert"].read_config(config, "config.json"), Build(), False))
     ids = np.ones((2, 32), np.int32)
     return _embed_batch, (graphdef, state, ids, ids), {"slots": 3, "pooling": pooling, "normalize": normalize}
 
@@ -134,7 +135,7 @@ def tiny_decoder():
         "layer_types": ["full_attention", "sliding_attention"],
     }  # fmt: skip
     family = FAMILIES["mistral"]
-    return nnx.split(family.build(family.read_config(raw, "config.json"), Build(), True))
+    return nnx.split(family.build(ARCHITECTURES["mistral"].read_config(raw, "config.json"), Build(), True))
 
 
 def of_logprobs():

@@ -24,8 +24,8 @@ from mig_jax.config.check import (
     select_config,
     vocabulary_config,
 )
+from mig_jax.models.checkpoints.architectures import ARCHITECTURES
 from mig_jax.models.configured import model_spec_of, spec_of
-from mig_jax.models.families import FAMILIES
 
 CONF = Path(str(importlib.resources.files("mig_jax.conf")))
 PARTS = {f"{name}.yaml" for name in ("annotate", "base", "embed", "generate", "plan", "report", "select", "vocabulary")}
@@ -64,7 +64,7 @@ def test_every_option_of_every_group(group: str, name: str):
     part = getattr(config, group)
     if group in ("model", "embedder") and part.path != "x":  # the checks that loading makes before it looks for weights
         spec = (model_spec_of if group == "model" else spec_of)(part)
-        assert spec.architecture is None or spec.architecture in FAMILIES
+        assert spec.architecture is None or spec.architecture in ARCHITECTURES
     # An option that is never reached would leave the default's name standing.
     assert name == (part.kind if group == "phi" else part.name)
 

@@ -8,14 +8,14 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from mig_jax.models.checkpoints.decoder_config import DecoderConfig
 from mig_jax.models.checkpoints.tensors import safetensors
-from mig_jax.models.checkpoints.weights import load_model
 from mig_jax.models.inference.language_model import LanguageModel
 from mig_jax.models.inference.loaded import LoadedModel
 from mig_jax.models.networks.decoder import Decoder, weight_map
-from mig_jax.models.networks.decoder_config import DecoderConfig
 from mig_jax.models.networks.layers import Build
-from mig_jax.models.sharding import place, shardings
+from mig_jax.models.networks.sharding import place, shardings
+from mig_jax.models.networks.weights import load_model
 
 WORDS = ["<pad>", "<bos>", "<eos>", *"abcdefghijklmnopqrstuvwxyz", " ", "ab", "cde", "fghi"]
 BASE = {

@@ -11,7 +11,8 @@ from flax import nnx
 from tiny_encoders import assert_layers_are_torch_s, assert_rows_are, in_rows, load, numpy_layers
 
 from mig_jax.core.errors import UserError
-from mig_jax.models.networks.encoder import Encoder, read_config
+from mig_jax.models.checkpoints.encoder_config import bert_config
+from mig_jax.models.networks.encoder import Encoder
 from mig_jax.models.networks.layers import ACTIVATIONS, attend, segment_positions
 
 
@@ -100,12 +101,12 @@ def test_config_names_every_unusable_field(tiny):
     raw |= {"is_decoder": True, "layer_norm_eps": None}
     del raw["intermediate_size"]
     with pytest.raises(UserError) as error:
-        read_config(raw, "here/config.json")
+        bert_config(raw, "here/config.json")
     for part in ("here/config.json", "swish", "gelu_new", "vocab_size", "'30'", "intermediate_size", "relative_key",
                  "is_decoder is True", "layer_norm_eps must be a number in [0, 1), not None"):  # fmt: skip
         assert part in str(error.value)
     with pytest.raises(UserError, match="24 is no multiple of 5"):
-        read_config(tiny.config | {"num_attention_heads": 5}, "config.json")
+        bert_config(tiny.config | {"num_attention_heads": 5}, "config.json")
 
 
 def test_tiny_golden_layer_by_layer(golden):

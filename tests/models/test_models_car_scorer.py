@@ -13,9 +13,9 @@ from tiny_encoders import in_rows, numpy_layers, tiny_config, tiny_weights, writ
 
 from mig_jax.core.errors import UserError
 from mig_jax.models.checkpoints.tensors import safetensors
-from mig_jax.models.checkpoints.weights import load_model, save_model
 from mig_jax.models.networks.car_scorer import CarConfig, CarScorer, weight_map
 from mig_jax.models.networks.layers import Build
+from mig_jax.models.networks.weights import load_model, save_model
 
 TEXTS = [[6, 9, 9, 17, 29, 2], [6, 5, 2], [6, 7, 8, 9, 10, 11, 12, 13, 2]]
 

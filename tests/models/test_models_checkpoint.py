@@ -23,8 +23,8 @@ from mig_jax.models.checkpoints.checkpoint import (
     EmbedderSpec,
     ModelSpec,
     find_checkpoint,
-    sha256_file,
 )
+from mig_jax.models.checkpoints.digests import sha256_file
 from mig_jax.models.inference.embed import load_embedder
 
 

@@ -12,10 +12,10 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.decoder_config import DecoderConfig, Rope
 from mig_jax.models.checkpoints.tensors import safetensors
-from mig_jax.models.checkpoints.weights import load_model, save_model
 from mig_jax.models.networks.decoder import Decoder, frequencies, weight_map
-from mig_jax.models.networks.decoder_config import DecoderConfig, Rope
+from mig_jax.models.networks.weights import load_model, save_model
 
 # float32 sums of 60 to 160 products in another order than torch's: 2e-6 is measured, of numbers up to 4.
 CLOSE = 1e-5

@@ -15,7 +15,7 @@ from mig_jax.models.inference.decoding import Draw, Rule, choose, decode, prefil
 from mig_jax.models.inference.generate import generate, plan_prompts
 from mig_jax.models.inference.language_model import LanguageModel
 from mig_jax.models.networks.decoder import Decoder
-from mig_jax.models.sharding import model_mesh
+from mig_jax.models.networks.sharding import model_mesh
 
 CLOSE = 1e-5  # sums of 24 to 40 products in another order
 LENGTHS = [5, 1, 17, 9, 30, 12, 40]

@@ -10,12 +10,12 @@ from flax import nnx
 from gguf import GGMLQuantizationType as Kind
 from tiny_gguf import METADATA, SPM, gguf_tensors, huggingface_tensors, tiny_file, write_gguf
 
+from mig_jax.models.checkpoints.decoder_config import DecoderConfig
 from mig_jax.models.checkpoints.gguf import Gguf, open_gguf, unpermuted
 from mig_jax.models.checkpoints.gguf_header import read_metadata
 from mig_jax.models.checkpoints.tensors import Tensor
-from mig_jax.models.checkpoints.weights import load_model
 from mig_jax.models.networks.decoder import Decoder, weight_map
-from mig_jax.models.networks.decoder_config import DecoderConfig
+from mig_jax.models.networks.weights import load_model
 
 SIZES = {
     "vocab_size": 12,

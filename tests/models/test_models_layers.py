@@ -8,7 +8,7 @@ import pytest
 from mig_jax.core.errors import UserError
 from mig_jax.models.networks import layers
 from mig_jax.models.networks.layers import attend
-from mig_jax.models.sharding import model_mesh
+from mig_jax.models.networks.sharding import model_mesh
 
 
 def case(B=2, L=300, H=6, G=2, K=16, *, scale=1.0, seed=0):

@@ -12,7 +12,7 @@ from mig_jax.models.inference.language_model import LanguageModel, as_tokens
 from mig_jax.models.inference.logprobs import mean_losses, token_logprobs
 from mig_jax.models.inference.packing import plan_batches
 from mig_jax.models.networks.decoder import Decoder
-from mig_jax.models.sharding import model_mesh
+from mig_jax.models.networks.sharding import model_mesh
 
 CLOSE = 1e-5  # sums of 24 to 40 products, and of 33 exponentials, in another order
 LENGTHS = [7, 1, 33, 2, 20, 0, 60, 5, 12]

@@ -9,6 +9,7 @@ import pytest
 from tiny_encoders import assert_rows_are, bucket, in_rows, load, tiny_config, tiny_weights, write
 
 from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.encoder_config import mpnet_config
 from mig_jax.models.networks import mpnet
 
 
@@ -52,13 +53,13 @@ def test_bfloat16_is_near(tiny_mpnet):
 
 
 def test_config():
-    assert mpnet.config_from_json(tiny_config("mpnet", max_position_embeddings=514)).max_positions == 512
+    assert mpnet_config(tiny_config("mpnet", max_position_embeddings=514)).max_positions == 512
     raw = tiny_config("mpnet", relative_attention_num_buckets=64, hidden_act="swish", vocab_size=0)
     del raw["num_hidden_layers"]
     with pytest.raises(UserError) as error:
-        mpnet.config_from_json(raw, "here/config.json")
-    for part in ("here/config.json", "relative_attention_num_buckets is 64; there is 32", "swish", "vocab_size",
+        mpnet_config(raw, "here/config.json")
+    for part in ("here/config.json", "relative_attention_num_buckets is 64; must be 32", "swish", "vocab_size",
                  "num_hidden_layers must be a whole number >= 1, not None"):  # fmt: skip
         assert part in str(error.value)
     with pytest.raises(UserError, match="max_position_embeddings 2 leaves no room: texts begin at 2"):
-        mpnet.config_from_json(tiny_config("mpnet", max_position_embeddings=2))
+        mpnet_config(tiny_config("mpnet", max_position_embeddings=2))

@@ -14,7 +14,7 @@ from mig_jax.models.inference.language_model import LanguageModel, as_tokens
 from mig_jax.models.inference.next_token import next_logits
 from mig_jax.models.inference.packing import plan_batches
 from mig_jax.models.networks.decoder import Decoder
-from mig_jax.models.sharding import model_mesh
+from mig_jax.models.networks.sharding import model_mesh
 
 CLOSE = 1e-5  # sums of 24 to 40 products in another order; logits of size 1
 LENGTHS = [7, 1, 33, 2, 20, 60, 5, 12, 3, 3, 3, 3, 128]

@@ -12,14 +12,15 @@ import pytest
 from flax import nnx
 
 from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.architectures import ARCHITECTURES
 from mig_jax.models.checkpoints.checkpoint import EmbedderSpec
 from mig_jax.models.checkpoints.tensors import safetensors
-from mig_jax.models.checkpoints.weights import load_model, save_model
-from mig_jax.models.families import FAMILIES
 from mig_jax.models.inference.embed import _embed_batch, load_embedder
 from mig_jax.models.inference.pooling import pool_segments
+from mig_jax.models.networks.families import FAMILIES
 from mig_jax.models.networks.layers import Build
-from mig_jax.models.sharding import model_mesh
+from mig_jax.models.networks.sharding import model_mesh
+from mig_jax.models.networks.weights import load_model, save_model
 from mig_jax.models.tokenizers.tokens import load_tokenizer
 
 DECODERS = ("mistral", "llama", "qwen2")
@@ -59,7 +60,7 @@ def test_half_precision_is_added_up_in_float32():
 def _decoder(folder: Path):
     config = json.loads((folder / "config.json").read_text())
     family = FAMILIES[config["model_type"]]
-    read = family.read_config(config, "config.json")
+    read = ARCHITECTURES[config["model_type"]].read_config(config, "config.json")
 
     def build() -> nnx.Module:
         return family.build(read, Build(), False)
@@ -94,7 +95,7 @@ def decoder(tiny, tmp_path) -> Path:
     folder = tmp_path / "decoder"
     folder.mkdir()
     family = FAMILIES["mistral"]
-    read = family.read_config(config, "config.json")
+    read = ARCHITECTURES[config["model_type"]].read_config(config, "config.json")
     save_model(family.build(read, Build(), True), family.weights(read, True), folder)
     (folder / "config.json").write_text(json.dumps(config))
     tokenizer = json.loads((tiny.folder / "tokenizer.json").read_text())

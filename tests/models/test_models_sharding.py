@@ -13,13 +13,13 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from mig_jax.core.errors import UserError
-from mig_jax.models.checkpoints import weights
+from mig_jax.models.checkpoints.decoder_config import DecoderConfig, Rope
 from mig_jax.models.checkpoints.tensors import safetensors
-from mig_jax.models.checkpoints.weights import load_model, save_model
+from mig_jax.models.networks import weights
 from mig_jax.models.networks.decoder import Decoder, weight_map
-from mig_jax.models.networks.decoder_config import DecoderConfig, Rope
 from mig_jax.models.networks.layers import Build
-from mig_jax.models.sharding import MESH_AXES, RULES, axes_of, init_model, model_mesh, partition
+from mig_jax.models.networks.sharding import MESH_AXES, RULES, axes_of, init_model, model_mesh, partition
+from mig_jax.models.networks.weights import load_model, save_model
 
 CONFIG = DecoderConfig(
     vocab_size=96, hidden_size=32, num_layers=2, num_heads=8, num_kv_heads=4, head_dim=8, intermediate_size=64,

@@ -11,10 +11,10 @@ transformers = pytest.importorskip("transformers")
 from decoder_cases import Letters, language_model, load_decoder, random_decoder  # noqa: E402
 from flax import nnx  # noqa: E402
 
-from mig_jax.models.checkpoints.weights import save_model  # noqa: E402
+from mig_jax.models.checkpoints.decoder_config import DecoderConfig  # noqa: E402
 from mig_jax.models.inference.generate import generate  # noqa: E402
 from mig_jax.models.networks.decoder import weight_map  # noqa: E402
-from mig_jax.models.networks.decoder_config import DecoderConfig  # noqa: E402
+from mig_jax.models.networks.weights import save_model  # noqa: E402
 
 CLOSE = 1e-4  # float32, sums of up to 96 products in another order, states up to 5
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,

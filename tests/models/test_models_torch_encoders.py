@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_encoders import MODULES, load
 
-from mig_jax.models.checkpoints.weights import save_model
+from mig_jax.models.networks.weights import save_model
 
 torch = pytest.importorskip("torch", reason="the lane that compares with torch: make torch, then make test-torch")
 transformers = pytest.importorskip("transformers")

@@ -12,10 +12,11 @@ from test_models_bert import load_bert
 from tiny_encoders import MODULES, load, tiny_config, tiny_weights, write
 
 from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.encoder_config import bert_config
 from mig_jax.models.checkpoints.tensors import safetensors
-from mig_jax.models.checkpoints.weights import WeightMap, WeightRule, load_model, save_model
 from mig_jax.models.networks import bert
-from mig_jax.models.networks.encoder import Encoder, read_config
+from mig_jax.models.networks.encoder import Encoder
+from mig_jax.models.networks.weights import WeightMap, WeightRule, load_model, save_model
 
 
 def flat(model: nnx.Module) -> dict[str, np.ndarray]:
@@ -113,7 +114,7 @@ def test_shards_are_one_checkpoint(tiny):
     for part in range(3):
         files.append(tiny.folder / f"model-{part}.safetensors")
         save_file({key: tiny.tensors[key] for key in keys[part::3]}, files[-1])
-    config = read_config(json.loads((tiny.folder / "config.json").read_text()), "config.json")
+    config = bert_config(json.loads((tiny.folder / "config.json").read_text()), "config.json")
     assert_same(plain, load_model(lambda: Encoder(config, rngs=nnx.Rngs(0)), bert.weight_map(), safetensors(files)))
 
 

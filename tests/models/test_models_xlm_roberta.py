@@ -7,7 +7,7 @@ import pytest
 from tiny_encoders import assert_layers_are_torch_s, assert_rows_are, in_rows, load, tiny_config, tiny_weights, write
 
 from mig_jax.core.errors import UserError
-from mig_jax.models.networks import xlm_roberta
+from mig_jax.models.checkpoints.encoder_config import roberta_config
 
 
 @pytest.mark.parametrize(("kind", "pad"), [("xlm-roberta", 1), ("roberta", 0), ("roberta", 4)])
@@ -43,14 +43,14 @@ def test_bfloat16_is_near(tmp_path):
 
 
 def test_config():
-    config = xlm_roberta.config_from_json(tiny_config("xlm-roberta", max_position_embeddings=514))
+    config = roberta_config(tiny_config("xlm-roberta", max_position_embeddings=514))
     assert (config.max_positions, config.first_position, config.types) == (512, 2, 1)
     raw = tiny_config("roberta", pad_token_id=None, layer_norm_eps=-1, num_attention_heads=True)
     del raw["type_vocab_size"]
     with pytest.raises(UserError) as error:
-        xlm_roberta.config_from_json(raw, "here/config.json")
+        roberta_config(raw, "here/config.json")
     for part in ("here/config.json", "pad_token_id must be a whole number >= 0, not None", "layer_norm_eps",
                  "num_attention_heads must be a whole number >= 1, not True", "type_vocab_size"):  # fmt: skip
         assert part in str(error.value)
     with pytest.raises(UserError, match="max_position_embeddings 2 leaves no room: texts begin at 2"):
-        xlm_roberta.config_from_json(tiny_config("xlm-roberta", max_position_embeddings=2))
+        roberta_config(tiny_config("xlm-roberta", max_position_embeddings=2))

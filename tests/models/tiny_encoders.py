@@ -15,12 +15,12 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
+from mig_jax.models.checkpoints.architectures import ARCHITECTURES
 from mig_jax.models.checkpoints.tensors import safetensors
-from mig_jax.models.checkpoints.weights import load_model
-from mig_jax.models.families import FAMILIES
 from mig_jax.models.networks import bert, mpnet, xlm_roberta
 from mig_jax.models.networks.encoder import Encoder, EncoderStates
 from mig_jax.models.networks.layers import Build
+from mig_jax.models.networks.weights import load_model
 
 MODULES = {"bert": bert, "mpnet": mpnet, "roberta": xlm_roberta, "xlm-roberta": xlm_roberta}
 
@@ -102,7 +102,7 @@ def load(folder: Path, *, pooler: bool = False, dtype: str = "float32") -> Encod
     """The model of a folder."""
     raw = json.loads((folder / "config.json").read_text())
     module, options = MODULES[raw["model_type"]], Build(dtype)
-    config = FAMILIES[raw["model_type"]].read_config(raw, "config.json")
+    config = ARCHITECTURES[raw["model_type"]].read_config(raw, "config.json")
     make = mpnet.build if module is mpnet else Encoder
 
     def build() -> Encoder:

@@ -1,6 +1,4 @@
-"""``mig-jax embed``: which texts, and the run around their one pass."""
+"""``mig-jax embed``: texts or labels -> embeddings. ``config`` and ``texts``, then ``run``.
 
-from mig_jax.commands.embed.run import Embedded, run_embed
-from mig_jax.commands.embed.texts import Texts, texts_of
-
-__all__ = ["Embedded", "Texts", "run_embed", "texts_of"]
+Nothing is imported here: the settings of every command are checked at start, and ``run`` imports Flax.
+"""

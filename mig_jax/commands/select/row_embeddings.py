@@ -19,6 +19,7 @@ from mig_jax.core.progress import Progress
 from mig_jax.core.version import VERSION
 from mig_jax.encode import Encoded
 from mig_jax.models.configured import spec_of
+from mig_jax.models.inference.fingerprint import check_embedder
 from mig_jax.pool import Pool
 from mig_jax.runs.manifest import file_facts, read_manifest
 from mig_jax.vectors.vectors import Vectors
@@ -52,13 +53,11 @@ def row_embeddings(config: SelectConfig, pool: Pool, progress: Progress, tell: C
         with tempfile.TemporaryDirectory() as folder:
             made = _embedded(config, Path(folder) / "rows", progress, tell)
             return made._replace(array=np.array(made.array))  # the file goes
-    from mig_jax.models.inference.embed import find_embedder  # Flax
-
     decides = {
         "version": VERSION,
         "files": [source.sha256 for source in pool.sources],
         "pool": [config.pool.layout, config.pool.fields],
-        "embedder": find_embedder(spec_of(config.embedder))[0],
+        "embedder": check_embedder(spec_of(config.embedder)).fingerprint,
         "backend": jax.default_backend(),
     }
     name = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
@@ -119,7 +118,7 @@ def _stored(path: Path, told: str, pool: Pool) -> RowEmbeddings:
 
 
 def _embedded(config: SelectConfig, out: Path, progress: Progress, tell: Callable[[str], None]) -> RowEmbeddings:
-    from mig_jax.commands.embed import run_embed  # Flax
+    from mig_jax.commands.embed.run import run_embed  # Flax
 
     asked = EmbedConfig(pool=config.pool, embedder=config.embedder, out=str(out), mesh=config.mesh, cache=config.cache)
 

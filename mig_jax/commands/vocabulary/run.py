@@ -25,6 +25,7 @@ from mig_jax.core.version import VERSION
 from mig_jax.labels.configured import embed_labels
 from mig_jax.models.checkpoints.checkpoint import EmbedderSpec
 from mig_jax.models.configured import models_mesh, spec_of
+from mig_jax.models.inference.fingerprint import check_embedder
 from mig_jax.pool import Pool
 from mig_jax.pool.configured import pool_of
 from mig_jax.runs.manifest import MANIFEST, SCHEMA, file_facts, read_manifest, versions
@@ -73,7 +74,7 @@ def run_vocabulary(
         pool = pool_of(config.pool, (), cache, progress)
     mesh = models_mesh(config.mesh, alone=True)
     spec = _spec(config, watch) if embeds(config.vocabulary) else None
-    fingerprint = None if spec is None else _fingerprint(spec, mesh, watch)
+    fingerprint = None if spec is None else _fingerprint(spec, watch)
     key, decides = _run_key(config, pool, fingerprint)
     above = missing_above(config.out)
     claimed = claim(config.out, key, config.overwrite)
@@ -129,11 +130,9 @@ def _spec(config: VocabularyConfig, watch: Stopwatch) -> EmbedderSpec:
         return replace(spec_of(config.embedder), instruction=None)
 
 
-def _fingerprint(spec: EmbedderSpec, mesh: Any, watch: Stopwatch) -> str:
-    from mig_jax.models.inference.embed import find_embedder  # Flax, which the other steps need not wait for
-
+def _fingerprint(spec: EmbedderSpec, watch: Stopwatch) -> str:
     with watch.stage("find embedder"):
-        return find_embedder(spec, mesh=mesh)[0]
+        return check_embedder(spec).fingerprint
 
 
 def _run_key(config: VocabularyConfig, pool: Pool, fingerprint: str | None) -> tuple[str, dict[str, Any]]:

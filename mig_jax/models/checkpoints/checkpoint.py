@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.architectures import ARCHITECTURES
+from mig_jax.models.checkpoints.digests import sha256_file
 from mig_jax.models.checkpoints.hub import INDEX, WEIGHTS, hub_place, weights_of
 from mig_jax.models.checkpoints.tensors import Tensor, safetensors
 
@@ -34,7 +36,7 @@ class ModelSpec:
       hub: repository on the Hugging Face hub, if any, ``org/name``; of one with several .gguf files,
         ``org/name:FILE.gguf``; revision: the commit to take.
       sha256: of the weights' file, 64 hex digits; None: any weights do.
-      architecture: the ``model_type`` that the checkpoint must name, of ``families.FAMILIES``; None: any of those.
+      architecture: the ``model_type`` that the checkpoint must name; None: any of ``architectures.ARCHITECTURES``.
       dtype: float32 or bfloat16, of weights and activations.
       attention: see ``layers.Build``.
       max_length: tokens of a text that count, special ones included; None: as many as the model has positions.
@@ -153,15 +155,16 @@ class Checkpoint:
         return safetensors(self.files) if self.gguf is None else self.gguf.tensors
 
 
-def find_checkpoint(spec: ModelSpec) -> Checkpoint:
+def find_checkpoint(spec: ModelSpec, *, cache: Path | None = None) -> Checkpoint:
     """Find the weights of ``spec`` and check them.
+
+    Args:
+      cache: folder of known digests, see ``digests.sha256_file``; None: the weights are read for their digest.
 
     Raises:
       UserError: nothing is found (with the ways to get it), config.json is missing or names another architecture, a
         weight file is missing or damaged, or the sha256 is another.
     """
-    from mig_jax.models.families import FAMILIES  # Flax: half a second that only who needs weights waits for
-
     place, source = find_place(spec)
     opened = None
     if place.suffix == ".gguf" and place.is_file():
@@ -172,11 +175,11 @@ def find_checkpoint(spec: ModelSpec) -> Checkpoint:
     else:
         folder, files, config = place, _weight_files(place), read_json(place / "config.json")
     named = config.get("model_type")
-    if not isinstance(named, str) or named not in FAMILIES or spec.architecture not in (None, named):
+    if not isinstance(named, str) or named not in ARCHITECTURES or spec.architecture not in (None, named):
         meant = f", not {spec.architecture!r} as {spec.place} {spec.name} has it" if spec.architecture else ""
         where = folder / "config.json" if opened is None else files[0]
-        raise UserError(f"{where}: architecture {named!r}{meant}; there is {', '.join(sorted(FAMILIES))}")
-    digest = _digest(files, named_by_hub=source == "hub" and spec.sha256 is None)
+        raise UserError(f"{where}: architecture {named!r}{meant}; there is {', '.join(sorted(ARCHITECTURES))}")
+    digest = _digest(files, named_by_hub=source == "hub" and spec.sha256 is None, cache=cache)
     if spec.sha256 is not None and digest != spec.sha256.lower():
         raise UserError(
             f"{files[0]}: sha256 {digest}, not {spec.sha256} as {spec.place} {spec.name} expects: the file is damaged "
@@ -196,12 +199,6 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{file}: holds no JSON object")
     return content
-
-
-def sha256_file(file: Path) -> str:
-    """sha256 of a file's bytes, 64 hex digits."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def find_place(spec: ModelSpec) -> tuple[Path, str]:
@@ -258,10 +255,10 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
     return files
 
 
-def _digest(files: tuple[Path, ...], named_by_hub: bool) -> str:
+def _digest(files: tuple[Path, ...], named_by_hub: bool, cache: Path | None = None) -> str:
     """See ``Checkpoint.sha256``. The hub's cache names a large file by its sha256, so that 14 GB need not be read."""
     digests = []
     for file in files:
         name = file.resolve().name
-        digests.append(name if named_by_hub and re.fullmatch("[0-9a-f]{64}", name) else sha256_file(file))
+        digests.append(name if named_by_hub and re.fullmatch("[0-9a-f]{64}", name) else sha256_file(file, cache))
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.architectures import ARCHITECTURES
 from mig_jax.models.checkpoints.checkpoint import read_json
 
 _POOLING = "1_Pooling"
@@ -72,6 +73,4 @@ def _object(file: Path) -> dict[str, Any]:
 
 
 def _is_causal(model_type: Any) -> bool:
-    from mig_jax.models.families import FAMILIES  # Flax: half a second
-
-    return isinstance(model_type, str) and model_type in FAMILIES and FAMILIES[model_type].causal
+    return isinstance(model_type, str) and model_type in ARCHITECTURES and ARCHITECTURES[model_type].causal

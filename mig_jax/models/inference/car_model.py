@@ -17,23 +17,20 @@ from jaxtyping import Array, Float32, Int, Int64
 
 from mig_jax.core.errors import UserError
 from mig_jax.models.checkpoints.checkpoint import ModelSpec, find_checkpoint
-from mig_jax.models.families import Family
+from mig_jax.models.inference.fingerprint import fingerprint_of, max_length_of
 from mig_jax.models.inference.generate import Prompts, plan_prompts
 from mig_jax.models.inference.loaded import (
     LoadedModel,
-    fingerprint_of,
     in_flight,
     load_weights,
-    max_length_of,
     with_finite,
 )
 from mig_jax.models.networks.car_scorer import CarConfig, CarScorer, weight_map
-from mig_jax.models.sharding import constrain
+from mig_jax.models.networks.families import Family
+from mig_jax.models.networks.sharding import constrain
 from mig_jax.models.tokenizers.tokens import Tokenizer, Tokens, load_tokenizer
 
 _FAMILY = Family(
-    causal=False,
-    read_config=CarConfig.from_json,
     build=lambda config, options, head: CarScorer(config, options, rngs=nnx.Rngs(0)),
     weights=lambda config, head: weight_map(config),
 )

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
 from mig_jax.models.inference.logprobs import target_logprob
 from mig_jax.models.networks.decoder import Cache, Decoder
-from mig_jax.models.sharding import constrain
+from mig_jax.models.networks.sharding import constrain
 
 
 class Rule(NamedTuple):

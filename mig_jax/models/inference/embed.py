@@ -6,6 +6,7 @@ Letters as in packing.py and pooling.py: B rows, L tokens in a row, S texts in a
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,12 +18,13 @@ from jaxtyping import Array, Bool, Float32, Int
 
 from mig_jax.core.errors import UserError
 from mig_jax.core.progress import Progress, silent
-from mig_jax.models.checkpoints.checkpoint import EmbedderSpec, find_checkpoint
-from mig_jax.models.families import FAMILIES
-from mig_jax.models.inference.loaded import LoadedModel, fingerprint_of, in_flight, load_weights, max_length_of
+from mig_jax.models.checkpoints.checkpoint import EmbedderSpec
+from mig_jax.models.inference.fingerprint import check_embedder, prompt_of
+from mig_jax.models.inference.loaded import LoadedModel, in_flight, load_weights
 from mig_jax.models.inference.packing import Batch, fill, plan_batches, usual_batch_tokens
 from mig_jax.models.inference.pooling import pool_segments
-from mig_jax.models.sharding import constrain
+from mig_jax.models.networks.families import FAMILIES
+from mig_jax.models.networks.sharding import constrain
 from mig_jax.models.tokenizers.tokens import Tokenizer, Tokens, load_tokenizer
 
 
@@ -136,43 +138,33 @@ class Embedder:
         return batch, vector_nxD
 
 
-def load_embedder(spec: EmbedderSpec, *, batch_tokens: int | None = None, mesh: Mesh | None = None) -> Embedder:
+def load_embedder(
+    spec: EmbedderSpec, *, batch_tokens: int | None = None, mesh: Mesh | None = None, cache: Path | None = None
+) -> Embedder:
     """Find, check and load an embedder.
 
     Args:
       batch_tokens: see ``Embedder``; None: ``usual_batch_tokens()``.
       mesh: see ``LoadedModel``.
+      cache: see ``find_checkpoint``.
 
     Raises:
-      UserError: see ``find_checkpoint`` and ``load_model``; max_length beyond the model's positions.
+      UserError: see ``check_embedder``, ``load_tokenizer`` and ``load_model``.
     """
-    return find_embedder(spec, batch_tokens=batch_tokens, mesh=mesh)[1]()
+    return find_embedder(spec, batch_tokens=batch_tokens, mesh=mesh, cache=cache)[1]()
 
 
 def find_embedder(
-    spec: EmbedderSpec, *, batch_tokens: int | None = None, mesh: Mesh | None = None
+    spec: EmbedderSpec, *, batch_tokens: int | None = None, mesh: Mesh | None = None, cache: Path | None = None
 ) -> tuple[str, Callable[[], Embedder]]:
-    """An embedder's fingerprint, and how to load it: who has its embeddings already need not wait for the weights.
+    """An embedder's fingerprint, and a function that loads it: a caller with cached embeddings needs no weights.
 
     Raises:
-      UserError: see ``find_checkpoint``; max_length beyond the model's positions.
+      UserError: see ``check_embedder`` and ``load_tokenizer``.
     """
-    checkpoint = find_checkpoint(spec)
-    family = FAMILIES[checkpoint.config["model_type"]]
-    config = family.read_config(checkpoint.config, str(checkpoint.config_file))
-    max_length = max_length_of(spec, config.max_positions, checkpoint.tokenizer_source)
-    prompt_of(spec)
+    checkpoint, config, max_length, fingerprint = check_embedder(spec, cache=cache)
     tokenizer = load_tokenizer(checkpoint.tokenizer_source, max_length, append_end=spec.append_eos)
-    fingerprint = fingerprint_of(
-        checkpoint,
-        spec,
-        tokenizer.sha256,
-        append_eos=spec.append_eos,
-        instruction=None if spec.instruction is None else [spec.prompt, spec.instruction],
-        pooling=spec.pooling,
-        normalize=spec.normalize,
-        max_length=max_length,
-    )
+    family = FAMILIES[checkpoint.config["model_type"]]
 
     def load() -> Embedder:
         return Embedder(
@@ -188,22 +180,6 @@ def find_embedder(
         )
 
     return fingerprint, load
-
-
-def prompt_of(spec: EmbedderSpec) -> Callable[[str], str] | None:
-    """How a text is written with the spec's instruction; None where it has none.
-
-    Raises:
-      UserError: the prompt has no place for the text or for the instruction.
-    """
-    if spec.instruction is None:
-        return None
-    missing = [place for place in ("{instruction}", "{text}") if spec.prompt.count(place) != 1]
-    if missing:
-        raise UserError(f"embedder.prompt={spec.prompt!r}: must have {' and '.join(missing)} in it, once")
-    before, after = spec.prompt.split("{text}")
-    before, after = (part.replace("{instruction}", spec.instruction) for part in (before, after))
-    return lambda text: f"{before}{text}{after}" if isinstance(text, str) else text
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "slots", "pooling", "normalize", "exact"))

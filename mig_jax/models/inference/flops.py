@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mig_jax.models.checkpoints.decoder_config import DecoderConfig
 from mig_jax.models.inference.loaded import LoadedModel
-from mig_jax.models.networks.decoder_config import DecoderConfig
 
 
 def forward_flops(loaded: LoadedModel, config: Any, rows: int, width: int) -> float:

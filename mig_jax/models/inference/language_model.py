@@ -8,10 +8,12 @@ from jax.sharding import Mesh
 from jaxtyping import Int64
 
 from mig_jax.core.errors import UserError
+from mig_jax.models.checkpoints.architectures import ARCHITECTURES
 from mig_jax.models.checkpoints.checkpoint import ModelSpec, find_checkpoint
-from mig_jax.models.families import FAMILIES
-from mig_jax.models.inference.loaded import LoadedModel, fingerprint_of, load_weights, max_length_of
-from mig_jax.models.networks.decoder_config import DecoderConfig
+from mig_jax.models.checkpoints.decoder_config import DecoderConfig
+from mig_jax.models.inference.fingerprint import fingerprint_of, max_length_of
+from mig_jax.models.inference.loaded import LoadedModel, load_weights
+from mig_jax.models.networks.families import FAMILIES
 from mig_jax.models.tokenizers.text_tokenizer import TextTokenizer, load_text_tokenizer
 from mig_jax.models.tokenizers.tokens import Tokens
 
@@ -100,12 +102,12 @@ def find_language_model(spec: ModelSpec, *, mesh: Mesh | None = None) -> FoundMo
     """
     checkpoint = find_checkpoint(spec)
     named = checkpoint.config["model_type"]
-    family = FAMILIES[named]
+    architecture = ARCHITECTURES[named]
     where = str(checkpoint.config_file)
-    if not family.causal:
-        causal = ", ".join(sorted(name for name, other in FAMILIES.items() if other.causal))
+    if not architecture.causal:
+        causal = ", ".join(sorted(name for name, other in ARCHITECTURES.items() if other.causal))
         raise UserError(f"{where}: architecture {named!r} is an encoder and writes nothing; there is {causal}")
-    config = family.read_config(checkpoint.config, where)
+    config = architecture.read_config(checkpoint.config, where)
     max_length = max_length_of(spec, config.max_positions, where)
     # It may have more words than the table, as a <pad> that was added and never used: ``check`` tells of ids that a
     # text really has.
@@ -120,7 +122,7 @@ def find_language_model(spec: ModelSpec, *, mesh: Mesh | None = None) -> FoundMo
     fingerprint = fingerprint_of(checkpoint, spec, tokenizer.sha256)
 
     def load() -> LanguageModel:
-        loaded = load_weights(family, config, tensors, spec, mesh, head=True)
+        loaded = load_weights(FAMILIES[named], config, tensors, spec, mesh, head=True)
         return LanguageModel(spec.name, loaded, tokenizer, config, max_length, fingerprint)
 
     return FoundModel(spec.name, tokenizer, config, max_length, fingerprint, load)

@@ -1,7 +1,5 @@
-"""What an embedder and a language model have in common: weights on their devices, batches under way, a fingerprint."""
+"""The parts that embedders and language models have in common: weights on their devices, batches in flight."""
 
-import hashlib
-import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,12 +13,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float32
 
 from mig_jax.core.errors import UserError
-from mig_jax.models.checkpoints.checkpoint import Checkpoint, ModelSpec
+from mig_jax.models.checkpoints.checkpoint import ModelSpec
 from mig_jax.models.checkpoints.tensors import Tensor
-from mig_jax.models.checkpoints.weights import load_model
-from mig_jax.models.families import Family
+from mig_jax.models.networks.families import Family
 from mig_jax.models.networks.layers import Build
-from mig_jax.models.sharding import RULES
+from mig_jax.models.networks.sharding import RULES
+from mig_jax.models.networks.weights import load_model
 
 _ENOUGH = 32  # texts without one finite number among them: no text's fault
 _IN_FLIGHT = 4  # batches sent to the device before the first of them is waited for
@@ -114,26 +112,3 @@ def with_finite(
         if not finite and seen >= _ENOUGH:
             raise UserError(f"{what} are not finite, so its weights hold NaN or infinity")
         yield item, value_nxD
-
-
-def max_length_of(spec: ModelSpec, positions: int, where: object) -> int:
-    """Tokens of a text that count: as the spec has it, else as many as the model has positions.
-
-    Raises:
-      UserError: there are fewer positions; ``where`` says so.
-    """
-    max_length = positions if spec.max_length is None else spec.max_length
-    if max_length > positions:
-        raise UserError(f"{spec.place}.max_length={max_length}: {where} has {positions} positions")
-    return max_length
-
-
-def fingerprint_of(checkpoint: Checkpoint, spec: ModelSpec, tokenizer_sha256: str, **rest: Any) -> str:
-    """sha256 over everything that decides a result, 64 hex digits; ``rest``: what decides it beside the model."""
-    decides = {
-        "weights": checkpoint.sha256,
-        "config": checkpoint.config,
-        "tokenizer": tokenizer_sha256,
-        "dtype": spec.dtype,
-    }
-    return hashlib.sha256(json.dumps(decides | rest, sort_keys=True, default=str).encode()).hexdigest()

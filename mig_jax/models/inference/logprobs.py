@@ -19,7 +19,7 @@ from mig_jax.core.progress import Progress, silent
 from mig_jax.models.inference.language_model import LanguageModel, as_tokens
 from mig_jax.models.inference.loaded import in_flight
 from mig_jax.models.inference.packing import Batch, fill, plan_batches, usual_batch_tokens
-from mig_jax.models.sharding import constrain
+from mig_jax.models.networks.sharding import constrain
 from mig_jax.models.tokenizers.tokens import Tokens
 
 _ON_CPU, _ON_ACCELERATOR = 2**24, 2**27  # logits at once: on a CPU near its caches, elsewhere 512 MiB

@@ -16,7 +16,7 @@ from mig_jax.core.errors import UserError
 from mig_jax.models.inference.language_model import LanguageModel
 from mig_jax.models.inference.loaded import in_flight, with_finite
 from mig_jax.models.inference.packing import Batch, fill
-from mig_jax.models.sharding import constrain
+from mig_jax.models.networks.sharding import constrain
 from mig_jax.models.tokenizers.tokens import Tokens
 
 

@@ -1,10 +1,10 @@
-"""BERT (Devlin et al. 2019) and what is built like it: MiniLM, BGE, E5, GTE. Its config is ``encoder.read_config``'s.
+"""BERT (Devlin et al. 2019) and what is built like it: MiniLM, BGE, E5, GTE.
 
 Source of names and numerics: transformers/models/bert/modeling_bert.py.
 """
 
-from mig_jax.models.checkpoints.weights import WeightMap
 from mig_jax.models.networks.encoder import ignored, stack_rules
+from mig_jax.models.networks.weights import WeightMap
 
 
 def weight_map(*, pooler: bool = False) -> WeightMap:

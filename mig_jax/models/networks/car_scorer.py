@@ -21,10 +21,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from mig_jax.core.errors import UserError
-from mig_jax.models.checkpoints.weights import WeightMap, WeightRule
+from mig_jax.models.checkpoints.encoder_config import EncoderConfig, roberta_config
 from mig_jax.models.networks import xlm_roberta
-from mig_jax.models.networks.encoder import Encoder, EncoderConfig, dense
+from mig_jax.models.networks.encoder import Encoder, dense
 from mig_jax.models.networks.layers import FLOAT32, Build, Linear
+from mig_jax.models.networks.weights import WeightMap, WeightRule
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class CarConfig:
         """XLM-R's fields and ``hidden_sizes``; UserError with every field that is missing or unusable."""
         wrong, sizes, encoder = [], raw.get("hidden_sizes", [2048, 1024]), None
         try:
-            encoder = xlm_roberta.config_from_json(raw, where)
+            encoder = roberta_config(raw, where)
         except UserError as error:
             wrong.append(str(error))
         if not isinstance(sizes, list) or not sizes or any(type(size) is not int or size < 1 for size in sizes):

@@ -11,8 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from mig_jax.models.checkpoints.weights import WeightMap, WeightRule
-from mig_jax.models.networks.decoder_config import DecoderConfig, Rope
+from mig_jax.models.checkpoints.decoder_config import DecoderConfig, Rope
 from mig_jax.models.networks.layers import (
     ACTIVATIONS,
     FLOAT32,
@@ -23,7 +22,8 @@ from mig_jax.models.networks.layers import (
     attend,
     segment_positions,
 )
-from mig_jax.models.sharding import constrain
+from mig_jax.models.networks.sharding import constrain
+from mig_jax.models.networks.weights import WeightMap, WeightRule
 
 
 class Cache(NamedTuple):

@@ -1,19 +1,17 @@
-"""The post-norm transformer encoder that BERT, RoBERTa, XLM-R and MPNet share: config, embeddings, layers, weight map.
+"""The post-norm transformer encoder that BERT, RoBERTa, XLM-R and MPNet share: embeddings, layers, weight map.
 
 Letters as in layers.py. The families' own files say what their config.json and their checkpoints call things.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from mig_jax.core.errors import UserError
-from mig_jax.models.checkpoints.weights import WeightRule
+from mig_jax.models.checkpoints.encoder_config import EncoderConfig
 from mig_jax.models.networks.layers import (
     ACTIVATIONS,
     FLOAT32,
@@ -25,84 +23,8 @@ from mig_jax.models.networks.layers import (
     segment_mask,
     segment_positions,
 )
-from mig_jax.models.sharding import constrain
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """What of a config.json decides the computation; dropout is left out, there is no training here.
-
-    Args:
-      vocab_size, hidden_size, num_layers, num_heads, intermediate_size: counts, >= 1.
-      max_positions: tokens of the longest text, its special tokens included, >= 1.
-      first_position: row of the position table that a text's first token gets; RoBERTa leaves the first rows unused.
-      types: rows of the table of token types; 0: there is none.
-      eps: of every layer norm.
-      activation: a key of ``layers.ACTIVATIONS``.
-    """
-
-    vocab_size: int
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    intermediate_size: int
-    max_positions: int
-    first_position: int = 0
-    types: int = 2
-    eps: float = 1e-12
-    activation: str = "gelu"
-
-
-COUNTS = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "max_positions": "max_position_embeddings",
-}
-
-
-def read_config(
-    raw: Mapping[str, Any], where: str, *, first_position: int = 0, typed: bool = True, wrong: tuple[str, ...] = ()
-) -> EncoderConfig:
-    """Read the Hugging Face names that these families have in common.
-
-    Args:
-      raw, where: config.json and its name for messages.
-      first_position, typed: see ``EncoderConfig``; typed: ``type_vocab_size`` counts.
-      wrong: what the family itself has found.
-
-    Raises:
-      UserError: with every field that is missing or unusable.
-    """
-    counts = COUNTS | ({"types": "type_vocab_size"} if typed else {})
-    bad = [
-        f"{name} must be a whole number >= 1, not {raw.get(name)!r}"
-        for name in counts.values()
-        if type(raw.get(name)) is not int or raw[name] < 1
-    ]
-    eps, activation = raw.get("layer_norm_eps", 1e-12), raw.get("hidden_act", "gelu")
-    if type(eps) not in (int, float) or not 0 <= eps < 1:
-        bad.append(f"layer_norm_eps must be a number in [0, 1), not {eps!r}")
-    if not isinstance(activation, str) or activation not in ACTIVATIONS:
-        bad.append(f"hidden_act is {activation!r}; there is {', '.join(ACTIVATIONS)}")
-    if (raw.get("position_embedding_type") or "absolute") != "absolute":
-        bad.append(f"position_embedding_type is {raw['position_embedding_type']!r}; there is absolute")
-    if raw.get("is_decoder", False):
-        bad.append(f"is_decoder is {raw['is_decoder']!r}; there is false")
-    bad += wrong
-    if not bad and raw["hidden_size"] % raw["num_attention_heads"]:
-        bad.append(f"hidden_size {raw['hidden_size']} is no multiple of {raw['num_attention_heads']} heads")
-    if not bad and raw["max_position_embeddings"] <= first_position:
-        bad.append(
-            f"max_position_embeddings {raw['max_position_embeddings']} leaves no room: texts begin at {first_position}"
-        )
-    if bad:
-        raise UserError(f"{where}: " + "; ".join(bad))
-    fields = {field: raw[name] for field, name in counts.items()} | {"first_position": first_position}
-    fields["max_positions"] -= first_position
-    return EncoderConfig(**({"types": 0} | fields), eps=float(eps), activation=activation)
+from mig_jax.models.networks.sharding import constrain
+from mig_jax.models.networks.weights import WeightRule
 
 
 class EncoderStates(NamedTuple):

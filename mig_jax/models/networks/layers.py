@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from mig_jax.core.errors import UserError
-from mig_jax.models.sharding import Axes, constrain, uneven
+from mig_jax.models.networks.sharding import Axes, constrain, uneven
 
 _MASKED = -1e30  # finite, so that a token whose mask is all False gets a mean and not NaN
 

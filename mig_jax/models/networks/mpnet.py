@@ -3,27 +3,15 @@
 Source of names and numerics: transformers/models/mpnet/modeling_mpnet.py.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from mig_jax.models.checkpoints.weights import WeightMap, WeightRule
-from mig_jax.models.networks.encoder import Encoder, EncoderConfig, ignored, read_config, stack_rules
+from mig_jax.models.checkpoints.encoder_config import MPNET_BUCKETS, EncoderConfig
+from mig_jax.models.networks.encoder import Encoder, ignored, stack_rules
 from mig_jax.models.networks.layers import FLOAT32, Build, Embed
-
-_BUCKETS = 32  # transformers uses this many, whatever the config says
-_PAD = 1  # and this as the padding's id, after which positions begin
-
-
-def config_from_json(raw: Mapping[str, Any], where: str = "config.json") -> EncoderConfig:
-    """Read config.json; UserError with every field that is missing or unusable."""
-    buckets = raw.get("relative_attention_num_buckets", _BUCKETS)
-    wrong = (f"relative_attention_num_buckets is {buckets!r}; there is {_BUCKETS}",) if buckets != _BUCKETS else ()
-    return read_config(raw, where, first_position=_PAD + 1, typed=False, wrong=wrong)
+from mig_jax.models.networks.weights import WeightMap, WeightRule
 
 
 def bucket(distance: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
@@ -44,7 +32,7 @@ class RelativeBias(nnx.Module):
     """``bias[h, i, j] = table[bucket(j - i), h]``, the same in all layers."""
 
     def __init__(self, config: EncoderConfig, options: Build, *, rngs: nnx.Rngs):
-        self.table = Embed(_BUCKETS, config.num_heads, axes=(None, "heads"), dtype=options.dtype, rngs=rngs)
+        self.table = Embed(MPNET_BUCKETS, config.num_heads, axes=(None, "heads"), dtype=options.dtype, rngs=rngs)
 
     def __call__(self, length: int) -> Float[Array, "H L L"]:
         """For rows of L tokens."""

@@ -1,7 +1,5 @@
 """A checkpoint's tokenizer, wherever it is written: tokenizer.json, the older files of transformers, or GGUF."""
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +8,14 @@ from typing import Any, NamedTuple
 from tokenizers import Tokenizer
 
 from mig_jax.core.errors import UserError
-from mig_jax.models.checkpoints.checkpoint import read_json, sha256_file
+from mig_jax.models.checkpoints.checkpoint import read_json
 from mig_jax.models.checkpoints.gguf_header import read_metadata
 from mig_jax.models.tokenizers.chat import Chat, chat_prompt, gguf_chat, load_chat
+from mig_jax.models.tokenizers.digest import folder_sha256, metadata_sha256
 from mig_jax.models.tokenizers.gguf_tokenizer import gguf_tokenizer
 from mig_jax.models.tokenizers.sentencepiece_file import NAME as SENTENCEPIECE
 from mig_jax.models.tokenizers.sentencepiece_file import sentencepiece_tokenizer
 
-_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
-          "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model",
-          "chat_template.jinja", "chat_template.json", "generation_config.json")  # fmt: skip
 _GGUF_ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")  # end of text, of a turn, of a message
 
 
@@ -89,19 +85,15 @@ def load_text_tokenizer(source: Path, max_length: int | None = None) -> TextToke
     if source.suffix == ".gguf":
         metadata = read_metadata(source)
         tokenizer = gguf_tokenizer(metadata, source)
-        said = {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
-        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
         ends = frozenset(metadata[f"tokenizer.ggml.{key}"] for key in _GGUF_ENDS if f"tokenizer.ggml.{key}" in metadata)
-        return _of_rust(tokenizer, max_length, gguf_chat(source, metadata), digest, ends)
+        return _of_rust(tokenizer, max_length, gguf_chat(source, metadata), metadata_sha256(metadata), ends)
     chat = load_chat(source)
-    present = [source / name for name in _FILES if (source / name).is_file()]
-    digest = hashlib.sha256("\n".join(f"{f.name} {sha256_file(f)}" for f in present).encode()).hexdigest()
-    ends = _ends(source)
+    digest, ends = folder_sha256(source), _ends(source)
     try:
-        if (source / "tokenizer.json") in present:
+        if (source / "tokenizer.json").is_file():
             tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
             return _of_rust(tokenizer, max_length, chat, digest, ends)
-        if (source / SENTENCEPIECE) in present and _is_llama(source):
+        if (source / SENTENCEPIECE).is_file() and _is_llama(source):
             tokenizer, chat = sentencepiece_tokenizer(source, chat)
             return _of_rust(tokenizer, max_length, chat, digest, ends)
         return _of_transformers(source, max_length, chat, digest, ends)

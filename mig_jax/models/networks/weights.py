@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from mig_jax.core.errors import UserError
 from mig_jax.models.checkpoints.tensors import FLOATS, Tensor
-from mig_jax.models.sharding import place, shardings
+from mig_jax.models.networks.sharding import place, shardings
 
 Model = TypeVar("Model", bound=nnx.Module)
 

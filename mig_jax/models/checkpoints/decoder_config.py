@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mig_jax.core.errors import UserError
-from mig_jax.models.networks.layers import ACTIVATIONS
+from mig_jax.models.checkpoints.config_fields import activation_errors, count_errors, eps_errors
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class DecoderConfig:
     Args:
       vocab_size .. max_positions: counts, >= 1.
       eps: of every RMS norm.
-      activation: a key of ``layers.ACTIVATIONS``, of the gate.
+      activation: one of ``config_fields.ACTIVATIONS``, of the gate.
       windows: of each layer, how many tokens back a token sees, itself included; None: all.
       qkv_bias, out_bias, mlp_bias: whether those maps have one.
       qk_norm: RMS norm over each head of queries and keys (Qwen3).
@@ -73,16 +73,8 @@ class DecoderConfig:
         heads, hidden = counts["num_attention_heads"], counts["hidden_size"]
         whole = type(heads) is int and type(hidden) is int and heads > 0
         counts["head_dim"] = _or(raw, "head_dim", hidden // heads if whole else None)
-        wrong = [
-            f"{name} must be a whole number >= 1, not {value!r}"
-            for name, value in counts.items()
-            if type(value) is not int or value < 1
-        ]
         eps, activation = raw.get("rms_norm_eps", 1e-6), raw.get("hidden_act", "silu")
-        if type(eps) not in (int, float) or not 0 <= eps < 1:
-            wrong.append(f"rms_norm_eps must be a number in [0, 1), not {eps!r}")
-        if not isinstance(activation, str) or activation not in ACTIVATIONS:
-            wrong.append(f"hidden_act is {activation!r}; there is {', '.join(ACTIVATIONS)}")
+        wrong = count_errors(counts) + eps_errors("rms_norm_eps", eps) + activation_errors(activation)
         if not wrong and heads % counts["num_key_value_heads"]:
             wrong.append(f"{heads} heads are no multiple of {counts['num_key_value_heads']} key/value heads")
         if not wrong and counts["head_dim"] % 2:
