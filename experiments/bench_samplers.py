@@ -90,7 +90,7 @@ def synthetic_task(rows: int, dim: int, vectors: bool) -> Task:
 def real_task(pool_path: str, embeddings: str | None) -> Task:
     """The rows of a pool, annotated or not."""
     pool = load_pool(pool_path)
-    encoded = encode(pool, bare=True)
+    encoded = encode(pool, needs=())
     rng = np.random.default_rng(1)
     if not encoded.labels:
         encoded = replace(encoded, score=rng.uniform(1, 36, len(encoded)))

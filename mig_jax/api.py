@@ -13,7 +13,7 @@ from jaxtyping import Float64, Int64
 from mig_jax.commands.embed.texts import BETWEEN
 from mig_jax.commands.select.facts import facts_of
 from mig_jax.commands.select.files import RunFacts, write_run
-from mig_jax.commands.select.inputs import ranking_of
+from mig_jax.commands.select.inputs import ranking_of, ranking_source
 from mig_jax.commands.select.limits import check_refused, limits_of
 from mig_jax.commands.select.row_embeddings import checked, vectors_of
 from mig_jax.commands.select.solve import Solved, budgets_of, solve
@@ -21,8 +21,10 @@ from mig_jax.config.check import limits_config, sampler_options
 from mig_jax.core.errors import UserError
 from mig_jax.core.progress import Progress, silent
 from mig_jax.encode import Encoded, encode
+from mig_jax.encode.config import ScoreConfig
 from mig_jax.labels import LabelGraph
 from mig_jax.labels import label_graph as build_graph
+from mig_jax.labels.configured import no_graph
 from mig_jax.labels.valid_tags import ValidTags, read_valid_tags
 from mig_jax.models.checkpoints.checkpoint import MINILM, EmbedderSpec
 from mig_jax.models.inference.embed import load_embedder
@@ -111,6 +113,12 @@ def label_graph(
       options: score, turns, ... of ``mig_jax.encode.encode``: they decide which rows are usable.
     """
     labels = encode(pool, valid_tags=_tags(valid_tags), **options).labels
+    return _graph_of(labels, embedder, embeddings, threshold, degree, progress)
+
+
+def _graph_of(labels, embedder, embeddings, threshold, degree, progress) -> LabelGraph:
+    if not labels:
+        return no_graph()
     if embeddings is None:
         embeddings = load_embedder(embedder).embed(labels, progress=progress)
     return build_graph(labels, embeddings, threshold=threshold, degree=degree, progress=progress)
@@ -166,10 +174,12 @@ def select(
     if limits is not None and not isinstance(limits, Mapping):
         raise UserError(f"limits={limits}: must be a mapping, as {{'exclude': 'ids.txt'}}")
     bounds = limits_config({key: _plain(value) for key, value in (limits or {}).items()})
-    encoded = encode(pool, valid_tags=_tags(valid_tags), bare="labels" not in chosen.needs, **options)
+    score = ScoreConfig(options.get("score", "deita"), options.get("turns", "mean"))
+    source = ranking_source(asked, score)
+    encoded = encode(pool, valid_tags=_tags(valid_tags), needs=chosen.needs_of(asked), ranking=source, **options)
     budget = budgets_of(chosen, (n,), encoded, len(pool))[0]
     if graph is None:
-        graph = label_graph(pool, valid_tags=valid_tags, progress=progress, **options)
+        graph = _graph_of(encoded.labels, MINILM, None, "auto", 4.0, progress)
     graph = graph.restrict(encoded.labels)
     allowed = limits_of(bounds, pool, encoded, () if chosen.whole else (n,))
     check_refused(chosen, sampler, allowed)
@@ -177,13 +187,12 @@ def select(
     if "vectors" in chosen.needs:
         array = load_embedder(MINILM).embed(_texts(pool), progress=progress) if embeddings is None else embeddings
         vectors = vectors_of(checked(array, "embeddings", pool), pool, encoded, progress)
-    score = options.get("score", "deita"), options.get("turns", "mean")
     task = Task(
         encoded,
         graph.propagation(propagation),
         phi or make_phi(),
         asked,
-        ranking=ranking_of(asked, *score, pool, encoded),
+        ranking=ranking_of(asked, score, pool, encoded),
         vectors=vectors,
         rows=rows_of(pool, encoded),
         limits=allowed,

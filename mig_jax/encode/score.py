@@ -148,15 +148,15 @@ def _of_turns(pool: Pool, name: str, turns: str) -> Factor:
     return Factor(name, value, missing, wrong)
 
 
-def told(pool: Pool, row: int, score: str, parts: Sequence[Factor], value: float) -> str:
+def fault_of(pool: Pool, row: int, score: str, parts: Sequence[Factor], value: float) -> str:
     """What is wrong with a row's score ``value``."""
     for part in parts:
         if part.wrong[row] or part.value[row] < 0:
-            return _told(pool, row, part) if len(parts) == 1 else f"{_told(pool, row, part)} (of {score})"
-    return _told(pool, row, parts[0]) if len(parts) == 1 else f"{score}={value}"
+            return _fault_of(pool, row, part) if len(parts) == 1 else f"{_fault_of(pool, row, part)} (of {score})"
+    return _fault_of(pool, row, parts[0]) if len(parts) == 1 else f"{score}={value}"
 
 
-def _told(pool: Pool, row: int, part: Factor) -> str:
+def _fault_of(pool: Pool, row: int, part: Factor) -> str:
     if part.name not in LISTS:
         return f"{part.name}={part.value[row]}"
     names = LISTS[part.name]
@@ -171,9 +171,9 @@ def _told(pool: Pool, row: int, part: Factor) -> str:
     return " x ".join(f"{name} {numbers}" for name, numbers in lists.items())
 
 
-def hint(score: str, lacking: Collection[str]) -> str:
+def hint(score: str, lacking: Collection[str], key: str = "score.from") -> str:
     """Where the numbers that rows lack (``Factor.lacking``) are looked for, and what else the score may be."""
     names = [name for name in factor_names(score) if _lacking(name) in lacking]
     places = dict.fromkeys(_PLACES[name] for name in names if name in _PLACES)
     near = [close for name in names for close in get_close_matches(name, NAMES, 1) if close != name]
-    return ". ".join((*places, f"score.from= may be {ALLOWED}")) + (f"; did you mean {near[0]}?" if near else "")
+    return ". ".join((*places, f"{key}= may be {ALLOWED}")) + (f"; did you mean {near[0]}?" if near else "")

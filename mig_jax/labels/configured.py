@@ -37,8 +37,7 @@ def graph_of(
 ) -> LabelGraph:
     """The label graph: a stored one, or cosines of the labels' embeddings."""
     if not labels:
-        weights, ends = np.zeros(0, np.float32), np.zeros(0, np.int32)
-        return LabelGraph((), weights, ends, ends, weights, 1.0)
+        return no_graph()
     if graph.path is not None:
         return LabelGraph.load(graph.path).restrict(tuple(labels))
     if graph.threshold != "auto":
@@ -52,6 +51,12 @@ def graph_of(
     stored, _ = ArrayCache(cache).get("label_graphs", [*key, str(graph.threshold), graph.degree], build)
     threshold, automatic = float(stored.pop("threshold")), bool(stored.pop("automatic"))
     return LabelGraph(tuple(labels), **stored, threshold=threshold, automatic=automatic)
+
+
+def no_graph() -> LabelGraph:
+    """The graph of no labels."""
+    weights, ends = np.zeros(0, np.float32), np.zeros(0, np.int32)
+    return LabelGraph((), weights, ends, ends, weights, 1.0)
 
 
 def embed_labels(

@@ -198,4 +198,4 @@ def _notes(score: np.ndarray, rejected: int, threshold: float) -> tuple[str, ...
     return tuple(notes)
 
 
-DEITA = Sampler(sample, Options, needs=("vectors",))
+DEITA = Sampler(sample, Options, needs=("ranking", "vectors"))

@@ -31,4 +31,4 @@ def sample(task: Task, n: int) -> Order:
     return Order(points, ifd[points], "IFD", {}, why=task.limit.why(len(points), "IFD"))
 
 
-IFD = Sampler(sample, Options)
+IFD = Sampler(sample, Options, needs=("ranking",))

@@ -47,4 +47,4 @@ def sample(task: Task, n: int) -> Order:
     return Order(points, gains, reason, found.counts | {"picked_without_gain": missing})
 
 
-MIG = Sampler(sample, Options, nested=lambda task: task.limit.budget is None, by_labels=True, needs=("labels",))
+MIG = Sampler(sample, Options, nested=lambda task: task.limit.budget is None, by_labels=True, needs=("labels", "score"))

@@ -167,4 +167,4 @@ def _notes(task: Task, n: int, objective: Objective, best: Picks, done: list[Pic
     return tuple(notes)
 
 
-QDIT = Sampler(sample, Options, nested=lambda task: "tokens" not in task.limit.kinds, needs=("vectors",))
+QDIT = Sampler(sample, Options, nested=lambda task: "tokens" not in task.limit.kinds, needs=("ranking", "vectors"))

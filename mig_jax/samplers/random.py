@@ -26,4 +26,4 @@ def sample(task: Task, n: int) -> Order:
     return Order(points, np.zeros(len(points)), "random", {}, why=task.limit.why(len(points), "drawn"))
 
 
-RANDOM = Sampler(sample, Options, nested=lambda task: not task.options.compat)
+RANDOM = Sampler(sample, Options, nested=lambda task: not task.options.compat, compat_needs=("labels", "score"))

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float64
 
 from mig_jax.core.progress import Progress, silent
-from mig_jax.encode.encoded import Encoded
+from mig_jax.encode import Encoded, Need
 from mig_jax.engine import Snapshot
 from mig_jax.engine.greedy import PICKS_PER_CALL, SHORTLIST
 from mig_jax.labels.label_graph import Propagation
@@ -90,7 +90,8 @@ class Sampler(NamedTuple):
         given a ``ranking``.
       nested: a smaller budget is a prefix of a larger one; else every budget is sampled for itself.
       by_labels: it ranks by labels, so picks can be explained by the labels that earned them.
-      needs: of "labels", "vectors" and "rows" what it cannot do without.
+      needs: what it needs of a row; rows that lack it are left out (``mig_jax.encode.encode``).
+      compat_needs: what the reference requires of a row in addition, with ``compat``.
       refuses: the limits that make no sense for it, and why.
       whole: it takes every point, whatever n.
     """
@@ -99,9 +100,14 @@ class Sampler(NamedTuple):
     options: type[SamplerOptions] = SamplerOptions
     nested: Callable[[Task], bool] = lambda task: True
     by_labels: bool = False
-    needs: tuple[str, ...] = ()
+    needs: tuple[Need, ...] = ()
+    compat_needs: tuple[Need, ...] = ()
     refuses: Mapping[Kind, str] = {}
     whole: bool = False
+
+    def needs_of(self, options: SamplerOptions) -> tuple[Need, ...]:
+        """What it needs of a row with these settings."""
+        return self.needs + (self.compat_needs if getattr(options, "compat", False) else ())
 
 
 def rows_of(pool: Pool, encoded: Encoded) -> Rows:

@@ -102,10 +102,7 @@ def test_a_sampler_may_rank_by_a_product(mig: Mig, pool: Path, tmp_path: Path) -
         ("sampler=qdit sampler.score=ifd*", "sampler.score=ifd*: must be"),
         ("score.from=qualty", "12 no number at qualty. score.from= may be deita, quality"),
         ("score.from=quality*no.such", "no usable row among 12: 12 no number at no.such"),
-        (
-            "sampler=ifd sampler.score=ifd*no.such",
-            "usable rows has the score that it ranks by, sampler.score=ifd*no.such",
-        ),
+        ("sampler=ifd sampler.score=ifd*no.such", "no usable row among 12: 1 no ifd score, 11 no number at no.such"),
         ("score.from=3", "score.from=3: must be a text"),
     ],
 )

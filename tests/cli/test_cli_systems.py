@@ -60,9 +60,9 @@ def test_a_raw_pool(mig: Mig, tmp_path: Path, name: str) -> None:
     [
         ("mig", "no usable row among 2: 2 no tags"),
         ("instag", "no usable row among 2: 2 no tags"),
-        ("ifd", "none of the 2 usable rows has the score that it ranks by, sampler.score=ifd"),
+        ("ifd", "no usable row among 2: 2 no ifd score"),
         ("car", "none of the 2 usable rows has the score that it ranks by, sampler.score=annotation.CaR"),
-        ("deita", "none of the 2 usable rows has the score that it ranks by, sampler.score=deita"),
+        ("deita", "no usable row among 2: 2 no deita score"),
     ],
 )
 def test_what_a_raw_pool_lacks_for_a_system(mig: Mig, tmp_path: Path, name: str, told: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mig_jax.core.errors import UserError
-from mig_jax.encode import encode
+from mig_jax.encode import RankingSource, encode
 from mig_jax.labels.valid_tags import read_valid_tags
 from mig_jax.pool import load_pool
 
@@ -116,16 +116,33 @@ def test_a_vocabulary_from_either_kind_of_file(tmp_path):
         read_valid_tags(tmp_path / "none.json")
 
 
-def test_a_raw_pool_is_taken_whole_where_neither_tags_nor_scores_are_needed(tmp_path):
+def test_a_raw_pool_is_usable_where_neither_tags_nor_scores_are_needed(tmp_path):
     raw = pool(tmp_path, record(None, None), record(None, None), "no record", on_error="skip")
-    found = encode(raw, bare=True)
+    found = encode(raw, needs=())
     assert (found.labels, found.score.tolist(), found.label_count.tolist()) == ((), [1.0, 1.0], [0, 0])
-    scored = encode(pool(tmp_path, record(None), record(None, None)), bare=True)
-    assert (scored.row.tolist(), scored.score.tolist(), scored.dropped) == ([0], [10.0], {"no deita score": 1})
+    assert not found.scored
 
 
-def test_where_some_rows_have_tags_the_others_are_left_out_for_every_system(tmp_path):
-    half = pool(tmp_path, record(), record(None), record(("a",), None))
-    for bare in (False, True):
-        found = encode(half, bare=bare)
-        assert (found.row.tolist(), found.dropped) == ([0], {"no tags": 1, "no deita score": 1})
+def test_a_row_is_left_out_only_for_what_is_needed(tmp_path):
+    half = pool(tmp_path, record(), record(None), record(("a",), None), record("text"))
+    for needs, rows, score in (
+        (("labels", "score"), [0], [10.0]),
+        (("labels",), [0, 2], [10.0, 0.0]),
+        (("score",), [0, 1, 3], [10.0, 10.0, 10.0]),
+        ((), [0, 1, 2, 3], [10.0, 10.0, 0.0, 10.0]),
+    ):
+        found = encode(half, needs=needs)
+        assert (found.row.tolist(), found.score.tolist()) == (rows, score)
+        assert labels_of(found) == [[["a", "b"], [], ["a"], []][row] for row in rows]
+        assert sum(found.dropped.values()) == 4 - len(rows)
+
+
+def test_a_needed_ranking_decides_which_rows_are_usable(tmp_path):
+    rows = pool(tmp_path, record(mine=-1), record(None, mine=2), record(), columns=["mine"])
+    found = encode(rows, needs=("ranking",), ranking=RankingSource("mine", "mean", "sampler.score"))
+    assert (found.row.tolist(), found.dropped) == ([0, 1], {"no number at mine": 1})
+    bad = pool(tmp_path, record(mine=1), record(mine="x"), columns=["mine"])
+    with pytest.raises(UserError, match=r"pool\.jsonl:2: mine=nan"):
+        encode(bad, needs=("ranking",), ranking=RankingSource("mine", "mean", "sampler.score"))
+    found = encode(bad, needs=("ranking",), ranking=RankingSource("mine", "mean", "sampler.score"), on_error="skip")
+    assert (found.row.tolist(), found.faulty.tolist()) == ([0], [1])

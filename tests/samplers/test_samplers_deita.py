@@ -13,7 +13,7 @@ from sampler_tasks import options, picked, vectors_task
 from mig_jax.core.errors import UserError
 from mig_jax.engine import Snapshot, pool_mesh
 from mig_jax.engine.checkpoint import from_bytes, to_bytes
-from mig_jax.samplers import Limits, Order, Task, find_sampler
+from mig_jax.samplers import Limits, Order, Task
 from mig_jax.samplers.deita import DEITA, sample
 from mig_jax.samplers.limits import NO_MOST, Gate
 from mig_jax.vectors.novelty import _among
@@ -288,7 +288,3 @@ def test_batches_need_compat_and_no_limits():
         run(pool(), 5, batch_size=2)
     with pytest.raises(UserError, match=r"sampler.batch_size=2: the reference's batches know no limits"):
         run(limited(pool(), **LIMITS["caps"]), 5, compat=True, batch_size=2)
-
-
-def test_it_needs_vectors():
-    assert find_sampler("deita").needs == ("vectors",)

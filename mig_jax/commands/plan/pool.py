@@ -107,13 +107,13 @@ def measure_pool(config: SelectConfig, sources: list[Source], like: int | None, 
             again, _ = fastest(2, lambda g=given, i=i: pool_of(g, columns_of(config), Path(place) / f"cache{i}"))
             kept.append((path.stat().st_size, again))
         assert pool is not None
-        encode_s, encoded = fastest(2, lambda: encoded_of(pool, skipping, config.score))
+        encode_s, encoded = fastest(2, lambda: encoded_of(pool, config, skip=True))
         text = int(pool.length.sum()) + len(pool)
         found = {
             "read": through(lines),
             "kept": through(kept),
             "encode": encode_s / len(pool),
-            "encode_bytes": most_bytes(lambda: encoded_of(pool, skipping, config.score)) / len(pool),
+            "encode_bytes": most_bytes(lambda: encoded_of(pool, config, skip=True)) / len(pool),
             "encoded_bytes": sum(a.nbytes for a in (encoded.row, encoded.label_ptr, encoded.label_idx, encoded.score))
             / len(pool),
             "table_bytes": _table(pool) / len(pool),

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ from mig_jax.core.errors import UserError
 from mig_jax.core.progress import Progress
 from mig_jax.core.timing import Stopwatch
 from mig_jax.core.version import VERSION
-from mig_jax.encode import Encoded, columns_read, encode, factor_names, scores
+from mig_jax.encode import Encoded, RankingSource, columns_read, encode, factor_names, scores
 from mig_jax.encode.config import ScoreConfig
 from mig_jax.encode.score import ALLOWED, NONE
 from mig_jax.engine import pool_mesh
@@ -30,11 +30,9 @@ from mig_jax.labels.configured import graph_of
 from mig_jax.labels.valid_tags import read_valid_tags
 from mig_jax.objective import Phi, make_phi
 from mig_jax.objective.config import PhiConfig
-from mig_jax.pool import Pool
-from mig_jax.pool.config import PoolConfig
+from mig_jax.pool import PRESENT, Pool
 from mig_jax.pool.configured import pool_of
 from mig_jax.samplers import Sampler, Task, find_sampler
-from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.task import rows_of
 
 
@@ -74,21 +72,26 @@ def notes_of(config: SelectConfig, inputs: Inputs) -> list[str]:
     """Notes for the user about the inputs."""
     hint = [config.pool.note] if config.pool.note and config.pool.valid_tags is None else []
     of_score = [
-        *_bare(inputs.encoded, config.score.source),
+        *_lacking(inputs.pool, inputs.encoded, config.score),
         *_misaligned(inputs.pool, inputs.encoded, config.score.source),
     ]
     return [*hint, *of_score, *inputs.graph.warnings()]
 
 
-def _bare(encoded: Encoded, score: str) -> list[str]:
-    """That a pool has no labels or no scores, where it has none; ``score``: what was asked for."""
-    lacking = []
+def _lacking(pool: Pool, encoded: Encoded, config: ScoreConfig) -> list[str]:
+    """Which tags and scores the usable rows lack, where the sampler does without them."""
+    notes = []
+    untagged = int((pool.tag_state[encoded.row] != PRESENT).sum())
     if not encoded.labels:
-        lacking.append("the pool has no tags: labels, E(D) and what follows from it are not known")
+        notes.append("the pool has no tags: labels, E(D) and what follows from it are not known")
+    elif untagged:
+        notes.append(f"{untagged:,} usable rows have no tags: they add nothing to E(D)")
     if not encoded.scored:
-        none = "every row counts 1" if score == NONE else "no row has a score"
-        lacking.append(f"score.from={score}: {none}, and none is better than another")
-    return lacking
+        none = "every row counts 1" if config.source == NONE else "no row has a score"
+        notes.append(f"score.from={config.source}: {none}, and none is better than another")
+    elif unscored := int(scores(pool, config.source, config.turns)[1][encoded.row].sum()):
+        notes.append(f"{unscored:,} usable rows have no score (score.from={config.source}): they add nothing to E(D)")
+    return notes
 
 
 def _misaligned(pool: Pool, encoded: Encoded, score: str) -> list[str]:
@@ -126,11 +129,11 @@ def _read(config: SelectConfig, watch: Stopwatch, progress: Progress) -> Inputs:
     with watch.stage("read pool"):
         pool = pool_of(config.pool, columns_of(config), cache, progress)
     with watch.stage("encode"):
-        encoded = encoded_of(pool, config.pool, config.score, bare="labels" not in sampler.needs)
+        encoded = encoded_of(pool, config)
     budgets = budgets_of(sampler, config.budgets, encoded, len(pool))
     limits = limits_of(config.limits, pool, encoded, budgets if config.budgets and not sampler.whole else ())
     check_refused(sampler, config.sampler.name, limits)
-    ranking = ranking_of(config.sampler, config.score.source, config.score.turns, pool, encoded)
+    ranking = ranking_of(config.sampler, config.score, pool, encoded)
     with watch.stage("label graph"):
         graph = graph_of(encoded.labels, config.graph, config.embedder, cache, progress, config.mesh)
     task = Task(
@@ -161,42 +164,47 @@ def columns_of(config: SelectConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys(asked))
 
 
-def ranking_of(
-    options: SamplerOptions, score: str, turns: str, pool: Pool, encoded: Encoded
-) -> Float64[np.ndarray, " M"] | None:
-    """What the sampler ranks by: the score that its options name, or else the pool's; NaN where a point has none.
+def ranking_source(options: Any, score: ScoreConfig) -> RankingSource | None:
+    """What the sampler ranks by: the score that its options name, else the pool's; None: it ranks by none."""
+    if not hasattr(options, "score"):
+        return None
+    turns = getattr(options, "turns", score.turns)
+    if options.score is None:
+        return RankingSource(score.source, turns, "score.from")
+    return RankingSource(options.score, turns, "sampler.score")
 
-    Args:
-      score, turns: the pool's (``score.from``, ``score.turns``).
+
+def ranking_of(options: Any, score: ScoreConfig, pool: Pool, encoded: Encoded) -> Float64[np.ndarray, " M"] | None:
+    """That number of each point, NaN where it has none.
 
     Raises:
       UserError: no point has one; it is of a column that was not read.
     """
-    if not hasattr(options, "score"):
+    asked = ranking_source(options, score)
+    if asked is None:
         return None
-    asked, own = getattr(options, "score", None), getattr(options, "turns", turns)
-    if asked is None and own == turns:
+    if options.score is None and asked.turns == score.turns:
         return encoded.score
-    source, key = (score, "score.from") if asked is None else (asked, "sampler.score")
-    value, missing, wrong = (found[encoded.row] for found in scores(pool, source, own, key))
+    value, missing, wrong = (found[encoded.row] for found in scores(pool, *asked))
     if (missing | wrong).all():
         raise UserError(
             f"sampler={options.name}: none of the {len(encoded)} usable rows has the score that it ranks by,"
-            f" {key}={source}; sampler.score may be {ALLOWED}"
+            f" {asked.key}={asked.source}; sampler.score may be {ALLOWED}"
         )
     return np.where(missing | wrong, np.nan, value)
 
 
-def encoded_of(pool: Pool, config: PoolConfig, score: ScoreConfig, bare: bool = False) -> Encoded:
-    """The usable rows, under the configured vocabulary and score; ``bare``: of a pool without tags or scores too."""
+def encoded_of(pool: Pool, config: SelectConfig, skip: bool = False) -> Encoded:
+    """The rows that the sampler can use, under the configured vocabulary and score; ``skip``: as pool.on_error=skip."""
     return encode(
         pool,
-        valid_tags=None if config.valid_tags is None else read_valid_tags(config.valid_tags),
-        score=score.source,
-        turns=score.turns,
-        normalize=score.normalize,
-        on_error=config.on_error,
-        bare=bare,
+        valid_tags=None if config.pool.valid_tags is None else read_valid_tags(config.pool.valid_tags),
+        score=config.score.source,
+        turns=config.score.turns,
+        normalize=config.score.normalize,
+        on_error="skip" if skip else config.pool.on_error,
+        needs=find_sampler(config.sampler.name).needs_of(config.sampler),
+        ranking=ranking_source(config.sampler, config.score),
     )
 
 
