@@ -59,10 +59,10 @@ class Sweep(Callback):
     """What happens around the jobs of a sweep.
 
     Args:
-      key: the setting on the plot's horizontal axis; None: the first that differs.
+      key: the setting by which the runs are ordered and drawn; None: the first that differs.
       reference: its value in the run that the others are compared with; None: the first run's.
       paper: published numbers beside ours, {"name": ..., value of ``key``: number}.
-      plot: columns of the table to draw; None: the usual ones.
+      plot: the columns to draw; None: the usual ones.
     """
 
     def __init__(
@@ -112,17 +112,22 @@ class Sweep(Callback):
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Table and plot of the jobs that ended well; then one message on the others."""
+        """The comparison of the jobs that ended well; then one message on the others."""
         assert self.folder is not None and self.notes is not None
         notes = [note for note in _notes(self.notes) if note.ended]
         failed = [(note.folder, note.error.strip()) for note in notes if note.error is not None]
         done = dict.fromkeys(self.folder / note.folder for note in notes if note.error is None)
         runs = [run for run in done if (run / "manifest.json").exists()]
         if runs:
-            from mig_jax.report.sweep import write_sweep
+            from mig_jax.commands.report.run import COMPARISON, check_replaceable, write_comparison
+            from mig_jax.report.comparison import WIDTH, compare
+            from mig_jax.report.sweep import SweepSettings
 
             try:
-                print(write_sweep(self.folder, self.key, self.reference, self.paper, self.plot, runs), end="")
+                page = self.folder / COMPARISON
+                check_replaceable(page)
+                sweep = SweepSettings(self.key, self.reference, self.paper, tuple(self.plot or ()))
+                print(write_comparison(compare(runs, sweep=sweep), page, WIDTH), end="")
             except UserError as error:
                 fail(str(error), 2)
         if failed:

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.text import Text
 
 from mig_jax.core.progress import amount, duration, speed
-from mig_jax.report.text import visible
+from mig_jax.core.text import visible
 
 EVERY = 5.0  # seconds between two lines where stderr is no terminal
 WINDOW = 60.0  # seconds over which a rate is measured, so that compilation at the start stops counting

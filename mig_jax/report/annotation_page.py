@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from mig_jax.core.errors import UserError
-from mig_jax.report.bars import count_bars, histogram_bars, shares
-from mig_jax.report.elements import assemble, section, table
+from mig_jax.report.charts import Chart, count_bars, histogram
+from mig_jax.report.render import render
 from mig_jax.report.reproduce import reproduce
-from mig_jax.report.text import count, escaped, isolated, number, row_count, seconds, share
+from mig_jax.report.text import count, number, row_count, seconds, share
 from mig_jax.runs.manifest import read_manifest
 
-KIND = "mig_jax annotation"  # the kind of page
+KIND = "mig_jax annotation"  # of page
 STATS = "annotation_stats.json"
 NAMES = {"tags": "Tags", "deita": "DEITA", "ifd": "IFD", "car": "CaR", "tokens": "Tokens"}
 SCORES = {
@@ -23,7 +23,7 @@ SCORES = {
     "car": ("CaR", "Averaged over a row's turns"),
     "tokens": ("Tokens", "Of all turns"),
 }
-"""Of each score its name, and what it is."""
+"""Of each score its name and its meaning."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class AnnotationView:
 
     @property
     def name(self) -> str:
-        """The name of the folder it was made for."""
+        """The name of the folder for which it was made."""
         return Path(str(self.manifest["config"].get("out") or "annotated")).name
 
     @property
@@ -69,229 +69,117 @@ def page(folder: str | Path) -> str:
     Raises:
       UserError: see ``load_annotation``.
     """
-    return render(load_annotation(folder))
+    return annotation_page(load_annotation(folder))
 
 
-def render(view: AnnotationView) -> str:
-    """The page of what has been read."""
-    parts = (_headline, _refused, _labels, _distributions, _speed, _samples)
-    body = [part(view) for part in parts] + [reproduce(view.manifest)]
-    return assemble(f"{view.name}: annotation report", body, KIND)
-
-
-def _headline(view: AnnotationView) -> str:
-    """How many rows got what."""
-    manifest, n = view.manifest, view.n
-    total, files = manifest["pool"]["rows"], manifest["pool"]["sources"]
-    lead = f"<b>{count(n)}</b> of <b>{count(total)}</b> rows" if n < total else f"All <b>{count(n)}</b> rows"
-    if files:
-        lead += f" of {isolated(Path(files[0]['path']).name)}"
-        lead += f" and {count(len(files) - 1)} more" if len(files) > 1 else ""
-    given = [f"<b>{escaped(NAMES.get(name, name))}</b>" for name in manifest["annotators"]]
-    lead += f", given {' and '.join(filter(None, (', '.join(given[:-1]), given[-1] if given else 'nothing')))}"
-    if manifest["rejected"]:
-        lead += f"; <b>{count(manifest['rejected'])}</b> are no JSON objects and stand in rejects.jsonl"
-    facts = []
-    for name, of in manifest["annotators"].items():
-        refused = sum(of["refused"].values())
-        below = f"of {count(n)} rows" + (f"; {count(refused)} refused" if refused else "")
-        facts.append((escaped(NAMES.get(name, name)), count(of["annotated"]), below))
-    cells = "".join(f"<div><dt>{name}</dt><dd>{value}<small>{below}</small></dd></div>" for name, value, below in facts)
-    notes = "".join(f'<p class="warning">{escaped(note)}</p>' for note in manifest["notes"])
-    finished = escaped(manifest["finished"][:16].replace("T", " "))
-    took = seconds(sum(manifest["timings"].values()))
-    return (
-        f'<header><div class="kicker">{isolated(view.name)} · {finished} UTC · {took}</div>'
-        f"<h1>What these rows were given</h1><p class='lead'>{lead}.</p></header>"
-        f'<dl class="facts">{cells}</dl>{notes}'
+def annotation_page(view: AnnotationView) -> str:
+    """The page of what was read."""
+    manifest, stats = view.manifest, view.stats
+    files = manifest["pool"]["sources"]
+    top = (stats.get("labels") or {}).get("top", [])
+    most = max((entry["rows"] for entry in top), default=0) or 1
+    finished = manifest["finished"][:16].replace("T", " ")
+    return render(
+        "annotation.html.j2",
+        title=f"{view.name}: annotation report",
+        kind=KIND,
+        kicker=f"{view.name} · {finished} UTC · {seconds(sum(manifest['timings'].values()))}",
+        view=view,
+        stats={"tags": None, "labels": None} | stats,
+        file=Path(files[0]["path"]).name if files else None,
+        more_files=len(files) - 1,
+        annotators=[_name(name) for name in manifest["annotators"]],
+        facts=[_fact(_name(name), of, view.n) for name, of in manifest["annotators"].items()],
+        refused=_refused(stats["refused"]),
+        rejected=[{"id": None, **one, "notes": [one["reason"]]} for one in stats["rejected"]["examples"]],
+        vocabulary=manifest["annotators"].get("tags", {}).get("vocabulary"),
+        labels=[{**entry, "width": f"{100 * entry['rows'] / most:.1f}"} for entry in top],
+        half=(len(top) + 1) // 2,
+        figures=_figures(stats),
+        speed=[
+            (f"{_name(name)}: {one}" if one != name else _name(name), of)
+            for name, facts in manifest["annotators"].items()
+            for one, of in facts["passes"].items()
+        ],
+        samples=[_sample(one) for one in stats["samples"]],
+        **reproduce(manifest),
     )
 
 
-def _refused(view: AnnotationView) -> str:
-    """Rows without a value, by annotator and reason, with examples."""
-    rows = [
-        (
-            "" if at else f'<span class="n">{escaped(NAMES.get(name, name))}</span>',
-            escaped(kind["reason"]),
-            count(kind["rows"]),
-            share(kind["rows"], view.n),
-            "".join(f"<div>{_example(one, kind['reason'])}</div>" for one in kind["examples"]),
-        )
-        for name, kinds in view.stats["refused"].items()
-        for at, kind in enumerate(kinds)
-    ]
-    rejected = view.stats["rejected"]
-    if rejected["rows"]:
-        examples = "".join(
-            f"<div>{isolated(one['where'])}<small>{escaped(one['reason'])}</small></div>"
-            for one in rejected["examples"]
-        )
-        rows.append(("", "no JSON object: not in pool.jsonl", count(rejected["rows"]), "", examples))
-    if not rows:
-        return ""
-    without = "without the value (null where they came with one)"
-    intro = f"Refused rows are in pool.jsonl all the same, {without}; refused.jsonl has a line for each"
-    return section("What was refused", intro) + table(("", "Reason", "Rows", "", "The first of them"), rows, (2, 3))
+def _name(annotator: str) -> str:
+    return NAMES.get(annotator, annotator)
 
 
-def _example(one: Mapping[str, Any], kind: str) -> str:
-    """Where in the input, and what the reason has beyond its kind."""
-    told = isolated(one["where"]) + (f" · {isolated(one['id'])}" if one["id"] is not None else "")
+def _fact(name: str, of: Mapping[str, Any], rows: int) -> tuple[str, str, str]:
+    refused = sum(of["refused"].values())
+    return name, count(of["annotated"]), f"of {count(rows)} rows" + (f"; {count(refused)} refused" if refused else "")
+
+
+def _refused(refused: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Rows without a value, by annotator (named once) and reason, with examples."""
+    rows = []
+    for name, kinds in refused.items():
+        for at, kind in enumerate(kinds):
+            examples = [_example(one, kind["reason"]) for one in kind["examples"]]
+            rows.append({**kind, "name": "" if at else _name(name), "examples": examples})
+    return rows
+
+
+def _example(one: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Its notes: what the reason has beyond its kind, and what the model wrote."""
     beyond = one["reason"].removeprefix(kind).lstrip(": ")
-    if beyond:
-        told += f"<small>{escaped(beyond)}</small>"
-    if one.get("wrote") is not None:
-        told += f"<small>it wrote: {isolated(one['wrote'])}</small>"
-    return told
+    wrote = one.get("wrote")
+    return {**one, "notes": [*filter(None, [beyond]), *([] if wrote is None else [f"it wrote: {wrote}"])]}
 
 
-def _labels(view: AnnotationView) -> str:
-    """The labels that most rows have."""
-    labels, tags = view.stats.get("labels"), view.stats.get("tags")
-    if not labels or not tags:
-        return ""
-    vocabulary = view.manifest["annotators"].get("tags", {}).get("vocabulary")
-    intro = f"{count(labels['total'])} labels" + (f" of a vocabulary of {count(vocabulary)}" if vocabulary else "")
-    intro += f" are on some row, {count(labels['once'])} of them on one alone; {number(tags['mean'])} tags a row"
-    if not labels["top"]:
-        return section("Labels", intro)
-    widths = shares(labels["top"])
-    rows = [
-        (
-            isolated(entry["name"]),
-            count(entry["rows"]),
-            share(entry["rows"], tags["rows"]),
-            f'<i class="main" style="width:{width:.1f}%"></i>',
-        )
-        for entry, width in zip(labels["top"], widths, strict=True)
-    ]
-    half = (len(rows) + 1) // 2
-    columns = "".join(f"<div>{_bar_table(part)}</div>" for part in (rows[:half], rows[half:]) if part)
-    return section("Labels", intro) + f'<h3>On most rows</h3><div class="pair">{columns}</div>'
+def _sample(one: Mapping[str, Any]) -> dict[str, Any]:
+    scores = {SCORES[name][0] if name in SCORES else name: value for name, value in one["scores"].items()}
+    refused = {_name(name): reason for name, reason in one["refused"].items()}
+    return {"wrote": None, **one, "scores": scores, "refused": refused}
 
 
-def _bar_table(rows: Sequence[Sequence[str]]) -> str:
-    lines = (
-        f"<tr><td>{name}</td><td class='n'>{many}</td><td class='n'>{part}</td><td class='bar'>{bar}</td></tr>"
-        for name, many, part, bar in rows
-    )
-    return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
-
-
-def _distributions(view: AnnotationView) -> str:
+def _figures(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Tags a row, and each score."""
     figures = []
-    tags = view.stats.get("tags")
+    tags = stats.get("tags")
     if tags:
         without = f"; {row_count(tags['counts'][0])} without any" if tags["counts"][0] else ""
         beyond = f"; {row_count(tags['above'])} with more than {len(tags['counts']) - 1}" if tags["above"] else ""
-        caption = f"{number(tags['mean'])} on average{without}{beyond}"
-        figures.append(_figure("Tags a row", count_bars(tags["counts"]), caption))
-    for name, (title, what) in SCORES.items():
-        found = view.stats["scores"].get(name)
-        if found:
-            figures.append(_score(name, title, what, found))
-    if not figures:
-        return ""
-    return section("Distributions", "Rows in each bin") + f'<div class="pair">{"".join(figures)}</div>'
+        chart = count_bars(tags["counts"], "Rows by their number of tags")
+        figures.append(_figure("Tags a row", chart, f"{number(tags['mean'])} on average{without}{beyond}"))
+    for name, (title, meaning) in SCORES.items():
+        score = stats["scores"].get(name)
+        if score:
+            figures.append(_score(name, title, meaning, score))
+    return figures
 
 
-def _score(name: str, title: str, what: str, found: Mapping[str, Any]) -> str:
-    wrong = f"{row_count(found['not_finite'])} without a finite number" if found["not_finite"] else ""
-    if not found["rows"]:
-        return _figure(title, "", f"{what}; {wrong}")
-    low, quarter, median, three, high = found["quartiles"]
+def _score(name: str, title: str, meaning: str, score: Mapping[str, Any]) -> dict[str, Any]:
+    wrong = f"{row_count(score['not_finite'])} without a finite number" if score["not_finite"] else ""
+    if not score["rows"]:
+        return _figure(title, None, f"{meaning}; {wrong}")
+    low, quarter, median, three, high = score["quartiles"]
     if low == high:
-        return _figure(title, "", "; ".join(filter(None, (what, f"{number(low)} on every row", wrong))))
-    middle = f"mean {number(found['mean'])}, median {number(median)}"
-    parts = [what, middle, f"half of the rows from {number(quarter)} to {number(three)}"]
-    if "above_one" in found:
-        parts.append(
-            f"{row_count(found['above_one'])} ({share(found['above_one'], found['rows'])}) above the line at 1"
-        )
-    outside = [
-        f"{row_count(found[end])} {end} the picture, {word} {number(value)}"
+        return _figure(title, None, "; ".join(filter(None, (meaning, f"{number(low)} on every row", wrong))))
+    middle = f"mean {number(score['mean'])}, median {number(median)}"
+    parts = [meaning, middle, f"half of the rows from {number(quarter)} to {number(three)}"]
+    if "above_one" in score:
+        above = row_count(score["above_one"])
+        parts.append(f"{above} ({share(score['above_one'], score['rows'])}) above the line at 1")
+    parts += [
+        f"{row_count(score[end])} {end} the chart, {word} {number(value)}"
         for end, word, value in (("below", "down to", low), ("above", "up to", high))
-        if found[end]
+        if score[end]
     ]
-    picture = histogram_bars(
-        found["edges"], found["counts"], logarithmic=name == "tokens", mark=1.0 if name == "ifd" else None
+    chart = histogram(
+        score["edges"],
+        f"{title}: rows in each bin",
+        bars=score["counts"],
+        logarithmic=name == "tokens",
+        mark=1.0 if name == "ifd" else None,
     )
-    return _figure(title, picture, "; ".join(filter(None, (*parts, *outside, wrong))))
+    return _figure(title, chart, "; ".join(filter(None, (*parts, wrong))))
 
 
-def _figure(title: str, picture: str, caption: str) -> str:
-    return f"<figure><h3>{title}</h3>{picture}<figcaption>{caption}.</figcaption></figure>"
-
-
-def _samples(view: AnnotationView) -> str:
-    """Rows from all over the pool."""
-    shown = view.stats["samples"]
-    if not shown:
-        return ""
-    title = row_count(len(shown)) if len(shown) > 1 else "The row"
-    items = []
-    for one in shown:
-        where = [isolated(one["where"])]
-        if one["id"] is not None:
-            where.append(isolated(one["id"]))
-        if one["exchanges"] > 1:
-            where.append(f"the first of {count(one['exchanges'])} exchanges")
-        turns = "".join(
-            f'<div class="turn{kind}" dir="auto">{escaped(text) or f"<em>{nothing}</em>"}</div>'
-            for kind, text, nothing in (("", one["asked"], "nothing asked"), (" answer", one["answered"], "no answer"))
-        )
-        scores = [
-            f"{escaped(SCORES[name][0] if name in SCORES else name)} <b>{number(value)}</b>"
-            for name, value in one["scores"].items()
-        ]
-        told = [f'<div class="meta">{" · ".join(scores)}</div>'] if scores else []
-        if one["tags"] is not None:
-            tags = "".join(f'<span class="tag">{isolated(tag)}</span>' for tag in one["tags"])
-            told.append(f'<div class="tags">{tags}</div>' if tags else '<div class="meta">no label</div>')
-        if one.get("wrote") is not None:
-            told.append(f'<div class="meta">The tagger wrote: {isolated(one["wrote"])}</div>')
-        told += [
-            f'<div class="meta">{escaped(NAMES.get(name, name))} refused: {escaped(reason)}</div>'
-            for name, reason in one["refused"].items()
-        ]
-        items.append(
-            f'<li><div class="rank">{count(one["line"])}</div><div><div class="meta">{" · ".join(where)}</div>'
-            f"{turns}{''.join(told)}</div></li>"
-        )
-    intro = "Taken evenly from first to last, whatever they are; the number is the line of pool.jsonl"
-    return section(f"{title} to judge by eye", intro) + f'<ol class="rows">{"".join(items)}</ol>'
-
-
-def _speed(view: AnnotationView) -> str:
-    """Each pass of a model."""
-    rows = [
-        _pass(f"{NAMES.get(name, name)}{f': {one}' if one != name else ''}", of)
-        for name, facts in view.manifest["annotators"].items()
-        for one, of in facts["passes"].items()
-    ]
-    if not rows:
-        return ""
-    intro = (
-        "Of what this run computed itself, compilation left out; rows weigh as much as their tokens.<br>"
-        "The last column: against one large matrix product in the same number format, measured on this machine"
-    )
-    head = ("Pass", "Texts", "Tokens", "Time", "Rows/s", "Tokens/s", "GFLOP/s", "Of a matrix product")
-    return section("Speed", intro) + table(head, rows, numeric=range(1, len(head)))
-
-
-def _pass(name: str, of: Mapping[str, Any]) -> list[str]:
-    tokens = count(of["tokens"])
-    if of["computed"] < of["tokens"]:
-        tokens += f"<small>{count(of['computed'])} of them now</small>" if of["computed"] else "<small>before</small>"
-    rate, part = of.get("flops_per_s"), of.get("share_of_matmul")
-    return [
-        escaped(name),
-        count(of["texts"]),
-        tokens,
-        seconds(of.get("seconds")),
-        number(of.get("rows_per_s")),
-        count(of.get("tokens_per_s")),
-        "–" if rate is None else number(rate / 1e9),
-        "–" if part is None else f"{100 * part:.0f} %",
-    ]
+def _figure(title: str, chart: Chart | None, caption: str) -> dict[str, Any]:
+    return {"title": title, "chart": chart, "caption": caption}

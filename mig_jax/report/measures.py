@@ -1,4 +1,4 @@
-"""What a comparison says of each run: one number a column, None where it is not known."""
+"""The numbers of a comparison: one for each column and run, None where it is not known."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mig_jax.report.run_view import RunView
-from mig_jax.report.text import bytesize, count, floor_percent, number, seconds
+from mig_jax.report.text import bytesize, count, floor_percent, number, seconds, share
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Column:
     Args:
       head: its heading, with the unit.
       short: the heading in a terminal.
-      show: a known value as a person reads it.
+      show: writes a known value.
     """
 
     head: str
@@ -30,11 +30,15 @@ def _mean(value: float) -> str:
 
 COLUMNS = {
     "rows": Column("Rows", "rows", count),
-    "asked": Column("Asked for", "asked", count),
+    "requested": Column("Requested", "requested", count),
     "objective": Column("E(D)", "E(D)", lambda value: number(value, 4)),
     "random_objective": Column("E(D), random", "random", lambda value: number(value, 4)),
     "times_random": Column("× random", "x random", lambda value: f"{value:.2f}"),
     "certificate": Column("Of the optimum, at least", "optimum", lambda value: f"{floor_percent(value)} %"),
+    "mean_degree": Column("Mean degree of a label", "degree"),
+    "isolated": Column("Labels without a neighbour", "isolated", lambda value: share(value, 1.0)),
+    "overlap": Column("Overlap with the reference", "overlap", lambda value: f"{value:.2f}"),
+    "paper": Column("Published", "published", lambda value: f"{value:.2f}"),
     "labels_covered": Column("Labels covered", "labels", count),
     "labels_total": Column("Labels", "of", count),
     "label_entropy_bits": Column("Label entropy, bits", "bits", lambda value: f"{value:.2f}"),
@@ -50,11 +54,11 @@ COLUMNS = {
     "total_seconds": Column("All stages", "all", seconds),
     "peak_bytes": Column("Peak memory", "memory", bytesize),
 }
-"""Column: what it is called and how it is shown. comparison.csv has them all, in this order."""
+"""Name of each column: its headings and how it is shown. comparison.csv has them all, in this order."""
 
 
 def measured(run: RunView) -> dict[str, Any]:
-    """The run's ``COLUMNS``."""
+    """The run's ``COLUMNS``; "overlap" and "paper" are those of a sweep, which knows them."""
     manifest, reached, random = run.manifest, run.reached, run.random
     timings = [value for value in manifest["timings"].values() if value is not None]
     entropy, total = _of(run, "labels", "entropy"), manifest["labels"]["total"]
@@ -62,12 +66,16 @@ def measured(run: RunView) -> dict[str, Any]:
     counted = sum(tokens.get("selected", ())) == run.n  # else a sum would be that of some rows
     return {
         "rows": run.n,
-        "asked": run.asked,
+        "requested": run.budget,
         "objective": reached,
         "random_objective": random,
         "times_random": reached / random if reached is not None and random else None,
         "certificate": run.certificate,
-        "labels_covered": manifest["labels"]["covered"] if run.judged else None,
+        "mean_degree": manifest["graph"].get("mean_degree"),
+        "isolated": manifest["graph"].get("isolated_share"),
+        "overlap": None,
+        "paper": None,
+        "labels_covered": manifest["labels"]["covered"] if run.has_labels else None,
         "labels_total": total or None,
         "label_entropy_bits": entropy,
         "label_entropy_share": entropy / math.log2(total) if entropy is not None and total > 1 else None,
@@ -85,7 +93,7 @@ def measured(run: RunView) -> dict[str, Any]:
 
 
 def of_pool(run: RunView) -> dict[str, Any]:
-    """The same of all usable rows of the run's pool, as far as a selection has to be held against it."""
+    """The same of all usable rows of the run's pool, for the columns in which a selection is compared with it."""
     entropy, total = _of(run, "labels", "entropy", "pool"), run.manifest["labels"]["total"]
     return dict.fromkeys(COLUMNS) | {
         "rows": run.manifest["pool"]["usable"],
@@ -102,7 +110,7 @@ def of_pool(run: RunView) -> dict[str, Any]:
 
 
 def shown(key: str, row: Mapping[str, Any]) -> str:
-    """A row's value in a column, for people; a dash where it is not known."""
+    """A row's value in a column, as text; a dash where it is not known."""
     return "–" if row[key] is None else COLUMNS[key].show(row[key])
 
 

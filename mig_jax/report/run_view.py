@@ -24,7 +24,7 @@ class RunView:
 
     Args:
       name: the run's name.
-      folder: where it lies.
+      folder: that holds its files.
       manifest: manifest.json.
       stats: pool_stats.json.
       rows: the pool row of each pick; int64 ``[n]``.
@@ -42,12 +42,12 @@ class RunView:
 
     @property
     def n(self) -> int:
-        """How many rows were picked."""
+        """Rows that were selected."""
         return self.manifest["n"]
 
     @property
-    def asked(self) -> int:
-        """How many were asked for; more than ``n`` where a system's own rules left no more."""
+    def budget(self) -> int:
+        """Rows that were requested; more than ``n`` where a system's own rules left no more."""
         return max(self.manifest["budgets"], default=self.n)
 
     @property
@@ -56,24 +56,35 @@ class RunView:
         return system(self.manifest)
 
     @property
-    def judged(self) -> bool:
-        """Whether E(D) says anything of it."""
-        return judged(self.manifest)
+    def has_labels(self) -> bool:
+        """Whether the pool has labels, without which E(D) is not known."""
+        return has_labels(self.manifest)
+
+    @property
+    def rise(self) -> Float64[np.ndarray, " n"]:
+        """What E(D) grew by with each pick, E(empty) = 0."""
+        return np.diff(self.objective, prepend=0.0)
+
+    @property
+    def gain_is_first_order(self) -> bool:
+        """Whether the gains are those of MIG in first order: in the unit of E(D), and larger than its rise."""
+        sampler = self.manifest["config"].get("sampler")
+        return self.has_labels and isinstance(sampler, Mapping) and sampler.get("gain") == "first_order"
 
     @property
     def reached(self) -> float | None:
         """E(D) of all picks."""
-        return self.manifest["objective"].get(str(self.asked)) if self.judged else None
+        return self.manifest["objective"].get(str(self.budget)) if self.has_labels else None
 
     @property
     def random(self) -> float | None:
         """E(D) of a random pick of as many rows, where it was computed."""
-        return random_objective(self.manifest, self.asked)
+        return random_objective(self.manifest, self.budget)
 
     @property
     def certificate(self) -> float | None:
         """E(D) is at least this share of the optimum, where that was computed."""
-        return (self.manifest["certificate"].get(str(self.asked)) or {}).get("ratio") if self.judged else None
+        return (self.manifest["certificate"].get(str(self.budget)) or {}).get("ratio") if self.has_labels else None
 
 
 def system(manifest: Mapping[str, Any]) -> str:
@@ -82,14 +93,14 @@ def system(manifest: Mapping[str, Any]) -> str:
     return str(sampler.get("name", "") if isinstance(sampler, dict) else sampler)
 
 
-def judged(manifest: Mapping[str, Any]) -> bool:
-    """Whether E(D) is known: a pool without labels has no information to add."""
+def has_labels(manifest: Mapping[str, Any]) -> bool:
+    """Whether the pool has labels, without which E(D) is not known."""
     return manifest["labels"]["total"] > 0
 
 
 def random_objective(manifest: Mapping[str, Any], budget: int) -> float | None:
     """E(D) of a random pick of as many rows as a budget's selection has, where it was computed."""
-    return manifest["random_objective"].get(str(min(budget, manifest["n"]))) if judged(manifest) else None
+    return manifest["random_objective"].get(str(min(budget, manifest["n"]))) if has_labels(manifest) else None
 
 
 def load_run(folder: str | Path) -> RunView:

@@ -1,4 +1,4 @@
-"""Which settings tell runs apart, and what to call each run by them."""
+"""In which settings runs differ, and the name of each run by them."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -29,24 +29,24 @@ def plain(value: Any) -> str:
 def swept(configs: Sequence[Mapping[str, Any]], first: str | None = None) -> tuple[str, ...]:
     """The settings in which flat configurations differ, ``first`` first where any has it.
 
-    A system's own settings are held only against those of the same system; settings that part the runs alike say the
-    same, and the first of them is enough.
+    A system's own settings are compared only with those of the same system. Of settings that divide the runs in the
+    same way, the first is enough.
     """
     systems = [repr(config.get(NAME)) for config in configs]
     names = dict.fromkeys(name for config in configs for name in config if not name.startswith(UNSWEPT))
-    found: dict[tuple[int, ...], str] = {}
+    divisions: dict[tuple[int, ...], str] = {}
     for name in sorted(names, key=lambda name: name != first):  # stable
         values = [repr(config.get(name)) for config in configs]
         groups = set(systems) if name.startswith(OWN) and name != NAME else {None}
         if name == first or any(_several(values, systems, one) for one in groups):
-            found.setdefault(tuple(values.index(value) for value in values), name)
-    return tuple(found.values())
+            divisions.setdefault(tuple(values.index(value) for value in values), name)
+    return tuple(divisions.values())
 
 
-def differing(runs: Sequence[RunView]) -> list[dict[str, str]]:
+def differing(runs: Sequence[RunView], first: str | None = None) -> list[dict[str, str]]:
     """Of each run the settings in which runs differ, but for the system itself."""
     configs = [flat(run.manifest["config"]) for run in runs]
-    names = [name for name in swept(configs) if name not in (NAME, "sampler")]
+    names = [name for name in swept(configs, first) if name not in (NAME, "sampler")]
     return [{name: plain(config[name]) for name in names if name in config} for config in configs]
 
 
@@ -56,21 +56,21 @@ def _several(values: Sequence[str], systems: Sequence[str], one: str | None) -> 
 
 
 def names(runs: Sequence[RunView], settings: Sequence[Mapping[str, str]]) -> list[str]:
-    """A short name for each run, different for each: its system, with settings where the system does not tell it."""
+    """A short name for each run, all different: its system, with settings where several runs have the same system."""
     systems = [run.system or run.name for run in runs]
-    swept = {
+    varied = {
         one: [key for key in dict.fromkeys(key for of in settings for key in of)
               if _several([str(of.get(key)) for of in settings], systems, one)]
         for one in set(systems)
     }  # fmt: skip
-    found = []
-    for system, of in zip(systems, settings, strict=True):
-        told = [f"{key.rpartition('.')[2]}={of[key]}" for key in swept[system] if key in of]
-        found.append(" ".join([system, *told]))
-    found = _apart(found, lambda at: runs[at].name)
-    return _apart(found, lambda at: os.path.relpath(runs[at].folder))
+    short = [
+        " ".join([system, *(f"{key.rpartition('.')[2]}={of[key]}" for key in varied[system] if key in of)])
+        for system, of in zip(systems, settings, strict=True)
+    ]
+    short = _distinct(short, lambda at: runs[at].name)
+    return _distinct(short, lambda at: os.path.relpath(runs[at].folder))
 
 
-def _apart(texts: Sequence[str], more: Callable[[int], str]) -> list[str]:
-    """Texts that stand more than once get more."""
+def _distinct(texts: Sequence[str], more: Callable[[int], str]) -> list[str]:
+    """Texts that occur more than once, with ``more`` after each."""
     return [text if texts.count(text) == 1 else f"{text} ({more(at)})" for at, text in enumerate(texts)]

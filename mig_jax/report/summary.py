@@ -1,4 +1,4 @@
-"""What a run tells in the terminal when it is done."""
+"""The summary of a finished selection for the terminal."""
 
 import io
 from pathlib import Path
@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mig_jax.core.text import visible
-from mig_jax.report.run_view import judged, random_objective
+from mig_jax.report.run_view import has_labels, random_objective
 from mig_jax.report.text import NO_LABELS, count, floor_percent, number, seconds, share
 
 BAR = 16
@@ -50,9 +50,9 @@ def _headline(manifest: dict[str, Any]) -> Text:
     text = Text()
     text.append(f"Picked {count(n)} of {count(pool['usable'])} rows", style="bold")
     text.append(f" ({share(n, pool['usable'])})")
-    asked = max(manifest["budgets"], default=n)
-    if asked > n:
-        text.append(f", {count(asked)} were asked for")
+    budget = max(manifest["budgets"], default=n)
+    if budget > n:
+        text.append(f", {count(budget)} were requested")
     if pool["usable"] < pool["rows"]:
         text.append(f"; the pool has {count(pool['rows'])}")
     return text
@@ -62,7 +62,7 @@ def _facts(manifest: dict[str, Any]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
-    if judged(manifest):
+    if has_labels(manifest):
         for budget in manifest["budgets"]:
             name = "E(D)" if len(manifest["budgets"]) == 1 else f"E(D) at {count(budget)}"
             table.add_row(name, Text(_objective(manifest, budget)))

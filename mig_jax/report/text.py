@@ -1,22 +1,6 @@
-"""A pool's text is data: how it is shown on a page and in a terminal without acting there."""
+"""Numbers as people read them."""
 
-import html
-from typing import Any
-
-from mig_jax.core.text import visible
-
-_KEPT = {"\n", "\t"}
 NO_LABELS = "no labels: E(D) is not known"
-
-
-def escaped(text: Any) -> str:
-    """``text`` for HTML, in content and in quoted attributes; line breaks and tabs stay."""
-    return html.escape(visible(text, _KEPT), quote=True)
-
-
-def isolated(text: Any) -> str:
-    """``text`` in an element whose direction its own characters decide and which does not reach beyond it."""
-    return f"<bdi>{escaped(text)}</bdi>"
 
 
 def count(value: float | None) -> str:
@@ -59,7 +43,7 @@ def floor_percent(ratio: float) -> str:
 
 
 def bytesize(value: float | None) -> str:
-    """A size as a person says it: ``312 MiB``, ``1.24 GiB``; None -> a dash."""
+    """A size: ``312 MiB``, ``1.24 GiB``; None -> a dash."""
     if value is None:
         return "–"
     for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
@@ -69,7 +53,7 @@ def bytesize(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A duration as a person says it: ``0.21 s``, ``14 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    """A duration: ``0.21 s``, ``14 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if value is None:
         return "–"
     if value < 0.1:

@@ -116,7 +116,7 @@ def test_runs_are_found_in_natural_order(make: Make, tmp_path: Path):
     (tmp_path / "s/other/manifest.json").write_text('{"name": "an app"}')
     (tmp_path / "s/embeddings").mkdir()
     (tmp_path / "s/embeddings/manifest.json").write_text('{"schema": 1, "run_key": "k", "kind": "embed"}')
-    assert [run.name for run in find_runs([str(tmp_path / "s")]).runs] == ["9-n", "10-n", "100-n"]
+    assert [run.name for run in find_runs([str(tmp_path / "s")]).folders] == ["9-n", "10-n", "100-n"]
     assert sorted(["b10", "b9", "a", "10", "9", ""], key=natural) == ["", "9", "10", "a", "b9", "b10"]
 
 
@@ -251,7 +251,10 @@ def test_a_vocabulary_is_told_again(mig: Mig, make: Make, tmp_path: Path):
     for name in ("runs/words", "runs/words/manifest.json"):
         done = mig("report", name)
         assert (done.code, done.out) == (0, made.out), done
-    assert "holds a vocabulary, which has no page" in mig("report", "runs/words", "out=page.html").error
+    assert (
+        "holds the files of mig-jax vocabulary, which have no page"
+        in mig("report", "runs/words", "out=page.html").error
+    )
     assert not (tmp_path / "page.html").exists()
     assert "; name runs/words itself to see what mig-jax vocabulary made" in mig("report", "runs").error
     make("runs/a")

@@ -1,4 +1,4 @@
-"""``mig-jax select -m``: folders, what is shared between jobs, failures, and the table at the end."""
+"""``mig-jax select -m``: folders, what is shared between jobs, failures, and the comparison at the end."""
 
 import csv
 import json
@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from test_sweep_table import run
 
 from mig_jax.cli.arguments import quoted
 from mig_jax.cli.commands import slug
@@ -23,7 +22,7 @@ JOBLIB = (
     "-m mig_jax.cli.main select -m hydra/launcher=joblib hydra.launcher.n_jobs=2"
     " n=10 mesh.rows=1 graph.threshold=0.6,0.7,2 out=sweep"
 )
-FILES = {"table.md", "table.csv", "plot.png", "plot.svg"}
+FILES = {"comparison.html", "comparison.csv"}
 
 
 @pytest.fixture
@@ -53,12 +52,14 @@ def test_the_threshold_experiment_reads_and_embeds_once(place: Path, monkeypatch
     jobs = {f"graph.threshold={value}" for value in ("0.8", "0.86", "0.88", "0.9", "0.92", "0.94")}
     assert names(out) == jobs | FILES
     assert names(place) == {"cache", "runs"}
-    with (out / "table.csv").open(encoding="utf-8") as file:
+    with (out / "comparison.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["graph.threshold"] for row in rows] == ["0.8", "0.86", "0.88", "0.9", "0.92", "0.94"]
     assert [row["paper"] for row in rows] == ["53.67", "54.41", "54.17", "55.32", "54.62", "53.71"]
     assert rows[3]["overlap"] == "1.0"
-    assert capsys.readouterr().out == (out / "table.md").read_text(encoding="utf-8")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("mig threshold=0.8 ") and "paper's Avg" in lines[0]
+    assert lines[-2:] == ["report   runs/t/comparison.html", "table    runs/t/comparison.csv"]
 
     # Each job's command is one that makes it again: the same run is there already.
     command = json.loads((out / "graph.threshold=0.9" / "manifest.json").read_text())["command"]
@@ -74,7 +75,7 @@ def test_a_mistake_in_one_job_leaves_the_others(place: Path, capsys):
     told = capsys.readouterr()
     errors = [line for line in told.err.splitlines() if "error" in line.lower()]
     assert errors == ["mig-jax: error: 1-graph.threshold=2: graph.threshold=2.0: must be auto or a number from 0 to 1"]
-    assert "0-graph.threshold=0.6" in told.out
+    assert "0-graph.threshold=0.6" in (place / "sweep" / "comparison.csv").read_text(encoding="utf-8")
     assert names(place / "sweep") == FILES | {"0-graph.threshold=0.6"}
 
 
@@ -113,8 +114,9 @@ def foreign(out: Path) -> dict[str, bytes | None]:
         (out / folder).mkdir(parents=True)
     for name in ("error.txt", "multirun.yaml", "mine/error.txt", "mine/deep/multirun.yaml", ".hidden/0"):
         (out / name).write_text(f"my own {name}")
-    run(out / "runs" / "other", [1, 2], seed=7)
-    run(out / "0-seed=9", [1, 2], seed=9)  # of an earlier sweep
+    for name in ("runs/other", "0-seed=9"):  # the second of an earlier sweep
+        (out / name).mkdir(parents=True)
+        (out / name / "manifest.json").write_text('{"schema": 1, "run_key": "k"}')
     return contents(out)
 
 
@@ -127,7 +129,7 @@ def swept_only(out: Path, before: dict[str, bytes | None], jobs: set[str]) -> No
     after = contents(out)
     assert {name: after.get(name, b"gone") for name in before} == before
     assert {name.split("/")[0] for name in after.keys() - before.keys()} == FILES | jobs
-    with (out / "table.csv").open(encoding="utf-8") as file:
+    with (out / "comparison.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(jobs)
     assert "seed" not in rows[0]
@@ -142,7 +144,7 @@ def test_what_else_lies_in_the_folder_is_neither_touched_nor_read(place: Path, c
         swept_only(place / "sweep", before, {"0-graph.threshold=0.6"})
         told = capsys.readouterr()
         assert "2 jobs failed" in told.err
-        assert told.out == (place / "sweep" / "table.md").read_text(encoding="utf-8")
+        assert told.out.endswith("report   sweep/comparison.html\ntable    sweep/comparison.csv\n")
     assert "holds this very run already" in told.err
 
 
@@ -196,7 +198,7 @@ def test_joblib_workers(place: Path):
     swept_only(place / "sweep", before, {"0-graph.threshold=0.6", "1-graph.threshold=0.7"})
     assert len(list((place / "cache" / "pools").glob("*-*"))) == 1
     assert len(list((place / "cache" / "label_embeddings").iterdir())) == 1
-    assert done.stdout.splitlines()[2].lstrip("| ").startswith("0.6")
+    assert done.stdout.splitlines()[1].startswith("mig threshold=0.6 ")
 
 
 def test_of_workers_that_need_the_same_thing_one_makes_it(tmp_path: Path):

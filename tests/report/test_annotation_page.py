@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_annotation import annotation, counted, helped, judged, row, scored, tagged
-from test_html import HOSTILE, Parsed
+from test_selection_page import HOSTILE, Parsed
 
 from mig_jax.commands.annotate import instag, nearest
 from mig_jax.commands.annotate.annotator import Said
 from mig_jax.commands.annotate.stats import BINS, SCORES, histogram, spread, tags_histogram
 from mig_jax.core.errors import UserError
 from mig_jax.report.annotation_page import load_annotation, page
-from mig_jax.report.bars import count_bars, even_ticks, histogram_bars, log_ticks
+from mig_jax.report.charts import count_bars
+from mig_jax.report.charts import histogram as chart_of
+from mig_jax.report.scales import even_ticks, log_ticks
 
 ROWS = 40
 PASS = {
@@ -50,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def said_on(text: str) -> str:
-    """The page as a person reads it."""
+    """The text of the page, on one line."""
     return " ".join("".join(part if part.strip() else " " for part in Parsed(text).text).split())
 
 
@@ -87,7 +89,7 @@ def test_the_page_says_what_the_rows_were_given(folder: Path):
         "half of the rows from",
         "12 rows to judge by eye",
         "mig-jax annotate p.jsonl",
-        "12,345", "70.6", "2,905", "86.4", "78 %", "777", "before",
+        "12,345", "70.6", "2,905", "86.4", "78 %", "777", "in an earlier run",
     ):  # fmt: skip
         assert words in said, words
     wheres = re.findall(r"run\.jsonl:\d+", said[said.index("What was refused") : said.index("Labels")])
@@ -298,14 +300,17 @@ def test_numbers_of_tags():
     assert found["rows"] == 8 and found["mean"] == (15 + 90) / 8
 
 
-def test_pictures_say_their_counts_and_mark_the_one():
-    picture = histogram_bars([0.0, 0.5, 1.0, 1.5], [3, 0, 1], mark=1.0)
-    assert "0 to 0.500: 3 rows" in picture and "1 to 1.50: 1 row<" in picture and picture.count("<rect") == 2
-    at = float(re.search(r'd="M([\d.]+) \d+V\d+" class="mark"', picture)[1])  # type: ignore[index]
-    bars = [float(x) for x in re.findall(r'<rect x="([\d.]+)"', picture)]
-    assert abs(at - bars[1]) < 1  # the bar above 1 begins at the line
-    assert 'class="mark"' not in histogram_bars([0.0, 0.5], [3], mark=1.0)
-    assert "0: 4 rows" in count_bars([4, 0, 2]) and count_bars([4, 0, 2]).count("<rect") == 2
+def test_bars_have_their_counts_and_ifd_its_mark():
+    chart = chart_of([0.0, 0.5, 1.0, 1.5], "IFD", bars=[3, 0, 1], mark=1.0)
+    bars = [shape for shape in chart.shapes if shape.tag == "rect"]
+    assert [bar.title for bar in bars] == ["0 to 0.500: 3 rows", "1 to 1.50: 1 row"]
+    (mark,) = [shape for shape in chart.shapes if shape.attributes.get("class") == "mark"]
+    at = float(str(mark.attributes["d"])[1:].split()[0])
+    assert abs(at - float(bars[1].attributes["x"])) < 1  # the bar above 1 begins at the line
+    outside = chart_of([0.0, 0.5], "IFD", bars=[3], mark=1.0)
+    assert not [shape for shape in outside.shapes if shape.attributes.get("class") == "mark"]
+    counted_ = count_bars([4, 0, 2], "tags")
+    assert [shape.title for shape in counted_.shapes if shape.tag == "rect"] == ["0: 4 rows", "2: 2 rows"]
     assert even_ticks(0.3, 1.1, 4) == [0.4, 0.6, 0.8, 1.0] and even_ticks(-1, 1, 2) == [-1.0, 0.0, 1.0]
     assert log_ticks(3, 2000) == [5, 10, 20, 50, 100, 200, 500, 1000, 2000]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_run import run_facts
-from test_html import Parsed
+from test_selection_page import Parsed
 
 from mig_jax.commands.select.files import RunnersUp, write_run
 from mig_jax.core.errors import UserError
@@ -65,7 +65,7 @@ def test_systems_on_one_pool(make: Make):
     assert both.different == () and both.notes == []
 
 
-def test_the_page_says_the_same(make: Make, tmp_path: Path):
+def test_the_page_has_the_same_numbers(make: Make, tmp_path: Path):
     folders = [
         make("a", "random", (7, 0, 1, 2, 4), 3.0),
         make("b&<i>", "mig", certificate={5: {"bound": 1, "ratio": 0.5}}),
@@ -73,7 +73,7 @@ def test_the_page_says_the_same(make: Make, tmp_path: Path):
     (folders[1] / "report.html").write_text("<p>")
     text = compare(folders).html(tmp_path)
     parsed = Parsed(text)
-    said = " ".join(parsed.text)
+    shown = " ".join(parsed.text)
     for words in (
         "2 selections compared",
         "1.43",  # 20 / 14
@@ -84,7 +84,7 @@ def test_the_page_says_the_same(make: Make, tmp_path: Path):
         "random picks",
         "33.3 %",  # of the pool are of source a
     ):
-        assert words in said, words
+        assert words in shown, words
     assert not parsed.tags & {"script", "link", "img", "iframe", "object"}
     links = [value for name, value in parsed.attributes if name == "href"]
     assert links == ["./b%26%3Ci%3E/report.html", "./a/report.html"]
@@ -114,7 +114,7 @@ def test_one_system_with_several_settings(make: Make):
         ({"config": {"graph": {"propagation": 0.5}}}, "label graphs"),
     ],
 )
-def test_what_cannot_be_compared_is_said_and_not_drawn(make: Make, change, what: str):
+def test_what_cannot_be_compared_is_noted_and_not_drawn(make: Make, change, what: str):
     both = compare([make("a"), make("b", gain=9.0, **change)])
     assert both.different == (what,) and [run.name for run in both.runs] == ["a", "b"]  # as given
     text = both.html()
@@ -141,17 +141,17 @@ def test_sizes_differ(make: Make):
     text = both.html()
     pairs = text.partition("Rows that two selections share")[2].partition("<h2>")[0]
     assert "Jaccard" in pairs and pairs.count(">40 %<") == 2  # 2 of 5, both ways round
-    assert "goes on beyond the picture" in text
+    assert "continues beyond the chart" in text
     assert "all usable rows" not in text  # the run says it
 
 
 def test_a_system_that_ran_dry(make: Make):
     both = compare([make("a", gain=1.0), make("b", "instag", (7, 0), budgets=(5,), gain=3.0)])
     assert both.names == ("instag", "mig")  # as many were asked for
-    assert both.rows[0]["rows"] == 2 and both.rows[0]["asked"] == 5
+    assert both.rows[0]["rows"] == 2 and both.rows[0]["requested"] == 5
     assert both.rows[0]["times_random"] == 6.0 / 6.0  # of two rows
-    assert "instag has 2 rows of the 5 asked for." in both.notes
-    assert "of 5 asked for" in both.html()
+    assert "instag has 2 of 5 requested rows." in both.notes
+    assert "of 5 requested" in both.html()
 
 
 def test_without_labels(make: Make):

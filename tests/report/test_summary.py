@@ -9,17 +9,17 @@ from rich.console import Console
 from mig_jax.commands.select.files import write_run
 from mig_jax.report import summary, summary_text
 from mig_jax.report.summary import bar
-from mig_jax.report.text import escaped, floor_percent, number, seconds, share
+from mig_jax.report.text import floor_percent, number, seconds, share
 from mig_jax.runs.manifest import read_manifest
 
 
-def told(folder, **changes):
+def written(folder, **changes):
     write_run(folder, run_facts(**changes), lambda _: "")
     return read_manifest(folder), json.loads((folder / "pool_stats.json").read_bytes())
 
 
-def test_summary_says_what_matters(tmp_path):
-    manifest, stats = told(tmp_path, notes=("beware",))
+def test_summary_has_the_main_facts(tmp_path):
+    manifest, stats = written(tmp_path, notes=("beware",))
     text = summary_text(manifest, stats, "runs/demo")
     for words in (
         "Picked 5 of 12 rows (41.7 %); the pool has 14",
@@ -37,7 +37,7 @@ def test_summary_says_what_matters(tmp_path):
 
 
 def test_a_terminal_gets_colours_and_another_stream_does_not(tmp_path):
-    manifest, stats = told(tmp_path)
+    manifest, stats = written(tmp_path)
     for terminal in (True, False):
         stream = io.StringIO()
         Console(file=stream, force_terminal=terminal, color_system="standard" if terminal else None).print(
@@ -60,11 +60,11 @@ def test_text_of_a_pool_cannot_drive_the_terminal(tmp_path):
 
 def test_budgets_and_sample_file(tmp_path):
     (tmp_path / "a").mkdir()
-    text = summary_text(*told(tmp_path / "a", budgets=(2, 5)), "out")
+    text = summary_text(*written(tmp_path / "a", budgets=(2, 5)), "out")
     assert "E(D) at 2" in text and text.index("selection_2.jsonl") < text.index("selection_5.jsonl")
     (tmp_path / "b").mkdir()
     text = summary_text(
-        *told(tmp_path / "b", sample_file=tmp_path / "s", sample_target=tmp_path / "F.jsonl"), "out", 300
+        *written(tmp_path / "b", sample_file=tmp_path / "s", sample_target=tmp_path / "F.jsonl"), "out", 300
     )
     assert "F.jsonl" in text and "selection.jsonl" not in text
 
@@ -84,7 +84,3 @@ def test_numbers():
 @pytest.mark.parametrize(("part", "width"), [(0, 0), (1e-9, 1), (0.5, 8), (1, 16), (7, 16)])
 def test_bar(part, width):
     assert len(bar(part)) == width
-
-
-def test_escaped():
-    assert escaped("a\n<\"'&>") == "a\n&lt;&quot;&#x27;&amp;&gt;"

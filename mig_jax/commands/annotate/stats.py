@@ -19,7 +19,7 @@ from mig_jax.commands.annotate.annotator import Place, Rows, Said
 from mig_jax.commands.select.pool_stats import log_edges
 from mig_jax.core.json_files import clean_text
 from mig_jax.pool import Pool
-from mig_jax.report.lines import nice_ticks
+from mig_jax.report.scales import nice_ticks
 
 SCHEMA = 1
 SCORES: Mapping[Place, str] = {

@@ -4,64 +4,75 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mig_jax.commands.annotate.summary import KIND as ANNOTATE
-from mig_jax.commands.annotate.summary import summary as annotate_summary
+from mig_jax.commands.annotate.summary import summary as annotation_summary
 from mig_jax.commands.report.config import ReportConfig
 from mig_jax.core.errors import UserError
 from mig_jax.core.text import visible
-from mig_jax.report import Comparison, RunView, compare, load_run
+from mig_jax.report import Comparison, RunView, compare, load_run, summary_text
+from mig_jax.report import page as selection_page
+from mig_jax.report.annotation_page import load_annotation
+from mig_jax.report.annotation_page import page as annotation_page
 from mig_jax.report.comparison import LEADING, left_out_note
 from mig_jax.report.comparison_page import KIND
 from mig_jax.runs.manifest import MANIFEST, REPORT, read_manifest
 
 COMPARISON = "comparison.html"
-VOCABULARY = "vocabulary"  # a run's kind, as mig_jax.commands.vocabulary.show has it
+SELECT, VOCABULARY, EMBED = None, "vocabulary", "embed"  # "kind" of a manifest
 HEAD = 4096  # characters in which a page names its kind
 
 
 @dataclass(frozen=True)
-class Found:
+class Runs:
     """The runs that were asked for.
 
     Args:
-      runs: their folders.
-      read: those of them that have been, by their folders.
+      folders: of the runs.
+      read: those of them that were read, by their folders.
       broken: of runs inside a folder that cannot be read, where each is and what is wrong with it.
     """
 
-    runs: list[Path]
+    folders: list[Path]
     read: dict[Path, RunView]
     broken: list[str]
 
 
 def run_report(config: ReportConfig, width: int) -> str:
-    """Do it: what to print, in at most ``width`` columns.
+    """Write the page; the text to print, in at most ``width`` columns.
 
     Raises:
       UserError: no run, a path that is none, a run that is not whole, a file in the way.
     """
-    found = find_runs(config.runs)
+    runs = find_runs(config.runs)
     out = None if config.out is None else _page_file(config.out)
-    if len(found.runs) == 1:
-        note = f"note: {visible(left_out_note(found.broken))}\n" if found.broken else ""
-        return _one(found.runs[0], out, config, width) + note
-    target = out or _common(found.runs) / COMPARISON
-    table = target.with_suffix(".csv")
-    if not config.overwrite:
-        for file, ours in ((target, _is_page), (table, _is_table)):
-            if file.exists() and not ours(file):
-                raise UserError(f"{file} exists and is no comparison of mig-jax; overwrite=true replaces it")
-    both = compare([found.read.get(run, run) for run in found.runs], found.broken)
-    _write(target, both.html(target.parent))
+    if len(runs.folders) == 1:
+        note = f"note: {visible(left_out_note(runs.broken))}\n" if runs.broken else ""
+        return _one(runs.folders[0], out, config, width) + note
+    target = out or _common(runs.folders) / COMPARISON
+    check_replaceable(target, config.overwrite)
+    return write_comparison(compare([runs.read.get(run, run) for run in runs.folders], runs.broken), target, width)
+
+
+def check_replaceable(page: Path, overwrite: bool = False) -> None:
+    """Raises UserError where the page of a comparison, or its table, would replace a file of somebody else."""
+    for file, ours in ((page, _is_page), (page.with_suffix(".csv"), _is_table)):
+        if file.exists() and not overwrite and not ours(file):
+            raise UserError(f"{file} exists and is no comparison of mig-jax; overwrite=true replaces it")
+
+
+def write_comparison(both: Comparison, page: Path, width: int) -> str:
+    """Write a comparison as a page and, beside it, as a table; the text to print, in at most ``width`` columns."""
+    table = page.with_suffix(".csv")
+    _write(page, both.html(page.parent))
     _write(table, both.csv())
-    return _told(both, width, target, table)
+    return f"{both.text(width)}\nreport   {page}\ntable    {table}\n"
 
 
-def find_runs(named: Sequence[str]) -> Found:
+def find_runs(named: Sequence[str]) -> Runs:
     """The runs that are named, each once: their own folders, or all inside a folder, in natural order.
 
     Raises:
@@ -69,23 +80,23 @@ def find_runs(named: Sequence[str]) -> Found:
     """
     if not named:
         raise UserError("name the runs: mig-jax report RUN [RUN ...], each the folder of a run, or of a sweep")
-    runs: dict[Path, Path] = {}  # by where they really are
+    runs: dict[Path, Path] = {}  # by their resolved paths
     read: dict[Path, RunView] = {}
     broken: dict[Path, str] = {}
     for name in named:
         inside, folders = _runs_of(Path(name).expanduser(), name)
         for run in folders:
-            place = run.resolve()
-            if inside and place not in runs:
+            resolved = run.resolve()
+            if inside and resolved not in runs:
                 try:
                     read[run] = load_run(run)
                 except UserError as error:
-                    broken[place] = str(error)
+                    broken[resolved] = str(error)
                     continue
-            runs.setdefault(place, run)  # one that is named and cannot be read is an error later
+            runs.setdefault(resolved, run)  # one that is named and cannot be read is an error later
     if not runs:
         raise UserError(f"no run in {', '.join(named)} can be read: {'; '.join(broken.values())}")
-    return Found(list(runs.values()), read, list(broken.values()))
+    return Runs(list(runs.values()), read, list(broken.values()))
 
 
 def _runs_of(path: Path, name: str) -> tuple[bool, list[Path]]:
@@ -101,10 +112,10 @@ def _runs_of(path: Path, name: str) -> tuple[bool, list[Path]]:
         read_manifest(path)
         return False, [path]
     kinds = sorted(_inside(path), key=lambda item: natural(os.path.relpath(item[0], path)))
-    runs = [run for run, kind in kinds if kind is None]
+    runs = [run for run, kind in kinds if kind is SELECT]
     if not runs:
-        told = [(run, kind) for run, kind in kinds if kind in (ANNOTATE, VOCABULARY)]
-        more = "; name {} itself to see what mig-jax {} made".format(*told[0]) if told else ""
+        others = [(run, kind) for run, kind in kinds if kind in SUMMARIES]
+        more = "; name {} itself to see what mig-jax {} made".format(*others[0]) if others else ""
         raise UserError(f"{name} holds no finished selection, neither itself nor in the folders inside it{more}")
     return True, runs
 
@@ -114,16 +125,16 @@ def _inside(folder: Path) -> Iterator[tuple[Path, str | None]]:
 
     Those under way are hidden; a manifest of another program is none.
     """
-    for place, folders, files in os.walk(folder):
+    for path, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if MANIFEST not in files:
             continue
         try:
-            manifest = json.loads((Path(place) / MANIFEST).read_bytes())
+            manifest = json.loads((Path(path) / MANIFEST).read_bytes())
         except (OSError, ValueError, RecursionError):
             manifest = {"run_key": ""}
         if isinstance(manifest, dict) and "run_key" in manifest:
-            yield Path(place), str(manifest["kind"]) if "kind" in manifest else None
+            yield Path(path), str(manifest["kind"]) if "kind" in manifest else None
             if "kind" not in manifest:
                 folders.clear()
 
@@ -156,42 +167,55 @@ def _page_file(name: str) -> Path:
 
 
 def _one(run: Path, out: Path | None, config: ReportConfig, width: int) -> str:
-    """One run: its page written to ``out``, or what it is and where its page lies."""
+    """One run: its page written to ``out``, or its summary."""
     kind = read_manifest(run).get("kind")
-    if kind == VOCABULARY:
-        from mig_jax.commands.vocabulary.show import summary  # the package needs JAX
+    if out is None:
+        return SUMMARIES.get(kind, _selection)(run, width)
+    page = PAGES.get(kind)
+    if page is None:
+        raise UserError(f"{run} holds the files of mig-jax {kind}, which have no page; leave it out", key="out")
+    if out.exists() and not config.overwrite:
+        raise UserError("exists; overwrite=true replaces it", key="out", value=config.out)
+    _write(out, page(run))
+    return f"report  {out}\n"
 
-        if out is not None:
-            raise UserError(f"out={config.out}: {run} holds a vocabulary, which has no page; leave it out")
-        return summary(run)
-    annotated = kind == ANNOTATE
-    if out is not None:
-        if out.exists() and not config.overwrite:
-            raise UserError(f"out={config.out}: exists; overwrite=true replaces it")
-        if annotated:
-            from mig_jax.report.annotation_page import page
-        else:
-            from mig_jax.report import page  # matplotlib
 
-        _write(out, page(run))
-        return f"report  {out}\n"
-    from mig_jax.report import summary_text
-    from mig_jax.report.annotation_page import load_annotation
-
-    view = load_annotation(run) if annotated else load_run(run)
-    if not (run / REPORT).is_file():
-        raise UserError(f"{run / REPORT} is gone; out={run / REPORT} writes it again")
-    if annotated:
-        return annotate_summary(view.manifest, str(run)) + "\n"
+def _selection(run: Path, width: int) -> str:
+    view = load_run(run)
+    _check_page(run)
     return summary_text(view.manifest, view.stats, run, width)
 
 
-def _told(both: Comparison, width: int, *files: Path) -> str:
-    return (
-        both.text(width)
-        + "\n"
-        + "".join(f"{what:<9}{file}\n" for what, file in zip(("report", "table"), files, strict=True))
-    )
+def _annotation(run: Path, width: int) -> str:
+    view = load_annotation(run)
+    _check_page(run)
+    return annotation_summary(view.manifest, str(run)) + "\n"
+
+
+def _vocabulary(run: Path, width: int) -> str:
+    from mig_jax.commands.vocabulary.show import summary  # the package needs JAX
+
+    return summary(run)
+
+
+def _embeddings(run: Path, width: int) -> str:
+    from mig_jax.commands.embed.files import summary  # it needs JAX
+
+    return summary(read_manifest(run), str(run)) + "\n"
+
+
+def _check_page(run: Path) -> None:
+    if not (run / REPORT).is_file():
+        raise UserError(f"{run / REPORT} is gone; out={run / REPORT} writes it again")
+
+
+SUMMARIES: dict[str | None, Callable[[Path, int], str]] = {
+    SELECT: _selection,
+    ANNOTATE: _annotation,
+    VOCABULARY: _vocabulary,
+    EMBED: _embeddings,
+}
+PAGES: dict[str | None, Callable[[Path], str]] = {SELECT: selection_page, ANNOTATE: annotation_page}
 
 
 def _is_page(file: Path) -> bool:

@@ -60,7 +60,7 @@ def written(tmp_path):
 def test_page_has_every_section_and_nothing_from_elsewhere(written):
     text = (written() / "report.html").read_text()
     parsed = Parsed(text)
-    said = " ".join(parsed.text)
+    shown = " ".join(parsed.text)
     for words in (
         "What this selection adds",
         "Information over rows",
@@ -75,7 +75,7 @@ def test_page_has_every_section_and_nothing_from_elsewhere(written):
         "1.50 × a random pick",
         "95.4 %",  # 21 / 22, never rounded up
     ):
-        assert words in said, words
+        assert words in shown, words
     assert not parsed.tags & {"script", "link", "img", "iframe", "object"}
     for name, value in parsed.attributes:
         if name in ("href", "xlink:href", "src", "action"):
@@ -198,13 +198,13 @@ def test_a_pool_without_labels_says_so(written):
     bare = replace(facts.encoded, labels=(), label_idx=np.zeros(0, np.int32), label_ptr=np.zeros(13, np.int64))
     text = (written(encoded=bare, labels_earned=(), runners_up=RunnersUp.none()) / "report.html").read_text()
     assert text.count("no labels: E(D) is not known") == 2
-    for words in ("Labels covered", "random pick", "of the optimum", "E(empty)"):
+    for words in ("Labels covered", "random pick", "of the optimum", "E of the empty set"):
         assert words not in text, words
 
 
 def test_fewer_rows_than_asked_for(written):
     text = (written(budgets=(9,), random_objective={5: 14.0, 9: 17.0}) / "report.html").read_text()
-    assert "of 12 usable; 9 were asked for" in text
+    assert "of 12 usable; 9 were requested" in text
     assert "1.50 × a random pick of as many" in text  # 21 against the 14 of five rows, not of nine
 
 
