@@ -21,6 +21,7 @@ from mig_jax.core.version import VERSION
 from mig_jax.models.configured import folder_decides, models_mesh, spec_of
 from mig_jax.models.inference.embed import Embedder, find_embedder
 from mig_jax.models.inference.packing import usual_batch_tokens
+from mig_jax.pool import Pool
 from mig_jax.runs.manifest import read_manifest
 from mig_jax.runs.out_folder import checked_out, missing_above, remove_empty
 
@@ -42,6 +43,7 @@ def run_embed(
     config: EmbedConfig,
     command: str,
     *,
+    pool: Pool | None = None,
     progress: Progress = silent,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Embedded:
@@ -50,6 +52,7 @@ def run_embed(
     Args:
       config: checked.
       command: how to run it again, for the manifest.
+      pool: the pool of ``config.pool``, where the caller has read it already.
       progress: told "tokenize" with texts and "embed" with tokens, those of this process.
       tell: told notes for a person.
 
@@ -57,7 +60,7 @@ def run_embed(
       UserError: a mistake in the input; finished batches are kept.
     """
     watch, team = Stopwatch(), team_of(config.mesh)
-    texts, key, load = processes.together(lambda: _prepare(config, watch, progress))
+    texts, key, load = processes.together(lambda: _prepare(config, pool, watch, progress))
     above = missing_above(config.out)
     claimed = claim_together(team, config.out, key, config.overwrite)
     try:
@@ -96,13 +99,15 @@ def run_embed(
         remove_empty(above)
 
 
-def _prepare(config: EmbedConfig, watch: Stopwatch, progress: Progress) -> tuple[Texts, str, Callable[[], Embedder]]:
+def _prepare(
+    config: EmbedConfig, pool: Pool | None, watch: Stopwatch, progress: Progress
+) -> tuple[Texts, str, Callable[[], Embedder]]:
     """The texts, the run's key, and how to load the embedder; every mistake in the input is met here."""
     checked_out(config.out)  # before reading gigabytes
     mesh = models_mesh(config.mesh, alone=False)
     cache = Path(config.cache).expanduser() if config.cache else None
     with watch.stage("read"):
-        texts = texts_of(config, cache, progress)
+        texts = texts_of(config, cache, progress, pool)
     spec = spec_of(config.embedder)
     spec = replace(spec, instruction=None) if texts.of == "labels" else spec
     asked = config.embed.batch_tokens

@@ -46,21 +46,22 @@ class Texts:
     check: Callable[[], None] = lambda: None
 
 
-def texts_of(config: EmbedConfig, cache: Path | None, progress: Progress = silent) -> Texts:
+def texts_of(config: EmbedConfig, cache: Path | None, progress: Progress = silent, pool: Pool | None = None) -> Texts:
     """The texts that the configuration names.
 
     Args:
       cache: where pools are kept.
+      pool: the pool of ``config.pool``, where the caller has read it already.
 
     Raises:
       UserError: as ``load_pool``; also a file without a text, labels asked of a file of texts, no label.
     """
-    file = _plain_file(config)
+    file = _plain_file(config) if pool is None else None
     if file is not None:
         if config.embed.target == "labels":
             raise UserError(f"embed.target=labels: {file} holds texts; labels are the tags of a pool")
         return _lines(file) if file.suffix == ".txt" else _list(file)
-    pool = pool_of(config.pool, (), cache, progress)
+    pool = pool_of(config.pool, (), cache, progress) if pool is None else pool
     return _labels(pool, config) if config.embed.target == "labels" else _rows(pool, config)
 
 

@@ -51,7 +51,7 @@ def row_embeddings(config: SelectConfig, pool: Pool, progress: Progress, tell: C
         )
     if config.cache is None:
         with tempfile.TemporaryDirectory() as folder:
-            made = _embedded(config, Path(folder) / "rows", progress, tell)
+            made = _embedded(config, pool, Path(folder) / "rows", progress, tell)
             return made._replace(array=np.array(made.array))  # the file goes
     decides = {
         "version": VERSION,
@@ -63,7 +63,7 @@ def row_embeddings(config: SelectConfig, pool: Pool, progress: Progress, tell: C
     name = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     cache = Path(config.cache).expanduser()
     with one_at_a_time(cache, f"row embeddings {name}"):
-        return _embedded(config, cache / "row_embeddings" / name, progress, tell)
+        return _embedded(config, pool, cache / "row_embeddings" / name, progress, tell)
 
 
 def checked(array: np.ndarray, told: str, pool: Pool) -> np.ndarray:
@@ -117,7 +117,9 @@ def _stored(path: Path, told: str, pool: Pool) -> RowEmbeddings:
     return RowEmbeddings(array, sha256 or file_facts(file)["sha256"])
 
 
-def _embedded(config: SelectConfig, out: Path, progress: Progress, tell: Callable[[str], None]) -> RowEmbeddings:
+def _embedded(
+    config: SelectConfig, pool: Pool, out: Path, progress: Progress, tell: Callable[[str], None]
+) -> RowEmbeddings:
     from mig_jax.commands.embed.run import run_embed  # Flax
 
     asked = EmbedConfig(pool=config.pool, embedder=config.embedder, out=str(out), mesh=config.mesh, cache=config.cache)
@@ -126,6 +128,6 @@ def _embedded(config: SelectConfig, out: Path, progress: Progress, tell: Callabl
         if "holds this very run already" not in text:
             tell(text)
 
-    run_embed(asked, "mig-jax select", progress=progress, tell=told)
+    run_embed(asked, "mig-jax select", pool=pool, progress=progress, tell=told)
     sha256 = read_manifest(out)["files"][EMBEDDINGS]["sha256"]
     return RowEmbeddings(np.load(out / EMBEDDINGS, mmap_mode="r", allow_pickle=False), sha256)
