@@ -1,4 +1,4 @@
-"""Rows of the pool that a file names: an earlier run, records, ids, or row numbers."""
+"""Rows of the pool that a setting names: an earlier run, records, ids, or row numbers."""
 
 import hashlib
 import json
@@ -14,132 +14,153 @@ from mig_jax.core.errors import UserError
 from mig_jax.pool import Pool, load_pool
 from mig_jax.runs.manifest import MANIFEST, read_manifest
 
+Named = str | Sequence[int | str]  # a file, or ids and row numbers themselves
 
-def points_of(path: str | Sequence[int | str] | None, key: str, pool: Pool, points: np.ndarray) -> list[int]:
-    """The points of a file of rows, in its order, each once."""
-    if path is None:
+
+def find_points(named: Named | None, key: str, pool: Pool, points: np.ndarray) -> list[int]:
+    """The points of named rows, in their order, each once.
+
+    Args:
+      key: the setting, for messages.
+      points: the point of each pool row, -1 where it has none; int64 ``[R]``.
+
+    Raises:
+      UserError: also where a row is not in the pool or has no point.
+    """
+    if named is None:
         return []
-    rows = rows_of(path, key, pool)
+    rows = find_rows(named, key, pool)
     missing = [at for at, row in enumerate(rows) if row < 0]
     if missing:
-        raise UserError(
-            f"{key}={path}: {len(missing)} of its {len(rows)} rows are not in the pool;"
-            f" the first such is number {missing[0] + 1}"
+        message = (
+            f"{len(missing)} of its {len(rows)} rows are not in the pool; the first such is number {missing[0] + 1}"
         )
+        raise UserError(message, key=key, value=shown(named))
     for row in rows:
         if points[row] < 0:
-            raise UserError(
-                f"{key}={path}: {pool.where(row)} cannot be picked: it is no usable row (tags or score missing)"
-            )
+            message = f"{pool.where(row)} cannot be picked: it lacks what the sampler needs"
+            raise UserError(message, key=key, value=shown(named))
     return [*dict.fromkeys(int(points[row]) for row in rows)]
 
 
-def rows_of(name: str | Sequence[int | str], key: str, pool: Pool, all_of: bool = False) -> list[int]:
-    """The pool rows that a file names, or ids or row numbers themselves; -1 where the pool has none.
+def find_rows(named: Named, key: str, pool: Pool, all_of: bool = False) -> list[int]:
+    """The pool rows that are named; -1 where the pool has no such row.
 
-    ``all_of``: every row of an id, not one after the other.
+    Args:
+      all_of: an id means all its rows; else the first row, then the second where it is named again, and so on.
+
+    Raises:
+      UserError: the file is missing or is not a list of rows.
     """
-    if not isinstance(name, str):
-        numbers = [row if type(row) is int and 0 <= row < len(pool) else -1 for row in name]
-        named = iter(_rows_of_ids([one for one in name if isinstance(one, str)], pool, False))
-        return [next(named) if isinstance(one, str) else row for one, row in zip(name, numbers, strict=True)]
-    path = Path(name).expanduser()
+    if not isinstance(named, str):
+        numbers = [row if type(row) is int and 0 <= row < len(pool) else -1 for row in named]
+        of_ids = iter(_by_id([name for name in named if isinstance(name, str)], pool, False))
+        return [next(of_ids) if isinstance(name, str) else row for name, row in zip(named, numbers, strict=True)]
+    path = Path(named).expanduser()
     if not path.exists():
-        raise UserError(f"{key}={name}: no such file or folder")
-    if path.is_dir() or path.name == MANIFEST:
-        return _rows_of_run(path if path.is_dir() else path.parent, f"{key}={name}", pool, all_of)
-    if path.suffix == ".npy":
-        return _rows_of_numbers(path, f"{key}={name}", pool)
-    if path.suffix in (".txt", ".json"):
-        ids = _ids(path, f"{key}={name}")
-        if ids is not None:
-            return _rows_of_ids(ids, pool, all_of)
-    return _rows_of_records(path, pool, all_of)
+        raise UserError("no such file or folder", key=key, value=named)
+    try:
+        if path.is_dir() or path.name == MANIFEST:
+            return _of_run(path if path.is_dir() else path.parent, pool, all_of)
+        if path.suffix == ".npy":
+            return _of_numbers(path, pool)
+        ids = _ids(path) if path.suffix in (".txt", ".json") else None
+    except _NotRows as error:
+        raise UserError(str(error), key=key, value=named) from None
+    return _of_records(path, pool, all_of) if ids is None else _by_id(ids, pool, all_of)
 
 
-def _rows_of_run(folder: Path, told: str, pool: Pool, all_of: bool) -> list[int]:
+def shown(named: Named | None) -> Any:
+    """A setting's value as a message shows it: a file by its name; rows are too many."""
+    return named if isinstance(named, str) else ...
+
+
+class _NotRows(ValueError):
+    """The file is not a list of rows; the text is the message."""
+
+
+def _of_run(folder: Path, pool: Pool, all_of: bool) -> list[int]:
+    """The rows of a run, by their numbers if it is of this pool, else by their ids."""
     try:
         manifest = read_manifest(folder)
         columns = pq.read_table(folder / "trace.parquet", columns=["row", "id"])
     except (OSError, ValueError) as error:
-        raise UserError(f"{told}: not a whole run: {error}") from None
+        raise _NotRows(f"not a complete run: {error}") from None
     if [source["sha256"] for source in manifest["pool"]["sources"]] == [source.sha256 for source in pool.sources]:
         return columns.column("row").to_pylist()
     ids = columns.column("id").to_pylist()
     if None in ids:
-        raise UserError(f"{told}: a run on another pool, whose rows have no ids to find them by")
-    return _rows_of_ids(ids, pool, all_of)
+        raise _NotRows("a run on another pool, whose rows have no ids to find them by")
+    return _by_id(ids, pool, all_of)
 
 
-def _rows_of_numbers(path: Path, told: str, pool: Pool) -> list[int]:
+def _of_numbers(path: Path, pool: Pool) -> list[int]:
     try:
         rows = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"{told}: not an array of row numbers: {error}") from None
+        raise _NotRows(f"not an array of row numbers: {error}") from None
     if rows.ndim != 1 or rows.dtype.kind not in "iu":
-        raise UserError(
-            f"{told}: must hold whole numbers in one dimension, pool rows from 0; it is {rows.dtype} {rows.shape}"
-        )
+        raise _NotRows(f"must hold whole numbers in one dimension, pool rows from 0; it is {rows.dtype} {rows.shape}")
     return np.where((rows >= 0) & (rows < len(pool)), rows, -1).astype(np.int64).tolist()
 
 
-def _ids(path: Path, told: str) -> list[str] | None:
+def _ids(path: Path) -> list[str] | None:
     """The ids of a .txt, one a line, or of a .json list; None where the file holds records."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".txt":
             return [line.strip() for line in text.splitlines() if line.strip()]
-        found = json.loads(text)
+        ids = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{told}: cannot be read as a list of ids: {error}") from None
-    if not isinstance(found, list) or not all(type(one) in (str, int) for one in found):
+        raise _NotRows(f"cannot be read as a list of ids: {error}") from None
+    if not isinstance(ids, list) or not all(type(name) in (str, int) for name in ids):
         return None
-    return [str(one) for one in found]
+    return [str(name) for name in ids]
 
 
-def _rows_of_ids(ids: Iterable[str], pool: Pool, all_of: bool) -> list[int]:
-    there: dict[str, list[int]] = {}
-    wanted = [*ids]
-    asked = set(wanted)
+def _by_id(ids: Iterable[str], pool: Pool, all_of: bool) -> list[int]:
+    ids = [*ids]
+    wanted, rows_of_id = set(ids), {}
     for row in range(len(pool)):
         name = pool.id(row)
-        if name is not None and name in asked:
-            there.setdefault(name, []).append(row)
-    return _handed_out(wanted, there, all_of)
+        if name is not None and name in wanted:
+            rows_of_id.setdefault(name, []).append(row)
+    return _assigned(ids, rows_of_id, all_of)
 
 
-def _rows_of_records(path: Path, pool: Pool, all_of: bool) -> list[int]:
+def _of_records(path: Path, pool: Pool, all_of: bool) -> list[int]:
     """Records as select wrote them, or others with the pool's ids: found by their bytes, else by their id."""
-    given = load_pool([str(path)], fields=pool.fields)
-    raws = [*given.read_rows(np.arange(len(given)))]
-    asked = {(zlib.crc32(raw), len(raw)) for raw in raws}
-    alike = [row for row, key in enumerate(zip(pool.crc.tolist(), pool.length.tolist(), strict=True)) if key in asked]
-    rows_of_bytes: dict[bytes, list[int]] = {}
-    for row, raw in zip(alike, pool.read_rows(np.array(alike, np.int64)), strict=True):  # a checksum would be a bet
-        rows_of_bytes.setdefault(_digest(raw), []).append(row)
-    found = _handed_out([_digest(raw) for raw in raws], rows_of_bytes, all_of)
-    unknown = [at for at, raw in enumerate(raws) if _digest(raw) not in rows_of_bytes]
-    ids = _rows_of_ids([given.id(at) or "" for at in unknown], pool, all_of)
+    records = load_pool([str(path)], fields=pool.fields)
+    raws = [*records.read_rows(np.arange(len(records)))]
+    wanted = {(zlib.crc32(raw), len(raw)) for raw in raws}
+    alike = [row for row, key in enumerate(zip(pool.crc.tolist(), pool.length.tolist(), strict=True)) if key in wanted]
+    rows_of_digest: dict[bytes, list[int]] = {}
+    for row, raw in zip(
+        alike, pool.read_rows(np.array(alike, np.int64)), strict=True
+    ):  # different rows may share a crc
+        rows_of_digest.setdefault(_digest(raw), []).append(row)
+    rows = _assigned([_digest(raw) for raw in raws], rows_of_digest, all_of)
+    unknown = [at for at, raw in enumerate(raws) if _digest(raw) not in rows_of_digest]
+    by_id = _by_id([records.id(at) or "" for at in unknown], pool, all_of)
     if all_of:
-        return [row for row in found if row >= 0] + ids
-    for at, row in zip(unknown, ids, strict=True):
-        found[at] = row
-    return found
+        return [row for row in rows if row >= 0] + by_id
+    for at, row in zip(unknown, by_id, strict=True):
+        rows[at] = row
+    return rows
 
 
 def _digest(raw: bytes) -> bytes:
     return hashlib.sha256(raw).digest()
 
 
-def _handed_out(wanted: Sequence[Any], there: dict[Any, list[int]], all_of: bool) -> list[int]:
-    """Rows for keys: all of a key, or one after the other where a key is asked for several times."""
+def _assigned(names: Sequence[Any], rows_of_name: dict[Any, list[int]], all_of: bool) -> list[int]:
+    """The rows of names: all of a name, or one after the other where a name occurs several times."""
     if all_of:
-        return [row for key in dict.fromkeys(wanted) for row in there.get(key, [-1])]
+        return [row for name in dict.fromkeys(names) for row in rows_of_name.get(name, [-1])]
     used: dict[Any, int] = {}
     rows = []
-    for key in wanted:
-        candidates = there.get(key, [])
-        at = used.get(key, 0)
+    for name in names:
+        candidates, at = rows_of_name.get(name, []), used.get(name, 0)
         rows.append(candidates[min(at, len(candidates) - 1)] if candidates else -1)
-        used[key] = at + 1
+        used[name] = at + 1
     return rows

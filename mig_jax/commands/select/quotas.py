@@ -46,56 +46,57 @@ def quotas_of(config: LimitsConfig, pool: Pool, encoded: Encoded, budgets: Seque
 
 
 def _named(
-    given: dict[str, Any] | str, kind: str, names: Sequence[str], budgets: Sequence[int]
+    asked: dict[str, Any] | str, kind: str, names: Sequence[str], budgets: Sequence[int]
 ) -> dict[int, tuple[int, int]]:
     """Number of the name -> (at least, at most)."""
     key = f"limits.{kind}s"
-    if isinstance(given, str):
-        given = _mapping(given, key)
+    if isinstance(asked, str):
+        asked = _mapping(asked, key)
     number = {name: at for at, name in enumerate(names)}
-    found: dict[int, tuple[int, int]] = {}
-    for name, value in given.items():
+    quotas: dict[int, tuple[int, int]] = {}
+    for name, value in asked.items():
         bounds = _bounds(value, f"{key}.{name}", budgets)
         if name == OTHERS:
             continue
         if name not in number:
-            raise UserError(f"{key}.{name}: the pool has no such {kind}{did_you_mean(name, [*names][:10_000])}")
-        found[number[name]] = bounds
-    if OTHERS in given:
-        bounds = _bounds(given[OTHERS], f"{key}.{OTHERS}", budgets)
-        found |= {at: bounds for at in range(len(names)) if at not in found}
-    return found
+            hint = did_you_mean(name, [*names][:10_000])
+            raise UserError(f"the pool has no such {kind}{hint}", key=f"{key}.{name}")
+        quotas[number[name]] = bounds
+    if OTHERS in asked:
+        bounds = _bounds(asked[OTHERS], f"{key}.{OTHERS}", budgets)
+        quotas |= {at: bounds for at in range(len(names)) if at not in quotas}
+    return quotas
 
 
 def _mapping(name: str, key: str) -> dict[str, Any]:
     try:
-        found = json.loads(Path(name).expanduser().read_text(encoding="utf-8-sig"))
+        quotas = json.loads(Path(name).expanduser().read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{key}={name}: must be a mapping, or a JSON file that holds one: {error}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{key}={name}: must hold one JSON object, name: rows")
-    return found
+        raise UserError(f"{error}", key=key, value=name, allowed="a mapping, or a JSON file that holds one") from None
+    if not isinstance(quotas, dict):
+        raise UserError(key=key, value=name, allowed="a file of one JSON object, name: rows")
+    return quotas
 
 
 def _bounds(value: Any, key: str, budgets: Sequence[int]) -> tuple[int, int]:
     """(at least, at most) of 500, of 0.1 (a share of n), or of {min: 100, max: 500}."""
     if isinstance(value, dict):
-        unknown = set(value) - {"min", "max"}
-        if unknown or not value:
-            raise UserError(f"{key}={value}: a quota is a number of rows, a share of n, or {{min: A, max: B}} of these")
+        if set(value) - {"min", "max"} or not value:
+            allowed = "a number of rows, a share of n, or {min: A, max: B} of these"
+            raise UserError(key=key, value=value, allowed=allowed)
         least = _number(value["min"], f"{key}.min", budgets, ceil) if value.get("min") is not None else 0
         most = _number(value["max"], f"{key}.max", budgets, floor) if value.get("max") is not None else int(NO_MOST)
         if least > most:
-            raise UserError(f"{key}: its minimum {least} is above its maximum {most}")
+            raise UserError(f"its minimum {least} is above its maximum {most}", key=key)
         return least, most
     return 0, _number(value, key, budgets, floor)
 
 
-def _number(value: Any, key: str, budgets: Sequence[int], whole: Callable[[float], int]) -> int:
+def _number(value: Any, key: str, budgets: Sequence[int], rounded: Callable[[float], int]) -> int:
     if type(value) is int and value >= 0:
         return value
     if type(value) is float and 0 <= value <= 1:
         if len(budgets) != 1:
-            raise UserError(f"{key}={value}: a share needs one n; give a number of rows")
-        return whole(round(value * budgets[0], 6))  # 0.29 of 100 are 29, whatever float64 makes of it
-    raise UserError(f"{key}={value}: must be a whole number of rows >= 0, or a share of n from 0.0 to 1.0")
+            raise UserError("a share needs one n; give a number of rows", key=key, value=value)
+        return rounded(round(value * budgets[0], 6))  # 0.29 of 100 is 29, whatever float64 makes of it
+    raise UserError(key=key, value=value, allowed="a whole number of rows >= 0, or a share of n from 0.0 to 1.0")
