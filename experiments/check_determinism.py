@@ -26,7 +26,7 @@ def work(args: argparse.Namespace) -> None:
 
     from experiments.synthetic import synthetic_pool
     from mig_jax.core import processes
-    from mig_jax.engine import Snapshot, greedy, make_problem, pool_mesh
+    from mig_jax.engine import Snapshot, State, greedy, make_problem, pool_mesh
     from mig_jax.engine.checkpoint import Checkpoint
     from mig_jax.objective import make_phi
 
@@ -36,14 +36,14 @@ def work(args: argparse.Namespace) -> None:
     mesh = pool_mesh()
     problem = make_problem(encoded, graph.propagation(), make_phi(), args.gain, mesh.size)
     checkpoint = Checkpoint(Path(args.folder), 0.0) if args.folder else None
-    resume = checkpoint.load() if checkpoint else None
+    resume = checkpoint.load(State) if checkpoint else None
 
     def keep(snapshot: Snapshot) -> None:
         if checkpoint:
             checkpoint(snapshot)
-            print(f"kept {len(snapshot.rows)}", flush=True)
+            print(f"kept {len(snapshot.points)}", flush=True)
 
-    print(f"kept {0 if resume is None else len(resume.rows)}", flush=True)
+    print(f"kept {0 if resume is None else len(resume.points)}", flush=True)
     found = greedy(problem, args.picks, mesh, shortlist_size=args.shortlist, resume=resume, on_snapshot=keep)
     digest = hashlib.sha256(found.points.tobytes() + np.ascontiguousarray(found.gains).tobytes()).hexdigest()
     print(f"digest {digest[:16]} {found.counts['full_passes']}", flush=True)

@@ -1,7 +1,9 @@
 """Exact lazy greedy over rows sharded on a mesh, or in blocks on disk."""
 
 from mig_jax.engine.blocks import BlockWriter
-from mig_jax.engine.greedy import Result, Snapshot, greedy, greedy_from_disk, pool_mesh
+from mig_jax.engine.checkpoint import Snapshot
+from mig_jax.engine.greedy import Result, greedy, greedy_from_disk, pool_mesh
+from mig_jax.engine.kernels import State
 from mig_jax.engine.problem import Problem, make_problem
 from mig_jax.engine.rules import Allowance, Left, Rules
 from mig_jax.engine.warm_start import warm_start
@@ -14,6 +16,7 @@ __all__ = [
     "Result",
     "Rules",
     "Snapshot",
+    "State",
     "greedy",
     "greedy_from_disk",
     "make_problem",

@@ -16,11 +16,13 @@ from jax.sharding import Mesh
 from jaxtyping import Float64, Int64
 
 from mig_jax.core.errors import UserError
+from mig_jax.core.index import PointArray, as_points
 from mig_jax.core.progress import Progress, silent
 from mig_jax.engine.blocks import Blocks
+from mig_jax.engine.checkpoint import Snapshot
 from mig_jax.engine.full_pass import AXIS
 from mig_jax.engine.home import cpu, exactly, home_of
-from mig_jax.engine.kernels import KERNELS, label_gains
+from mig_jax.engine.kernels import KERNELS, State, label_gains
 from mig_jax.engine.lazy_heap import make_heap, pick
 from mig_jax.engine.problem import Problem, Side, make_labels, power_of_two
 from mig_jax.engine.resident import Resident
@@ -34,25 +36,16 @@ PICKS_PER_CALL = 1_024  # picks a call at most: how often the host hears of prog
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """All that a run needs to go on: the picks so far and the label state. What a checkpoint stores."""
-
-    rows: Int64[np.ndarray, " n"]
-    gains: Float64[np.ndarray, " n"]
-    state: tuple[np.ndarray, ...]
-
-
-@dataclass(frozen=True)
 class Result:
     """``points`` int64 ``[n]`` and ``gains`` float64 ``[n]``, in order. Fewer than asked where no row gains any more.
 
-    ``counts``: full passes, looks (gains computed by the heap) and calls. ``state``: of the labels, as in a Snapshot.
+    ``counts``: full passes, looks (gains computed by the heap) and calls. ``state``: of the labels, on the host.
     """
 
-    points: Int64[np.ndarray, " n"]
+    points: Int64[PointArray, " n"]
     gains: Float64[np.ndarray, " n"]
     counts: dict[str, int]
-    state: tuple[np.ndarray, ...]
+    state: State
 
 
 def greedy(
@@ -115,7 +108,7 @@ def greedy_from_disk(
     ``counts`` has besides: blocks_read and bytes_read.
     """
     side = Side("first_order", phi, make_labels(p), len(p.ptr) - 1)
-    with closing(Blocks(folder, shortlist_size, np.empty(0, np.int32) if resume is None else resume.rows)) as pool:
+    with closing(Blocks(folder, shortlist_size, np.empty(0, np.int32) if resume is None else resume.points)) as pool:
         if pool.num_labels != side.num_labels:
             raise UserError(f"{folder}: blocks of {pool.num_labels} labels, a graph of {side.num_labels}")
         found = _select(side, lambda taken, state: pool, n, cpu(), picks_per_call, progress, resume, on_snapshot)
@@ -130,10 +123,12 @@ def _select(
     no_rules: tuple[Any, Any] = None, None
     rules, left = no_rules if allowance is None else allowance
     state: Any = kernel.start(side)
-    rows = [] if resume is None else [resume.rows.astype(np.int32)]
+    rows = [] if resume is None else [resume.points.astype(np.int32)]
     gains = [] if resume is None else [resume.gains]
     if resume is not None:
-        state = type(state)(*resume.state)
+        if type(resume.state) is not type(state):
+            raise ValueError(f"a snapshot of {type(resume.state).__name__} cannot resume {side.kind}")
+        state = resume.state
     done, counts = sum(map(len, rows)), {"full_passes": 0, "looks": 0, "calls": 0}
     if rules is not None and not open_rows(rules, left).any():
         n = done  # nothing to lay out
@@ -184,7 +179,7 @@ def _select(
             pool.widen()  # so many equals that no bound tells those inside from those outside
     picked = np.concatenate(rows) if rows else np.empty(0, np.int32)
     gain = np.concatenate(gains) if gains else np.empty(0)
-    return Result(picked.astype(np.int64), gain, counts, tuple(np.asarray(part) for part in state))
+    return Result(as_points(picked.astype(np.int64)), gain, counts, _on_host(state))
 
 
 def pool_mesh(devices: Sequence[Any] | None = None) -> Mesh:
@@ -194,5 +189,9 @@ def pool_mesh(devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def _snapshot(rows, gains, state) -> Snapshot:
-    parts = tuple(np.asarray(a) for a in state)
-    return Snapshot(np.concatenate(rows).astype(np.int64), np.concatenate(gains), parts)
+    points = as_points(np.concatenate(rows).astype(np.int64))
+    return Snapshot(points, np.concatenate(gains), _on_host(state))
+
+
+def _on_host(state: State) -> State:
+    return jax.tree.map(np.asarray, state)

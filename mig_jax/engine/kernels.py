@@ -16,24 +16,30 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64
 
 from mig_jax.engine.problem import Labels, Side, Tensor
 from mig_jax.engine.scalar import as_one_function, at, put
 from mig_jax.objective.phi import Phi
 
+PerLabel = Float64[np.ndarray | jax.Array, " L1"]
+
 
 class FirstOrder(NamedTuple):
-    """The mass x and the slopes phi'(x); float64 ``[L+1]``, the last is padding's."""
+    """The state of the first-order gain: mass x and slope phi'(x) of each label; the last entry is padding's."""
 
-    x: Tensor
-    slope: Tensor
+    x: PerLabel
+    slope: PerLabel
 
 
 class Exact(NamedTuple):
-    """The mass x and phi.height(x); float64 ``[L+1]``, the last is padding's."""
+    """The state of the exact gain: mass x and phi.height(x) of each label; the last entry is padding's."""
 
-    x: Tensor
-    height: Tensor
+    x: PerLabel
+    height: PerLabel
+
+
+State = FirstOrder | Exact
 
 
 class Rows(NamedTuple):

@@ -7,13 +7,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int64
 
-from mig_jax.engine.greedy import Snapshot
+from mig_jax.core.index import PointArray
+from mig_jax.engine.checkpoint import Snapshot
 from mig_jax.engine.home import exactly, home_of
 from mig_jax.engine.kernels import KERNELS, Rows, absorb_all
 from mig_jax.engine.problem import Problem, power_of_two, rows_of
 
 
-def warm_start(problem: Problem, points: Int64[np.ndarray, " f"], mesh: Mesh, heap_device: str = "auto") -> Snapshot:
+def warm_start(problem: Problem, points: Int64[PointArray, " f"], mesh: Mesh, heap_device: str = "auto") -> Snapshot:
     """These points are picked, one after the other: what ``greedy`` goes on from. ``gains`` is what each gained then.
 
     Had the greedy picked them, there would be the same bits. A point without labels or of score 0 is in, and gains 0.
@@ -39,7 +40,7 @@ def warm_start(problem: Problem, points: Int64[np.ndarray, " f"], mesh: Mesh, he
                 native=home.platform == "cpu",
             )
         gains[gaining] = np.asarray(found)[: len(place)]
-    return Snapshot(points, gains, tuple(np.asarray(part) for part in state))
+    return Snapshot(points, gains, jax.tree.map(np.asarray, state))
 
 
 def _padded(values: np.ndarray) -> np.ndarray:

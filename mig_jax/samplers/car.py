@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
 from mig_jax.core.errors import UserError
+from mig_jax.core.index import as_points
 from mig_jax.engine import Snapshot, pool_mesh
 from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import Limits
@@ -146,9 +147,9 @@ class _Clustered(NamedTuple):
     ``[]``, ``labels`` int32 ``[M]``.
     """
 
-    facts: np.ndarray
-    inertia: np.ndarray
-    labels: np.ndarray
+    facts: Int64[np.ndarray, "4"]
+    inertia: Float64[np.ndarray, ""]
+    labels: Int32[np.ndarray, " M"]
 
 
 # The newest clustering by a hash of all that decides it: it is the same for every budget of a run.
@@ -162,7 +163,7 @@ def _clusters(task: Task) -> _Clustered:
     k = options.clusters or max(1, isqrt(len(vectors) // 2))
     if k > len(vectors):
         raise UserError(f"sampler.clusters={k}: must be at most {len(vectors)}, the usable rows")
-    found = None if task.resume is None else _Clustered(*task.resume.state)
+    found = None if task.resume is None else task.resume.state
     if found is not None and found.facts[0] == options.n_init:
         return found
     mesh = task.mesh or pool_mesh()
@@ -177,11 +178,11 @@ def _clusters(task: Task) -> _Clustered:
         new = kmeans(points, k, (task.seed, run), lambda done, stage=stage: task.progress(stage, done, None))
         if found is None or new.inertia < found.inertia:
             facts = np.array([run + 1, k, coordinates.shape[1], new.iterations])
-            found = _Clustered(facts, np.array(new.inertia), new.labels)
+            found = _Clustered(facts, np.array(new.inertia, np.float64), new.labels)
         else:
             found = found._replace(facts=np.array([run + 1, *found.facts[1:]]))
         if task.on_snapshot is not None:
-            task.on_snapshot(Snapshot(np.zeros(0, np.int64), np.zeros(0), tuple(found)))
+            task.on_snapshot(Snapshot(as_points(np.zeros(0, np.int64)), np.zeros(0), found))
     assert found is not None
     _newest.clear()
     _newest[decides.digest()] = found
@@ -193,6 +194,7 @@ CAR = Sampler(
     sample,
     Options,
     nested=lambda task: task.options.compat,
+    state=_Clustered,
     needs=("vectors",),
     refuses={"caps": _SHARES, "minima": _SHARES, "tokens": _SHARES},
 )

@@ -9,13 +9,15 @@ and one block is read while the devices are at the one before it.
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 import numpy as np
+from jaxtyping import Bool, Int16, Int64
 
 from mig_jax.config.struct import Positive
 from mig_jax.core.errors import UserError
+from mig_jax.core.index import as_points
 from mig_jax.engine import Snapshot, pool_mesh
 from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import Gate
@@ -30,6 +32,20 @@ class Options(SamplerOptions, frozen=True):
     threshold: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.9
     compat: bool = False
     batch_size: Positive = 1
+
+
+class DeitaState(NamedTuple):
+    """What a snapshot holds beside the picks.
+
+    ``phase``, ``position``: see ``Picks``; ``redecided``: cosines computed again in float64 so far. ``nearest``:
+    hundredths of each pick's largest cosine to the picks before it; ``rejected``: points too similar to a pick.
+    """
+
+    phase: Int64[np.ndarray, ""]
+    position: Int64[np.ndarray, ""]
+    redecided: Int64[np.ndarray, ""]
+    nearest: Int16[np.ndarray, " n"]
+    rejected: Bool[np.ndarray, " M"]
 
 
 @dataclass
@@ -55,15 +71,16 @@ class Picks:
         if task.resume is None:
             first = array("q", task.limit.first.tolist())
             return cls(first, array("h", [hundredths(NOBODY)] * len(first)), np.zeros(len(task.encoded), bool))
-        walk, nearest, rejected = task.resume.state
-        phase, position = walk.tolist()[:2]
-        rows = array("q", task.resume.rows.tolist())
-        return cls(rows, array("h", nearest.tolist()), rejected.copy(), phase, position)
+        state: DeitaState = task.resume.state
+        points, nearest = array("q", task.resume.points.tolist()), array("h", state.nearest.tolist())
+        return cls(points, nearest, state.rejected.copy(), int(state.phase), int(state.position))
 
     def snapshot(self, score: np.ndarray, redecided: int) -> Snapshot:
         """What ``start`` goes on from."""
-        points, walk = np.array(self.points, np.int64), np.array([self.phase, self.position, redecided])
-        return Snapshot(points, _gains(score, points), (walk, np.array(self.nearest, np.int16), self.rejected.copy()))
+        points = as_points(np.array(self.points, np.int64))
+        progress = map(np.asarray, (self.phase, self.position, redecided))
+        state = DeitaState(*progress, np.array(self.nearest, np.int16), self.rejected.copy())
+        return Snapshot(points, _gains(score, points), state)
 
 
 def sample(task: Task, n: int, *, block: int = BLOCK, tile: int = TILE) -> Order:
@@ -86,7 +103,7 @@ def sample(task: Task, n: int, *, block: int = BLOCK, tile: int = TILE) -> Order
     picks = Picks.start(task)
     block = -(-block // options.batch_size) * options.batch_size  # a batch lies in one block
     kept = Kept(task.vectors, task.mesh or pool_mesh(), options.threshold, block, tile)
-    kept.redecided = int(task.resume.state[0][2]) if task.resume is not None else 0
+    kept.redecided = int(task.resume.state.redecided) if task.resume is not None else 0
     points = np.array(picks.points, np.int64)
     kept.add_points(points)
     gate = Gate(limit, points)
@@ -198,4 +215,4 @@ def _notes(score: np.ndarray, rejected: int, threshold: float) -> tuple[str, ...
     return tuple(notes)
 
 
-DEITA = Sampler(sample, Options, needs=("ranking", "vectors"))
+DEITA = Sampler(sample, Options, needs=("ranking", "vectors"), state=DeitaState)

@@ -4,9 +4,9 @@ from typing import Literal
 
 import numpy as np
 
-from mig_jax.engine import greedy, make_problem, pool_mesh
+from mig_jax.engine import State, greedy, make_problem, pool_mesh
 from mig_jax.samplers.config import SamplerOptions
-from mig_jax.samplers.mig_limited import sample_limited
+from mig_jax.samplers.mig_limited import TokenBudgetState, sample_limited
 from mig_jax.samplers.order import Order
 from mig_jax.samplers.task import Sampler, Task
 
@@ -47,4 +47,11 @@ def sample(task: Task, n: int) -> Order:
     return Order(points, gains, reason, found.counts | {"picked_without_gain": missing})
 
 
-MIG = Sampler(sample, Options, nested=lambda task: task.limit.budget is None, by_labels=True, needs=("labels", "score"))
+MIG = Sampler(
+    sample,
+    Options,
+    nested=lambda task: task.limit.budget is None,
+    by_labels=True,
+    needs=("labels", "score"),
+    state=State | TokenBudgetState,
+)

@@ -14,14 +14,30 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, Int64
 
-from mig_jax.engine import Snapshot, greedy, make_problem, pool_mesh, warm_start
+from mig_jax.core.index import PointArray, as_points
+from mig_jax.engine import Snapshot, State, greedy, make_problem, pool_mesh, warm_start
 from mig_jax.objective import curve
 from mig_jax.samplers.limits import Gate
 from mig_jax.samplers.order import Order
 from mig_jax.samplers.task import Task
 
 GUARANTEE = "at least (1 - 1/e)/2 = 31.6 % of the best within the budget (Khuller et al. 1999; Krause & Guestrin 2005)"
+
+
+class TokenBudgetState(NamedTuple):
+    """What a snapshot of one of the two greedies holds beside its picks.
+
+    ``finished``: greedies that have ended, 0 or 1. ``n``: of the selection. ``first_points``, ``first_gains``: the
+    picks of the greedy that has ended (empty before). ``engine``: the labels' state.
+    """
+
+    finished: Int64[np.ndarray, ""]
+    n: Int64[np.ndarray, ""]
+    first_points: Int64[PointArray, " f"]
+    first_gains: Float64[np.ndarray, " f"]
+    engine: State
 
 
 class Run(NamedTuple):
@@ -55,7 +71,7 @@ def _run(
     done = warm_start(problem, limits.first[:n], mesh, task.heap_device) if resume is None else resume
     counts, cut = Counter(), False
     for minima in Gate(limits).phases:  # one that was over before an interruption is over at once
-        gate = Gate(limits, done.rows)
+        gate = Gate(limits, done.points)
         gate.minima = minima
         found = greedy(
             problem,
@@ -74,8 +90,8 @@ def _run(
         rest = _without_gain(task, found.points, minima, n - len(found.points))
         # What gains nothing brings mass only where phi is flat: the labels' state need not know of it.
         points, gains = np.concatenate([found.points, rest]), np.concatenate([found.gains, np.zeros(len(rest))])
-        done = Snapshot(points, gains, found.state)
-    return Run(done.rows, done.gains, cut, counts)
+        done = Snapshot(as_points(points), gains, found.state)
+    return Run(done.points, done.gains, cut, counts)
 
 
 def _without_gain(task: Task, taken: np.ndarray, minima: bool, most: int) -> np.ndarray:
@@ -123,17 +139,19 @@ def _kept(task: Task, which: int, n: int, plain: Run | None) -> Callable[[Snapsh
     if tell is None:
         return None
     before = (np.zeros(0, np.int64), np.zeros(0)) if plain is None else (plain.points, plain.gains)
-    head = np.array([which, n])
-    return lambda snapshot: tell(Snapshot(snapshot.rows, snapshot.gains, (head, *before, *snapshot.state)))
+    head = np.asarray(which), np.asarray(n)
+    return lambda snapshot: tell(
+        Snapshot(snapshot.points, snapshot.gains, TokenBudgetState(*head, *before, snapshot.state))
+    )
 
 
 def _resumed(stored: Snapshot | None, n: int) -> tuple[Snapshot | None, Run | None]:
     """(where the greedy that ran goes on, the first one if that is finished); that of another n is none."""
-    if stored is None or stored.state[0][1] != n:
+    if stored is None or stored.state.n != n:
         return None, None
-    (which, _), points, gains, *state = stored.state
-    at = Snapshot(stored.rows, stored.gains, tuple(state))
-    return at, Run(points, gains, False, Counter()) if which else None
+    state: TokenBudgetState = stored.state
+    at = Snapshot(stored.points, stored.gains, state.engine)
+    return at, Run(state.first_points, state.first_gains, False, Counter()) if state.finished else None
 
 
 def _tail(gains: np.ndarray) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from mig_jax.core.errors import UserError
+from mig_jax.core.index import PointArray, as_points
 from mig_jax.engine import Snapshot, pool_mesh
 from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import Gate
@@ -28,6 +29,19 @@ class Options(SamplerOptions, frozen=True):
     score: str | None = None
     alpha: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.7
     normalize: bool = True
+
+
+class QditState(NamedTuple):
+    """What a snapshot holds beside the picks of the greedy that runs.
+
+    ``bounds``: of each point's gain, in steps. ``finished``: greedies that have ended, 0 or 1; ``first_points`` and
+    ``first_gains``: the picks of the one that has ended (empty before).
+    """
+
+    bounds: Float64[np.ndarray, " M"]
+    finished: Int64[np.ndarray, ""]
+    first_points: Int64[PointArray, " f"]
+    first_gains: Float64[np.ndarray, " f"]
 
 
 class Objective(NamedTuple):
@@ -72,8 +86,8 @@ def sample(task: Task, n: int, *, block: int | None = None, listed: int = LISTED
     objective = _objective(task, steps(len(task.vectors)))
     coverage = FacilityLocation(task.vectors, task.mesh or pool_mesh(), block, task.progress)
     resume, done = task.resume, []
-    if resume is not None and len(resume.state) > 1:
-        done.append(Picks(resume.state[1], resume.state[2], {}))
+    if resume is not None and resume.state.finished:
+        done.append(Picks(resume.state.first_points, resume.state.first_gains, {}))
     for cost in [None, task.limit.cost][len(done) : 2 if task.limit.budget is not None else 1]:
         done.append(_greedy(task, n, coverage, objective, cost, done, resume, listed, every))
         resume = None
@@ -108,7 +122,7 @@ def _greedy(
     every: int,
 ) -> Picks:
     """One greedy from the start or from ``resume``; what it tells ``on_snapshot`` includes what is ``done``."""
-    points, gains = ([], []) if resume is None else (resume.rows.tolist(), resume.gains.tolist())
+    points, gains = ([], []) if resume is None else (resume.points.tolist(), resume.gains.tolist())
     stage = "select" if cost is None else "select by gain per cost"
     coverage.restart()
     coverage.absorb(np.array(points, np.int64))
@@ -117,8 +131,9 @@ def _greedy(
         if not points:
             task.progress("gains of all rows", greedy.counts["evaluations"], len(objective.bonus))
         if task.on_snapshot is not None and greedy.counts["passes"] % every == 0:
-            so_far = np.array(points, np.int64), np.array(gains)
-            task.on_snapshot(Snapshot(*so_far, (greedy.bounds.copy(), *(part for one in done for part in one[:2]))))
+            first = done[0][:2] if done else (np.zeros(0, np.int64), np.zeros(0))
+            state = QditState(greedy.bounds.copy(), np.asarray(len(done)), as_points(first[0]), first[1])
+            task.on_snapshot(Snapshot(as_points(np.array(points, np.int64)), np.array(gains, np.float64), state))
 
     def take(point: int) -> None:
         gain = greedy.gain(point)  # may look, and so tell of the picks before this one
@@ -127,7 +142,7 @@ def _greedy(
         greedy.take(point)
         task.progress(stage, len(points), n)
 
-    bounds = None if resume is None else resume.state[0]
+    bounds = None if resume is None else resume.state.bounds
     greedy = LazyGreedy(coverage, objective.weight, objective.bonus, cost, bounds, keep, listed)
     for point in task.limit.first[len(points) : n].tolist():
         take(point)
@@ -167,4 +182,10 @@ def _notes(task: Task, n: int, objective: Objective, best: Picks, done: list[Pic
     return tuple(notes)
 
 
-QDIT = Sampler(sample, Options, nested=lambda task: "tokens" not in task.limit.kinds, needs=("ranking", "vectors"))
+QDIT = Sampler(
+    sample,
+    Options,
+    nested=lambda task: "tokens" not in task.limit.kinds,
+    needs=("ranking", "vectors"),
+    state=QditState,
+)

@@ -50,8 +50,8 @@ class Task:
       limits: what may be picked; None: everything.
       seed: of samplers that draw.
       mesh: of the engine; None: all devices.
-      resume, on_snapshot: where to go on from, and what is told the state every now and then. What a snapshot's
-        ``state`` holds is the sampler's own affair.
+      resume, on_snapshot: where to go on from, and what is told the state every now and then. A snapshot's
+        ``state`` is of the type that the sampler names.
     """
 
     encoded: Encoded
@@ -94,6 +94,8 @@ class Sampler(NamedTuple):
       compat_needs: what the reference requires of a row in addition, with ``compat``.
       refuses: the limits that make no sense for it, and why.
       whole: it takes every point, whatever n.
+      state: the NamedTuple class of the state in its snapshots, or a union of such classes (see
+        ``mig_jax.engine.checkpoint``); None: it makes no snapshots.
     """
 
     sample: Callable[[Task, int], Order]
@@ -104,6 +106,7 @@ class Sampler(NamedTuple):
     compat_needs: tuple[Need, ...] = ()
     refuses: Mapping[Kind, str] = {}
     whole: bool = False
+    state: Any = None
 
     def needs_of(self, options: SamplerOptions) -> tuple[Need, ...]:
         """What it needs of a row with these settings."""

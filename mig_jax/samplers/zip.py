@@ -15,13 +15,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
 from mig_jax.config.struct import Positive
 from mig_jax.core.errors import UserError
+from mig_jax.core.index import as_points
 from mig_jax.engine import Snapshot
 from mig_jax.pool.decode import parse
 from mig_jax.samplers.compression import Prefix, Records
@@ -54,6 +55,14 @@ class Options(SamplerOptions, frozen=True):
     compat: bool = False
 
 
+class ZipState(NamedTuple):
+    """What a snapshot holds beside the picks; see ``_State``. ``ratio`` is float32 with ``compat``."""
+
+    ratio: Float[np.ndarray, " M"]
+    left: Bool[np.ndarray, " M"]
+    rounds: Int64[np.ndarray, " r"]
+
+
 @dataclass
 class _State:
     """``ratio``: s of each point; ``left``: points that may still be looked at; ``rounds``: of each pick after those of
@@ -66,10 +75,8 @@ class _State:
     rounds: list[int] = field(default_factory=list)
 
     def snapshot(self) -> Snapshot:
-        rounds = np.array(self.rounds, np.int64)
-        return Snapshot(
-            np.array(self.points, np.int64), np.array(self.gains), (self.ratio.copy(), self.left.copy(), rounds)
-        )
+        state = ZipState(self.ratio.copy(), self.left.copy(), np.array(self.rounds, np.int64))
+        return Snapshot(as_points(np.array(self.points, np.int64)), np.array(self.gains), state)
 
 
 def sample(task: Task, n: int) -> Order:
@@ -155,7 +162,7 @@ def _start(task: Task, records: Records, silent: Bool[np.ndarray, " M"], threads
     if task.resume:
         ratio, left, rounds = task.resume.state
         state = _State(
-            ratio.copy(), left.copy(), task.resume.rows.tolist(), task.resume.gains.tolist(), rounds.tolist()
+            ratio.copy(), left.copy(), task.resume.points.tolist(), task.resume.gains.tolist(), rounds.tolist()
         )
         for point in state.points:
             selected.append(point)
@@ -226,5 +233,6 @@ ZIP = Sampler(
     sample,
     Options,
     needs=("rows",),
+    state=ZipState,
     refuses={"minima": "it takes rows for what they add to those of its own round, not quota by quota"},
 )

@@ -13,8 +13,6 @@ from mig_jax.cli.arguments import is_override, prepare, quoted
 from mig_jax.config.check import select_config
 from mig_jax.core.cache import ArrayCache
 from mig_jax.core.errors import UserError
-from mig_jax.engine.checkpoint import Checkpoint, from_bytes, to_bytes
-from mig_jax.engine.greedy import Snapshot
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 HARD = st.text("\\'\"${}[](),=:~#&% \tab\n", max_size=12)
@@ -152,24 +150,3 @@ def test_array_cache_that_cannot_be_written(tmp_path: Path) -> None:
     for folder in (tmp_path / "file", Path("/proc/none")):
         arrays, cached = ArrayCache(folder).get("kind", 1, lambda: {"a": np.ones(2)})
         assert not cached and arrays["a"].tolist() == [1, 1]
-
-
-def test_checkpoint(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    state = (rng.random(5, np.float32), rng.random(5), np.arange(3, dtype=np.int32))
-    snapshot = Snapshot(np.array([3, 1, 2]), np.array([3.0, 2.0, 1.0]), state)
-    for back in (from_bytes(to_bytes(snapshot)),):
-        assert back is not None and len(back.state) == 3
-        for a, b in zip((snapshot.rows, snapshot.gains, *state), (back.rows, back.gains, *back.state), strict=True):
-            assert a.dtype == b.dtype and a.tobytes() == b.tobytes()
-    assert to_bytes(None) == b"" and from_bytes(b"") is None
-    for damage in (b"x", to_bytes(snapshot)[:-20], to_bytes(snapshot)[20:]):
-        assert from_bytes(damage) is None
-    keep = Checkpoint(tmp_path, 0.0)
-    assert keep.load() is None
-    keep(snapshot)
-    again = keep.load()
-    assert again is not None and again.rows.tolist() == [3, 1, 2]
-    seldom = Checkpoint(tmp_path / "seldom", 3600.0)  # no such folder: it would fail if it wrote
-    seldom(snapshot)
-    assert [path.name for path in tmp_path.iterdir()] == ["greedy.npz"]

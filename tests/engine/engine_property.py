@@ -5,6 +5,7 @@ from engine_cases import SHAPES, Size, assert_greedy, assert_same_bits, case, fi
 from hypothesis import strategies as st
 from oracle import random_labels, random_scores, random_w
 
+from mig_jax.engine import State
 from mig_jax.engine.checkpoint import from_bytes, to_bytes
 from mig_jax.objective import make_phi
 
@@ -41,9 +42,9 @@ def check(kind, name, phi, alpha, seed, style, data) -> None:
         more = {"on_snapshot": snapshots.append, "progress": lambda *a: heard.append(a)}
         assert_same_bits(first, run(drawn, n, kind, size, **more))
     assert [a[0] for a in heard] == ["select"] * len(snapshots)
-    assert all(done == len(s.rows) and total == n for (_, done, total), s in zip(heard, snapshots, strict=True))
+    assert all(done == len(s.points) and total == n for (_, done, total), s in zip(heard, snapshots, strict=True))
     if snapshots:
-        stored = from_bytes(to_bytes(data.draw(st.sampled_from(snapshots), "snapshot")))
+        stored = from_bytes(to_bytes(data.draw(st.sampled_from(snapshots), "snapshot")), State)
         for size in (SIZES[name][-1], PLAIN):
             assert_same_bits(first, run(drawn, n, kind, size, resume=stored))
 

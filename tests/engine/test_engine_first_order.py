@@ -3,13 +3,12 @@
 import jax
 import numpy as np
 import pytest
-from engine_cases import SHAPES, Shape, Size, assert_greedy, assert_same_bits, case, fill, naive, run
+from engine_cases import SHAPES, Shape, Size, assert_same_bits, case, fill, naive, run
 from engine_property import PLAIN, STYLES, anything, check, phis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mig_jax.engine import greedy, make_problem, pool_mesh
-from mig_jax.engine.checkpoint import Checkpoint, from_bytes
 from mig_jax.objective import make_phi
 
 QUICK = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -142,28 +141,3 @@ def test_a_problem_for_other_shards_is_refused():
     problem = make_problem(drawn.encoded, drawn.graph.propagation(), drawn.phi, shards=2)
     with pytest.raises(ValueError, match="2 shards on a mesh of 1"):
         greedy(problem, 3, pool_mesh(jax.devices()[:1]))
-
-
-def test_a_checkpoint_is_whole_or_none(tmp_path):
-    drawn = fill(SHAPES["web"], 7, "real", make_phi(), 1.0, same_labels=False)
-    size = Size(4, 9, 7)
-    keep = Checkpoint(tmp_path, every=0.0)
-    assert keep.load() is None
-    half = run(drawn, 15, "first_order", size, on_snapshot=keep)
-    stored = keep.load()
-    np.testing.assert_array_equal(stored.rows, half.points)
-    whole = run(drawn, 30, "first_order", size)
-    assert_same_bits(whole, run(drawn, 30, "first_order", size, resume=stored))
-    assert_greedy(drawn, whole, 30, "first_order")
-    data = keep.path.read_bytes()
-    assert from_bytes(b"") is None
-    for cut in (1, len(data) // 2, len(data) - 1):
-        assert from_bytes(data[:cut]) is None
-    assert [path.name for path in tmp_path.iterdir()] == [keep.path.name]
-
-
-def test_a_checkpoint_waits_its_time(tmp_path):
-    drawn = fill(SHAPES["web"], 7, "real", make_phi(), 1.0, same_labels=False)
-    keep = Checkpoint(tmp_path, every=3600.0)
-    run(drawn, 15, "first_order", Size(4, 9, 7), on_snapshot=keep)
-    assert keep.load() is None

@@ -39,7 +39,7 @@ def test_first_order(phi, name):
     last, lowest = None, 1.0
     exact_at_zero = (p @ empty.slope[:-1]).min()
     for rows, state in [(np.zeros(0, np.int64), empty)] + [
-        (found.rows, FirstOrder(*found.state)) for found in snapshots(drawn, "first_order", drawn.candidates)
+        (found.points, found.state) for found in snapshots(drawn, "first_order", drawn.candidates)
     ]:
         assert state.x.dtype == state.slope.dtype == np.float64
         np.testing.assert_allclose(state.x[:-1], mass(drawn, rows), rtol=1e-12, atol=0)
@@ -62,7 +62,7 @@ def test_exact(phi, name):
     drawn = fill(SHAPES[name], 12, "real", PHIS[phi], 0.7, same_labels=False)
     for found in snapshots(drawn, "exact", drawn.candidates):
         x, height = found.state
-        np.testing.assert_allclose(x[:-1], mass(drawn, found.rows), rtol=1e-12, atol=0)
+        np.testing.assert_allclose(x[:-1], mass(drawn, found.points), rtol=1e-12, atol=0)
         assert x[-1] == 0
         np.testing.assert_allclose(height, drawn.phi.height(x), rtol=1e-12, atol=0)
 

@@ -128,7 +128,7 @@ def test_the_engine_running_free_makes_the_reference_s_picks(name, sizes):
 
     ours = curve(points, p, phi, found.points)
     np.testing.assert_allclose(ours.x, NUMBERS[f"{name}_x"], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(snapshots[-1].state[0][:-1], NUMBERS[f"{name}_x"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(snapshots[-1].state.x[:-1], NUMBERS[f"{name}_x"], rtol=1e-5, atol=1e-5)
     expected = float(NUMBERS[f"{name}_E"]) - len(points.labels) * phi.at_zero  # ours is 0 for the empty set
     np.testing.assert_allclose(ours.objective[-1], expected, rtol=1e-5)
 

@@ -177,14 +177,14 @@ def test_resumed_after_each_run_of_kmeans(monkeypatch):
     kept: list[Snapshot] = []
     task = a_task(on_snapshot=kept.append)
     whole = picked("car", task, 60, n_init=4, top=0.2)
-    assert [int(snapshot.state[0][0]) for snapshot in kept] == [1, 2, 3, 4]
+    assert [int(snapshot.state.facts[0]) for snapshot in kept] == [1, 2, 3, 4]
     for snapshot in kept:
         car._newest.clear()
         runs = []
         monkeypatch.setattr(car, "kmeans", lambda *a, do=car.kmeans, runs=runs: (runs.append(a[2]), do(*a))[1])
         again = picked("car", replace(task, resume=snapshot, on_snapshot=None), 60, n_init=4, top=0.2)
         monkeypatch.undo()
-        assert runs == [(42, run) for run in range(int(snapshot.state[0][0]), 4)]
+        assert runs == [(42, run) for run in range(int(snapshot.state.facts[0]), 4)]
         np.testing.assert_array_equal(again.points, whole.points)
         assert (again.why, again.rounds) == (whole.why, whole.rounds)
 

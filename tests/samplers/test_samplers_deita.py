@@ -14,7 +14,7 @@ from mig_jax.core.errors import UserError
 from mig_jax.engine import Snapshot, pool_mesh
 from mig_jax.engine.checkpoint import from_bytes, to_bytes
 from mig_jax.samplers import Limits, Order, Task
-from mig_jax.samplers.deita import DEITA, sample
+from mig_jax.samplers.deita import DEITA, DeitaState, sample
 from mig_jax.samplers.limits import NO_MOST, Gate
 from mig_jax.vectors.novelty import _among
 from mig_jax.vectors.vectors import Vectors
@@ -214,11 +214,11 @@ def test_only_rows_that_are_met_are_read():
     met = np.argsort(-task.ranking, kind="stable")[: order.rounds["candidates"] + 8].tolist()  # its block and the next
     assert read <= set(met) and len(met) < 50
     last = snapshots[-2]
-    rejected = set(np.flatnonzero(last.state[2]).tolist())
+    rejected = set(np.flatnonzero(last.state.rejected).tolist())
     assert rejected & read
     read.clear()
     assert_same(run(replace(task, resume=last), 12), order)
-    assert set(last.rows.tolist()) < read and not rejected & read
+    assert set(last.points.tolist()) < read and not rejected & read
 
 
 def limited(task: Task, **changes: Any) -> Task:
@@ -276,7 +276,7 @@ def test_a_resumed_run_is_the_undisturbed_one(name):
     expected = run(replace(task, on_snapshot=snapshots.append), 60, threshold=0.8, **given)
     assert len(snapshots) >= 10
     for snapshot in snapshots:
-        stored = from_bytes(to_bytes(snapshot))
+        stored = from_bytes(to_bytes(snapshot), DeitaState)
         for devices in (1, 2):
             found = run(replace(task, resume=stored), 60, threshold=0.8, devices=devices, **given)
             assert_same(found, expected)

@@ -123,9 +123,11 @@ def test_from_every_snapshot_to_the_same_bytes(kind, gain):
     whole = picked("mig", t, 30, gain=gain)
     assert len(snapshots) >= 6
     if limits.budget is not None:
-        assert {int(s.state[0][0]) for s in snapshots} == {0, 1}
+        assert {int(s.state.finished) for s in snapshots} == {0, 1}
     for snapshot in snapshots:
-        resumed = replace(t, resume=from_bytes(to_bytes(snapshot)), on_snapshot=None, picks_per_call=5)
+        resumed = replace(
+            t, resume=from_bytes(to_bytes(snapshot), SAMPLERS["mig"].state), on_snapshot=None, picks_per_call=5
+        )
         same(whole, picked("mig", resumed, 30, gain=gain))
 
 

@@ -212,7 +212,7 @@ def test_a_resumed_run_is_the_undisturbed_one(compat):
     limits = replace(Limits.none(40), first=np.array([5, 2]), started=1)
     t = texts_task(some_dialogs(40), limits=limits)
     whole = picked("zip", replace(t, on_snapshot=seen.append), 14, **SMALL, compat=compat)
-    assert [len(snapshot.rows) for snapshot in seen] == [2, 5, 8, 11, 14]
+    assert [len(snapshot.points) for snapshot in seen] == [2, 5, 8, 11, 14]
     for snapshot in seen:
         again = picked("zip", replace(t, resume=snapshot), 14, **SMALL, compat=compat)
         assert again.points.tobytes() == whole.points.tobytes()
@@ -284,7 +284,7 @@ def recorded(shared):
 
 def state_of(snapshot: Snapshot) -> np.ndarray:
     """As the reference keeps it: 1e6 for what is never looked at again."""
-    return np.where(snapshot.state[1], snapshot.state[0], np.float32(1e6))
+    return np.where(snapshot.state.left, snapshot.state.ratio, np.float32(1e6))
 
 
 @pytest.mark.slow
@@ -292,7 +292,7 @@ def test_the_recorded_run_of_300(recorded):
     task, expected = recorded
     seen: list[Snapshot] = []
     found = picked("zip", replace(task, on_snapshot=seen.append), 300, k1=1000, k2=100, k3=50, compat=True)
-    np.testing.assert_array_equal(seen[0].state[0], expected["initial_ratio"].astype(np.float32))
+    np.testing.assert_array_equal(seen[0].state.ratio, expected["initial_ratio"].astype(np.float32))
     np.testing.assert_array_equal(found.points, expected["b300_order"])
     np.testing.assert_array_equal(found.gains, expected["b300_forced_stage3_ratio"])
     np.testing.assert_array_equal(state_of(seen[-1]), expected["b300_final_state_f32"])
@@ -314,8 +314,8 @@ def test_the_recorded_run_of_110_along_its_own_path(recorded):
         tie = next((i for i in range(start, end) if found.points[i] != order[i]), end)
         assert tie == (38 if number == 0 else end)
         np.testing.assert_array_equal(found.gains[: min(tie + 1, end)], ratio[: min(tie + 1, end)])
-        resume = replace(seen[-1], rows=order[:end])
-        gone = np.flatnonzero(~resume.state[1])
+        resume = replace(seen[-1], points=order[:end])
+        gone = np.flatnonzero(~resume.state.left)
         assert gone.tolist() == sorted(expected["b110_stage2"][: number + 1].reshape(-1).tolist())
     np.testing.assert_array_equal(state_of(resume), expected["b110_final_state_f32"])
 

@@ -63,9 +63,10 @@ def run_select(
         for note in notes:
             tell(note)
         checkpoint = Checkpoint(claimed.checkpoint, config.engine.checkpoint_every) if claimed else None
-        snapshot = from_bytes(processes.share_bytes(to_bytes(checkpoint.load() if checkpoint else None)))
+        stored = checkpoint.load(inputs.sampler.state) if checkpoint else None
+        snapshot = from_bytes(processes.share_bytes(to_bytes(stored)), inputs.sampler.state)
         if snapshot is not None:
-            tell(f"resuming after {len(snapshot.rows):,} picks")
+            tell(f"resuming after {len(snapshot.points):,} picks")
         task = replace(task, resume=snapshot, on_snapshot=checkpoint)
         with watch.compiling():
             solved = solve(inputs.sampler, task, inputs.budgets, config.export.runners_up, watch.stage)
