@@ -19,6 +19,7 @@ from mig_jax.commands.select.row_embeddings import checked, vectors_of
 from mig_jax.commands.select.solve import Solved, budgets_of, solve
 from mig_jax.config.check import limits_config, sampler_options
 from mig_jax.core.errors import UserError
+from mig_jax.core.html import Described
 from mig_jax.core.progress import Progress, silent
 from mig_jax.encode import Encoded, encode
 from mig_jax.encode.config import ScoreConfig
@@ -37,8 +38,8 @@ from mig_jax.samplers import Task, find_sampler
 from mig_jax.samplers.task import rows_of
 
 
-@dataclass(frozen=True)
-class Selection:
+@dataclass(frozen=True, repr=False)
+class Selection(Described):
     """n rows of a pool in the order they were picked.
 
     Args:
@@ -62,6 +63,14 @@ class Selection:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def _facts(self) -> dict[str, str]:
+        system = self.facts.config.get("sampler", {})
+        facts = {"rows": f"{len(self):,} of {len(self.encoded):,}", "sampler": str(system.get("name", ""))}
+        if len(self.encoded.labels) and len(self):
+            reached, ratio = f"{self.objective[-1]:,.4g}", self.certificate._facts()["ratio"]
+            facts |= {"objective": reached, "of_the_optimum": f"at least {ratio}"}
+        return facts
 
     def texts(self, count: int | None = None) -> list[list[tuple[str, str]]]:
         """The dialogs of the first ``count`` picks: (role, content) of every turn."""

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 from mig_jax.core.text import visible
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Environment, Template
 
 _FACTS = """\
 <table>
 <caption>{{ title }}</caption>
 {% for name, value in facts.items() %}
-<tr><th scope="row" style="text-align:left">{{ name }}</th><td style="text-align:left">{{ value }}</td></tr>
+<tr><th scope="row" style="text-align:left">{{ name | replace("_", " ") }}</th>
+<td style="text-align:left">{{ value }}</td></tr>
 {% endfor %}
 </table>
 """
@@ -34,26 +35,27 @@ def environment(**options: Any) -> "Environment":
 
 def _shown(value: Any) -> Any:
     """What a template writes for a value; text of a pool keeps its line breaks and tabs."""
-    if isinstance(value, str) and not hasattr(value, "__html__"):  # HTML of a template itself
+    if isinstance(value, str) and not hasattr(value, "__html__"):  # else HTML of a template itself
         return visible(value, "\n\t")
     return value
 
 
 @cache
-def _environment() -> "Environment":
-    return environment()
+def _fact_table() -> "Template":
+    return environment().from_string(_FACTS)
 
 
 class Described:
     """A public object that is shown as one line, in a notebook as a small table. Dataclasses need ``repr=False``."""
 
     def _facts(self) -> Mapping[str, str]:
-        """Name -> value, for people; a few of each."""
+        """A few facts for people, by name."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        facts = ", ".join(f"{name}: {value}" for name, value in self._facts().items())
-        return visible(f"{type(self).__name__}({facts})")
+        return visible(
+            f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self._facts().items())})"
+        )
 
     def _repr_html_(self) -> str:
-        return _environment().from_string(_FACTS).render(title=type(self).__name__, facts=self._facts())
+        return _fact_table().render(title=type(self).__name__, facts=self._facts())

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
+from mig_jax.core.html import Described
 
-@dataclass(frozen=True)
-class Encoded:
+
+@dataclass(frozen=True, repr=False)
+class Encoded(Described):
     """The usable rows of a pool as arrays. M usable rows ("points"), L labels, Z label assignments.
 
     Args:
@@ -35,6 +37,15 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.row)
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "rows": f"{len(self):,}",
+            "labels": f"{len(self.labels):,}",
+            "assignments": f"{len(self.label_idx):,}",
+            "scored": "yes" if self.scored else "no",
+            "left_out": f"{sum(self.dropped.values()):,}",
+        }
 
     @property
     def label_count(self) -> Int64[np.ndarray, " M"]:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32, Int64
 
 from mig_jax.core.errors import UserError
+from mig_jax.core.html import Described
 from mig_jax.core.progress import Progress, silent
 from mig_jax.labels.cosine import cosine_edges, densest_edges, self_cosines
 
@@ -28,8 +29,8 @@ class Propagation(NamedTuple):
     val: Float64[np.ndarray, " nnz"]
 
 
-@dataclass(frozen=True)
-class LabelGraph:
+@dataclass(frozen=True, repr=False)
+class LabelGraph(Described):
     """W[p, q] = cos(p, q) where >= threshold, else 0 (MIG, section 3.1). L labels, E edges p < q, each stored once.
 
     Args:
@@ -54,6 +55,16 @@ class LabelGraph:
         """Neighbours of each label, itself left out; int64 ``[L]``."""
         count = len(self.labels)
         return np.bincount(self.source, minlength=count) + np.bincount(self.target, minlength=count)
+
+    def _facts(self) -> dict[str, str]:
+        facts = self.facts()
+        return {
+            "labels": f"{facts['labels']:,}",
+            "edges": f"{facts['edges']:,}",
+            "threshold": f"{self.threshold:g}" + " (auto)" * self.automatic,
+            "mean_degree": f"{facts['mean_degree']:.2f}",
+            "isolated": f"{facts['isolated_share']:.1%}",
+        }
 
     def facts(self) -> dict[str, float | int | bool]:
         """Numbers that say what graph this is, for the manifest and for people."""

@@ -12,11 +12,13 @@ row counts towards one); or, with a budget, what fits into it where the last row
 the smaller of the two. A limit that is left out only raises the bound.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from mig_jax.core.html import Described
 from mig_jax.encode.encoded import Encoded
 from mig_jax.labels.label_graph import Propagation
 from mig_jax.objective.information import first_order_gains, label_rows, propagation_matrix, reached
@@ -32,6 +34,12 @@ class Certificate(NamedTuple):
     objective: float
     bound: float
     ratio: float
+
+    def _facts(self) -> dict[str, str]:
+        floor = math.floor(1000 * self.ratio + 1e-10) / 10  # never rounded up
+        return {"objective": f"{self.objective:,.4g}", "bound": f"{self.bound:,.4g}", "ratio": f"{floor:.1f} %"}
+
+    __repr__, _repr_html_ = Described.__repr__, Described._repr_html_
 
 
 class Feasible(NamedTuple):

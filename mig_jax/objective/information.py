@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float64, Int64
 
+from mig_jax.core.html import Described
 from mig_jax.encode.encoded import Encoded
 from mig_jax.labels.label_graph import Propagation
 from mig_jax.objective.phi import Phi
@@ -20,8 +21,8 @@ from mig_jax.objective.phi import Phi
 BLOCK = 200_000  # tags whose shares are in flight at once: each reaches all its neighbours
 
 
-@dataclass(frozen=True)
-class Curve:
+@dataclass(frozen=True, repr=False)
+class Curve(Described):
     """What n picks earned, in their order.
 
     ``objective`` E after each pick, ``first_order`` and ``exact`` the two gains of each pick when it was taken; float64
@@ -37,6 +38,10 @@ class Curve:
     share_ptr: Int64[np.ndarray, " n1"]
     share_label: Int64[np.ndarray, " Z"]
     share: Float64[np.ndarray, " Z"]
+
+    def _facts(self) -> dict[str, str]:
+        reached = f"{self.objective[-1]:,.4g}" if len(self.objective) else "0"
+        return {"picks": f"{len(self.objective):,}", "objective": reached, "labels": f"{np.count_nonzero(self.x):,}"}
 
 
 def propagation_matrix(p: Propagation) -> sp.csr_array:

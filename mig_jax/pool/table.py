@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt8, UInt32
 
 from mig_jax.core.errors import UserError
+from mig_jax.core.html import Described
 from mig_jax.pool.decode import Malformed, parse
 from mig_jax.pool.exchanges import Exchange, exchanges_of
 from mig_jax.pool.fields import Fields, resolve_fields
@@ -70,8 +71,8 @@ class Reject:
     head: bytes
 
 
-@dataclass(frozen=True, eq=False)
-class Pool:
+@dataclass(frozen=True, eq=False, repr=False)
+class Pool(Described):
     """Every record of the files in order, rejected ones included: R rows. All arrays are read-only.
 
     Args:
@@ -131,6 +132,16 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.file)
+
+    def _facts(self) -> dict[str, str]:
+        first, more = self.sources[0].path if self.sources else "none", len(self.sources) - 1
+        return {
+            "rows": f"{len(self):,}",
+            "usable": f"{np.count_nonzero(self.status == 0):,}",
+            "tags": f"{len(self.tag_names):,}",
+            "sources": f"{len(self.source_names):,}",
+            "files": first + (f" and {more:,} more" if more > 0 else ""),
+        }
 
     def where(self, row: int) -> str:
         """``path:line`` of a row."""
