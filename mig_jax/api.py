@@ -1,6 +1,7 @@
 """mig_jax from Python: load_pool, label_graph, select."""
 
 import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from mig_jax.pool import Pool
 from mig_jax.pool import load_pool as read_pool
 from mig_jax.pool.configured import BUNDLED, bundled_pool
 from mig_jax.report import page
+from mig_jax.runs.run import Run
 from mig_jax.samplers import Task, find_sampler
 from mig_jax.samplers.task import rows_of
 
@@ -60,6 +62,7 @@ class Selection(Described):
     graph: LabelGraph
     solved: Solved
     facts: RunFacts
+    settings: Mapping[str, Any]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -79,17 +82,19 @@ class Selection(Described):
     def write(self, folder: str | Path) -> Path:
         """Write the files of ``mig-jax select`` into a new or empty folder."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
+        if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} is not empty")
-        write_run(folder, self.facts, page)
+        with Run(folder, "python: mig_jax.select", self.settings, name="selection") as run:
+            run.claim(uuid.uuid4().hex)
+            write_run(run, self.facts)
+            run.write_report(page(run.files))
+            run.publish()
         return folder
 
     def report(self, path: str | Path | None = None) -> str:
         """The report as one HTML page; written to ``path`` if given."""
         with tempfile.TemporaryDirectory() as folder:
-            self.write(folder)
-            html = page(Path(folder))
+            html = page(self.write(Path(folder) / "selection"))
         if path is not None:
             Path(path).write_text(html, encoding="utf-8")
         return html
@@ -210,7 +215,7 @@ def select(
     )
     solved = solve(chosen, task, (budget,), runners_up)
     said = {"n": n, "sampler": msgspec.to_builtins(asked), "propagation": propagation, "seed": seed}
-    facts = facts_of("", "python: mig_jax.select", said, "selection", pool, task, graph, chosen, solved, (budget,))
+    facts = facts_of(pool, task, graph, chosen, solved, (budget,))
     points = facts.selection.points
     return Selection(
         encoded.row[points],
@@ -222,6 +227,7 @@ def select(
         graph,
         solved,
         facts,
+        said,
     )
 
 

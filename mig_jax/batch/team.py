@@ -10,7 +10,7 @@ from mig_jax.config.mesh import MeshConfig
 from mig_jax.core import processes
 from mig_jax.core.errors import UserError
 from mig_jax.core.locks import Busy
-from mig_jax.runs.manifest import read_manifest
+from mig_jax.runs.manifest import read_plain
 from mig_jax.runs.staging import Claim, claim, join
 
 _PATIENCE = 20.0  # seconds until a folder that another process is just making counts as taken
@@ -78,6 +78,6 @@ def done_already(team: Team, out: str) -> str:
 def too_late(claimed: Claim, key: str, out: str, team: Team) -> str:
     """What a process says whose folder of shards is gone."""
     with suppress(UserError, OSError):
-        if read_manifest(claimed.out)["run_key"] == key:
+        if read_plain(claimed.out)["run_key"] == key:
             return f"process {team.process} of {team.processes}: {out} is finished without the rest of its batches"
     return f"process {team.process} of {team.processes}: nobody works on {out} any more; {claimed.checkpoint} is gone"

@@ -200,7 +200,9 @@ def run_and_tell(
     from mig_jax.commands.select.run import run_select
 
     with Terminal(quiet=not processes.is_main()) as terminal:
-        folder = run_select(config, command, sample_file=sample_file, progress=terminal.progress, tell=terminal.notify)
+        folder = run_select(
+            config, command, sample_file=sample_file, progress=terminal.progress, notify=terminal.notify
+        )
     if folder is None:
         return
     if brief:
@@ -216,14 +218,14 @@ def print_summary(folder: Path) -> None:
     from rich.console import Console
 
     from mig_jax.report import summary, summary_text
-    from mig_jax.runs.manifest import read_manifest
+    from mig_jax.runs.manifest import read_plain
 
     stats = json.loads((folder / "pool_stats.json").read_text(encoding="utf-8"))
     console = Console()
     if console.is_terminal:
-        console.print(summary(read_manifest(folder), stats, folder))
+        console.print(summary(read_plain(folder), stats, folder))
     else:  # a log: no colours, no trailing spaces, no line broken at 80
-        print(summary_text(read_manifest(folder), stats, folder, width=160), end="")
+        print(summary_text(read_plain(folder), stats, folder, width=160), end="")
 
 
 def disk_error(error: OSError) -> str:

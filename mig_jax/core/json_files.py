@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 
@@ -41,6 +42,8 @@ def jsonable(value: Any) -> Any:
         return [jsonable(item) for item in sorted(value)]
     if isinstance(value, Path):
         return clean_text(str(value))
+    if isinstance(value, msgspec.Struct):
+        return jsonable(msgspec.structs.asdict(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return jsonable({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
     raise TypeError(f"no JSON form for {type(value).__name__}: {value!r:.80}")

@@ -11,7 +11,7 @@ from mig_jax.report.charts import Chart, count_bars, histogram
 from mig_jax.report.render import render
 from mig_jax.report.reproduce import reproduce
 from mig_jax.report.text import count, number, row_count, seconds, share
-from mig_jax.runs.manifest import read_manifest
+from mig_jax.runs.manifest import read_plain
 
 KIND = "mig_jax annotation"  # of page
 STATS = "annotation_stats.json"
@@ -51,7 +51,7 @@ def load_annotation(folder: str | Path) -> AnnotationView:
       UserError: the folder is not that of a finished ``mig-jax annotate``, or its statistics are gone.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
+    manifest = read_plain(folder)
     if "annotators" not in manifest:
         raise UserError(f"{folder} holds no annotated rows: {manifest.get('command') or 'another command'} made it")
     try:
@@ -75,7 +75,7 @@ def page(folder: str | Path) -> str:
 def annotation_page(view: AnnotationView) -> str:
     """The page of what was read."""
     manifest, stats = view.manifest, view.stats
-    files = manifest["pool"]["sources"]
+    files = manifest["inputs"]
     top = (stats.get("labels") or {}).get("top", [])
     most = max((entry["rows"] for entry in top), default=0) or 1
     finished = manifest["finished"][:16].replace("T", " ")

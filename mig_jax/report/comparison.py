@@ -36,7 +36,7 @@ IN_TEXT = (
 )
 OF_GRAPH = ("mean_degree", "isolated")  # shown where runs have different graphs
 _ASPECTS: dict[str, Callable[[RunView], Any]] = {
-    "pools": lambda run: [source["sha256"] for source in run.manifest["pool"]["sources"]],
+    "pools": lambda run: [source["sha256"] for source in run.manifest["inputs"]],
     "labels": lambda run: run.manifest["labels"]["total"],
     "scores of rows": lambda run: run.manifest["config"].get("score"),
     "label graphs": lambda run: (run.manifest["graph"], _propagation(run)),

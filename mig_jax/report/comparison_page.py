@@ -65,7 +65,7 @@ def comparison_page(both: Comparison, beside: Path | None) -> str:
 
 def _pool(run: RunView) -> str:
     pool = run.manifest["config"].get("pool") or {}
-    return str(pool.get("name") or "") or next((str(s["path"]) for s in run.manifest["pool"]["sources"]), "a pool")
+    return str(pool.get("name") or "") or next((str(s["path"]) for s in run.manifest["inputs"]), "a pool")
 
 
 def _order(both: Comparison) -> str:

@@ -12,15 +12,14 @@ import pyarrow.parquet as pq
 from jaxtyping import Float64, Int64
 
 from mig_jax.core.errors import UserError
-from mig_jax.runs.manifest import KEYS, read_manifest
+from mig_jax.runs.manifest import SelectManifest, read_manifest, read_plain
 
-_LATER = ("limits", "memory")  # what the manifests of earlier versions lack
 _OF_STATS = ("rows", "usable", "selected", "sources", "labels", "picks", "runners_up")
 
 
 @dataclass(frozen=True)
 class RunView:
-    """What a page shows. Runs of earlier versions lack some facts; those are None.
+    """What a page shows. Facts that are not known are None.
 
     Args:
       name: the run's name.
@@ -110,11 +109,9 @@ def load_run(folder: str | Path) -> RunView:
       UserError: the folder is not that of a finished run, or one of its files is gone.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    if "random_objective" not in manifest:
-        raise UserError(f"{folder} holds no selection: {manifest.get('command') or 'another command'} made it")
+    read_manifest(folder, SelectManifest)  # checks it
+    manifest = read_plain(folder)
     try:
-        _check("manifest.json", manifest, [key for key in KEYS if key not in _LATER])
         stats = json.loads((folder / "pool_stats.json").read_bytes())
         _check("pool_stats.json", stats, _OF_STATS)
         trace = read_numbers(folder / "trace.parquet", ("row", "objective", "gain"))

@@ -5,10 +5,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mig_jax.core.errors import UserError
-from mig_jax.runs.manifest import MANIFEST, read_manifest
+from mig_jax.runs.manifest import MANIFEST, Outline, read_outline
 
 
 @dataclass(frozen=True)
@@ -22,19 +21,17 @@ class Occupant:
     """
 
     entries: tuple[str, ...]
-    manifest: dict[str, Any] | None
+    manifest: Outline | None
     changed: tuple[str, ...]
 
     @property
     def run_key(self) -> str | None:
-        return self.manifest["run_key"] if self.manifest else None
+        return self.manifest.run_key if self.manifest else None
 
     def words(self, out: Path) -> str:
         """What to tell a person who did not expect it."""
         if self.manifest:
-            command = self.manifest.get("command") or "unknown command"
-            finished = self.manifest.get("finished", "at an unknown time")
-            return f"out={out} holds another run ({command}, finished {finished})"
+            return f"out={out} holds another run ({self.manifest.command}, finished {self.manifest.finished})"
         shown = ", ".join(self.entries[:3]) + (f" and {len(self.entries) - 3} more" if len(self.entries) > 3 else "")
         return f"out={out} is not empty and holds no finished run of mig_jax ({shown})"
 
@@ -59,12 +56,10 @@ def occupant(out: Path) -> Occupant:
     if MANIFEST not in entries:
         return Occupant(entries, None, ())
     try:
-        manifest = read_manifest(out)
+        manifest = read_outline(out)
     except UserError:  # somebody else's manifest.json
         return Occupant(entries, None, ())
-    changed = tuple(
-        name for name, facts in manifest.get("files", {}).items() if _size(out / name) != facts.get("bytes")
-    )
+    changed = tuple(name for name, facts in manifest.files.items() if _size(out / name) != facts.bytes)
     return Occupant(entries, manifest, changed)
 
 

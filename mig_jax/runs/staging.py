@@ -26,7 +26,7 @@ from typing import Literal
 from mig_jax.core.errors import UserError
 from mig_jax.core.json_files import write_json
 from mig_jax.core.locks import LOCK, Busy, lock_folder
-from mig_jax.runs.manifest import MANIFEST, REPORT, read_manifest
+from mig_jax.runs.manifest import MANIFEST, REPORT, read_outline
 from mig_jax.runs.out_folder import check_replaceable, checked_out, occupant
 
 State = Literal["fresh", "resume", "done"]
@@ -202,8 +202,8 @@ def _standing(out: Path, run_key: str, overwrite: bool, target: Path | None, aga
     """
     held = occupant(out)
     same = held.run_key == run_key
-    sample = (held.manifest or {}).get("sample_file") or {}
-    whole = target is None or (target.is_file() and target.stat().st_size == sample.get("bytes"))
+    sample = held.manifest.sample_file if held.manifest else None
+    whole = target is None or (sample is not None and target.is_file() and target.stat().st_size == sample.bytes)
     done = same and whole and not held.changed
     if overwrite and (again or not done):
         if held.entries:
@@ -274,7 +274,7 @@ def _recover(partial: Path, out: Path) -> list[str]:
 def _tidy(previous: Path, out: Path) -> None:
     """Move what no run wrote from the old folder into the new one, then delete the old; its list of files last."""
     try:
-        ours = {*read_manifest(previous).get("files", {}), REPORT, MANIFEST}
+        ours = {*read_outline(previous).files, REPORT, MANIFEST}
     except (UserError, OSError):
         ours = {MANIFEST}
     for path in sorted(previous.iterdir()):

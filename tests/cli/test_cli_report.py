@@ -16,12 +16,11 @@ from mig_jax.cli.arguments import prepare
 from mig_jax.cli.help import report_help
 from mig_jax.commands.report.config import ReportConfig
 from mig_jax.commands.report.run import find_runs, natural, run_report
-from mig_jax.commands.select.files import write_run
 from mig_jax.core.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "select"))
 from fake_annotation import annotation, counted, helped, row, tagged
-from fake_run import run_facts
+from fake_run import finished_run, run_facts
 
 Make = Callable[..., Path]
 
@@ -31,10 +30,14 @@ def make(tmp_path: Path) -> Make:
     """A finished run at a path below the test's folder."""
 
     def write(where: str, system: str = "mig", points=(7, 0, 11, 3, 5), html: str = "<p>") -> Path:
-        facts = run_facts(name=Path(where).name, config={"sampler": {"name": system}})
-        facts = replace(facts, selection=replace(facts.selection, points=np.array(points)))
-        (tmp_path / where).mkdir(parents=True)
-        write_run(tmp_path / where, facts, lambda _: html)
+        selection = replace(run_facts().selection, points=np.array(points))
+        finished_run(
+            tmp_path / where,
+            page=lambda _: html,
+            config={"sampler": {"name": system}},
+            selection=selection,
+            name=Path(where).name,
+        )
         return tmp_path / where
 
     return write

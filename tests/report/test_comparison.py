@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_run import run_facts
+from fake_run import finished_run, run_facts
 from test_selection_page import Parsed
 
-from mig_jax.commands.select.files import RunnersUp, write_run
+from mig_jax.commands.select.files import RunnersUp
 from mig_jax.core.errors import UserError
 from mig_jax.report import compare
 from mig_jax.report.measures import COLUMNS
@@ -28,11 +28,9 @@ def make(tmp_path: Path) -> Make:
         order = replace(facts.selection, points=np.array(points), gains=np.full(len(points), gain))
         config = {"n": len(points), "seed": 1, "sampler": {"name": system}} | (config or {})
         changes = {"budgets": (len(points),), "certificate": {}, "labels_earned": (), "name": name} | changes
-        facts = replace(facts, selection=order, objective=np.cumsum(order.gains), config=config, **changes)
-        folder = tmp_path / name
-        folder.mkdir()
-        write_run(folder, facts, lambda _: "<p>")
-        return folder
+        changes |= {"selection": order, "objective": np.cumsum(order.gains), "config": config}
+        finished_run(tmp_path / name, **changes)
+        return tmp_path / name
 
     return write
 
@@ -41,7 +39,11 @@ def test_systems_on_one_pool(make: Make):
     folders = [
         make("a", "random", (7, 0, 1, 2, 4), 3.0),
         make(
-            "b", "mig", gain=5.0, certificate={5: {"bound": 26.0, "ratio": 25 / 26}}, memory=lambda: {"peak_bytes": 9}
+            "b",
+            "mig",
+            gain=5.0,
+            certificate={5: {"bound": 26.0, "ratio": 25 / 26}},
+            memory={"peak_bytes": 9, "since": "run"},
         ),
         make("c", "ifd", gain=4.0),
     ]
@@ -60,7 +62,7 @@ def test_systems_on_one_pool(make: Make):
     assert first["score_mean"] == pytest.approx(np.linspace(1, 5, 12)[[7, 0, 11, 3, 5]].mean())
     assert first["tokens_sum"] is None and first["tokens_mean"] is not None  # counted for one row of five
     assert (first["select_seconds"], first["peak_bytes"]) == (0.01, 9)
-    assert both.rows[2]["peak_bytes"] is None and both.rows[2]["certificate"] is None
+    assert both.rows[2]["peak_bytes"] > 1 << 20 and both.rows[2]["certificate"] is None
     assert both.shared.tolist() == [[5, 5, 2], [5, 5, 2], [2, 2, 5]]
     assert both.different == () and both.notes == []
 
@@ -209,7 +211,6 @@ def test_mistakes(make: Make, tmp_path: Path):
         compare([tmp_path])
     folder = make("embeddings")
     manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["random_objective"]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match="holds no selection: mig-jax select pool"):
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"kind": "embed"}))
+    with pytest.raises(UserError, match="a run of mig-jax embed, not of mig-jax select"):
         compare([folder])

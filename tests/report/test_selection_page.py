@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_run import FakePool, row, run_facts
+from fake_run import FakePool, finished_run, row, run_facts
 
-from mig_jax.commands.select.files import RunnersUp, write_run
+from mig_jax.commands.select.files import RunnersUp
 from mig_jax.core.errors import UserError
 from mig_jax.report import compare, load_run, page
 
@@ -49,10 +49,8 @@ class Parsed(HTMLParser):
 @pytest.fixture
 def written(tmp_path):
     def make(name="run", **changes):
-        folder = tmp_path / name
-        folder.mkdir()
-        write_run(folder, run_facts(**({"name": name} | changes)), page)
-        return folder
+        finished_run(tmp_path / name, page=page, **({"name": name} | changes))
+        return tmp_path / name
 
     return make
 
@@ -102,18 +100,20 @@ HOSTILE = (
 )
 
 
-def hostile_facts():
+def hostile_run(folder):
     turns = [{"role": "user", "content": HOSTILE}, {"role": HOSTILE, "content": HOSTILE}]
     rows = [json.dumps({"dialogs": turns, "_id": HOSTILE, "source": HOSTILE}).encode()] * 14
     facts = run_facts(rows, labels=(HOSTILE, HOSTILE + "2", HOSTILE + "3"))
-    return replace(
+    finished_run(
+        folder,
         facts,
+        page,
         name=HOSTILE,
         pool=FakePool(rows, source_names=(HOSTILE,)),
         encoded=replace(facts.encoded, dropped={HOSTILE: 3}),
         command=HOSTILE,
         config={HOSTILE: HOSTILE, "sampler": HOSTILE},
-        devices={HOSTILE: HOSTILE},
+        devices={"count": 1, "kind": HOSTILE, "platform": HOSTILE, "processes": 1, "mesh": {HOSTILE: 1}},
         graph={HOSTILE: [HOSTILE]},
         timings={HOSTILE: 1.0},
         notes=(HOSTILE,),
@@ -122,8 +122,7 @@ def hostile_facts():
 
 
 def test_hostile_text_is_only_text(tmp_path):
-    facts = hostile_facts()
-    write_run(tmp_path, facts, page)
+    hostile_run(tmp_path)
     for text in ((tmp_path / "report.html").read_text(), compare([tmp_path, tmp_path]).html(tmp_path)):
         parsed = Parsed(text)
         assert not parsed.tags & {"script", "img"}
@@ -147,8 +146,10 @@ def test_page_of_a_run_that_knows_little(tmp_path):
         dropped={},
     )
     one = replace(facts.selection, points=facts.selection.points[:1], gains=np.zeros(1), rounds={})
-    facts = replace(
+    finished_run(
+        tmp_path,
         facts,
+        page,
         encoded=encoded,
         selection=one,
         budgets=(1,),
@@ -161,7 +162,6 @@ def test_page_of_a_run_that_knows_little(tmp_path):
         timings={},
         config={},
     )
-    write_run(tmp_path, facts, page)
     text = (tmp_path / "report.html").read_text()
     Parsed(text)
     assert "nan" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL).lower()
@@ -170,7 +170,7 @@ def test_page_of_a_run_that_knows_little(tmp_path):
 def test_page_of_an_empty_selection(tmp_path):
     facts = run_facts()
     none = replace(facts.selection, points=np.zeros(0, np.int64), gains=np.zeros(0))
-    write_run(tmp_path, replace(facts, selection=none, objective=np.zeros(0), labels_earned=()), page)
+    finished_run(tmp_path, facts, page, selection=none, objective=np.zeros(0), labels_earned=())
     Parsed((tmp_path / "report.html").read_text())
 
 
@@ -185,7 +185,7 @@ def test_reasons_limits_and_memory_are_shown(written):
     folder = written(
         selection=replace(facts.selection, why=why),
         limits={"tokens": 900},
-        memory=lambda: {"peak_bytes": 3 << 29, "since": "run"},
+        memory={"peak_bytes": 3 << 29, "since": "run"},
     )
     text = (folder / "report.html").read_text()
     assert "With why each was taken and the labels" in text

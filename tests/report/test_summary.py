@@ -1,21 +1,19 @@
 import io
 import json
-from dataclasses import replace
 
 import pytest
-from fake_run import run_facts
+from fake_run import finished_run, run_facts
 from rich.console import Console
 
-from mig_jax.commands.select.files import write_run
 from mig_jax.report import summary, summary_text
 from mig_jax.report.summary import bar
 from mig_jax.report.text import floor_percent, number, seconds, share
-from mig_jax.runs.manifest import read_manifest
+from mig_jax.runs.manifest import read_plain
 
 
 def written(folder, **changes):
-    write_run(folder, run_facts(**changes), lambda _: "")
-    return read_manifest(folder), json.loads((folder / "pool_stats.json").read_bytes())
+    finished_run(folder, **changes)
+    return read_plain(folder), json.loads((folder / "pool_stats.json").read_bytes())
 
 
 def test_summary_has_the_main_facts(tmp_path):
@@ -50,9 +48,9 @@ def test_text_of_a_pool_cannot_drive_the_terminal(tmp_path):
     facts = run_facts()
     evil = "[bold]x[/bold]\x1b]0;owned\x07\u202e"
     facts.pool.source_names = (evil, "b")
-    write_run(tmp_path, replace(facts, notes=(evil,)), lambda _: "")
+    finished_run(tmp_path, facts, notes=(evil,))
     text = summary_text(
-        read_manifest(tmp_path), json.loads((tmp_path / "pool_stats.json").read_bytes()), f"out{evil}", width=200
+        read_plain(tmp_path), json.loads((tmp_path / "pool_stats.json").read_bytes()), f"out{evil}", width=200
     )
     assert "[bold]x[/bold]␛]0;owned␇⟨U+202E⟩" in text
     assert not any(ch in text for ch in "\x1b\x07\u202e")
@@ -62,10 +60,7 @@ def test_budgets_and_sample_file(tmp_path):
     (tmp_path / "a").mkdir()
     text = summary_text(*written(tmp_path / "a", budgets=(2, 5)), "out")
     assert "E(D) at 2" in text and text.index("selection_2.jsonl") < text.index("selection_5.jsonl")
-    (tmp_path / "b").mkdir()
-    text = summary_text(
-        *written(tmp_path / "b", sample_file=tmp_path / "s", sample_target=tmp_path / "F.jsonl"), "out", 300
-    )
+    text = summary_text(*written(tmp_path / "F.jsonl.run", sample_file=tmp_path / "F.jsonl"), "out", 300)
     assert "F.jsonl" in text and "selection.jsonl" not in text
 
 

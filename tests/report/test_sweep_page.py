@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_run import run_facts
+from fake_run import finished_run, run_facts
 from test_selection_page import Parsed
 
-from mig_jax.commands.select.files import write_run
 from mig_jax.core.errors import UserError
 from mig_jax.report import compare
 from mig_jax.report.sweep import SweepSettings
@@ -23,14 +22,21 @@ def make(tmp_path: Path) -> Make:
     """A finished run that picked ``points``."""
 
     def write(name: str, points: list[int], objective: float = 10.0, **config) -> Path:
-        facts = run_facts(name=name, config={"sampler": {"name": "mig"}, **config}, budgets=(len(points),))
-        order = replace(facts.selection, points=np.array(points), gains=np.ones(len(points)))
+        order = replace(run_facts().selection, points=np.array(points), gains=np.ones(len(points)))
         curve = np.linspace(0, objective, len(points) + 1)[1:]
         graph = {"threshold": config.get("graph", {}).get("threshold"), "mean_degree": 3.5, "isolated_share": 0.25}
         certificate = {len(points): {"bound": 20.0, "ratio": objective / 20.0}}
-        facts = replace(facts, selection=order, objective=curve, graph=graph, labels_earned=(), certificate=certificate)
-        (tmp_path / name).mkdir(parents=True)
-        write_run(tmp_path / name, facts, lambda _: "<p>")
+        finished_run(
+            tmp_path / name,
+            name=name,
+            config={"sampler": {"name": "mig"}, **config},
+            budgets=(len(points),),
+            selection=order,
+            objective=curve,
+            graph=graph,
+            labels_earned=(),
+            certificate=certificate,
+        )
         return tmp_path / name
 
     return write

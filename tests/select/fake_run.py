@@ -1,15 +1,19 @@
 """A small pool and the facts of a run on it, for the tests of export and of report."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from mig_jax.commands.select.files import RunFacts, RunnersUp
+from mig_jax.commands.select.files import RunFacts, RunnersUp, write_run
+from mig_jax.core.json_files import jsonable, write_json
 from mig_jax.encode.encoded import Encoded
+from mig_jax.runs.manifest import MANIFEST, Manifest, SelectManifest
+from mig_jax.runs.run import Run
 from mig_jax.samplers.order import Order
 
 
@@ -67,10 +71,6 @@ def run_facts(rows: Sequence[bytes] | None = None, labels: Sequence[str] = ("alp
     points = np.array([7, 0, 11, 3, 5])
     gains = np.array([9.0, 5.0, 4.0, 2.0, 1.0])
     facts = RunFacts(
-        run_key="f" * 64,
-        command="mig-jax select pool.jsonl n=5",
-        config={"n": 5, "sampler": {"name": "mig"}},
-        name="run",
         pool=FakePool(rows),
         encoded=Encoded(
             row=np.arange(12, dtype=np.int64) + 2,
@@ -88,10 +88,40 @@ def run_facts(rows: Sequence[bytes] | None = None, labels: Sequence[str] = ("alp
         labels_earned=[[(labels[0], 0.25), (labels[1], 0.75)]] * 5,
         runners_up=RunnersUp(np.array([1, 2]), np.array([0.9, 0.5]), [[(labels[0], 1.0)]] * 2),
         graph={"nodes": 3, "edges": 2, "mean_degree": float("nan")},
-        timings={"pool": 0.5, "select": 0.01},
-        devices={"backend": "cpu", "devices": 1},
     )
     return replace(facts, **changes)
+
+
+def finished_run(
+    folder: Path,
+    facts: RunFacts | None = None,
+    page: Callable[[Path], str] = lambda _: "<p>",
+    *,
+    sample_file: Path | None = None,
+    **changes: Any,
+) -> SelectManifest:
+    """The folder of a finished run; what it holds already stays beside.
+
+    Args:
+      facts: by default ``run_facts()``.
+      sample_file: as of ``Run``, ``folder`` being its FILE.run.
+      changes: of the facts, or of what every manifest has (name, command, config, timings, memory, notes, ...).
+    """
+    common = {key: changes.pop(key) for key in Manifest.__struct_fields__ if key in changes}
+    facts = replace(facts or run_facts(), **changes)
+    command, config = "mig-jax select pool.jsonl n=5", {"n": 5, "sampler": {"name": "mig"}}
+    with Run(folder, command, config, name="run", sample_file=sample_file) as run:
+        run.claim("f" * 64, overwrite=True)
+        run.timings.seconds = {"pool": 0.5, "select": 0.01}
+        run.notes += common.pop("notes", ())
+        manifest = write_run(run, facts)
+        if common:
+            plain = msgspec.to_builtins(manifest, str_keys=True) | jsonable(common)
+            manifest = msgspec.convert(plain, SelectManifest, str_keys=True)
+            write_json(run.files / MANIFEST, plain)
+        run.write_report(page(run.files))
+        run.publish()
+    return manifest
 
 
 def write_pool(path: Path, rows: Sequence[bytes]) -> None:

@@ -7,20 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from fake_run import FakePool, row, run_facts
+from fake_run import FakePool, finished_run, row, run_facts
 
-from mig_jax.commands.select.files import RunnersUp, write_run
+from mig_jax.commands.select.files import RunnersUp
 from mig_jax.core.errors import UserError
 from mig_jax.core.json_files import jsonable, write_json
 from mig_jax.pool import load_pool
-from mig_jax.runs.manifest import KEYS, ordered, read_manifest
+from mig_jax.runs.manifest import MANIFEST, SelectManifest, VocabularyManifest, read_manifest
 from mig_jax.samplers.order import Order
 
 
 def write(folder, **changes):
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = run_facts(**changes)
-    return facts, write_run(folder, facts, lambda _: "<p>")
+    facts = run_facts()
+    return facts, finished_run(folder, facts, **changes)
 
 
 def stats_of(folder):
@@ -44,7 +43,7 @@ def test_every_file_of_the_design(tmp_path):
 
 def test_the_same_run_writes_the_same_bytes(tmp_path):
     write(tmp_path / "a")
-    write(tmp_path / "b", timings={"pool": 9.0})
+    write(tmp_path / "b")
     names = {path.name for path in (tmp_path / "a").iterdir()} - {"manifest.json", "report.html"}
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
@@ -108,42 +107,42 @@ def test_budgets_have_a_file_each(tmp_path):
         "run_2": "selection_2.jsonl",
         "run_5": "selection_5.jsonl",
     }
-    assert manifest["objective"] == {2: 14.0, 5: 21.0}
+    assert manifest.objective == {2: 14.0, 5: 21.0}
 
 
 def test_budgets_that_are_no_prefixes(tmp_path):
     facts, manifest = write(tmp_path, budgets=(2, 5), orders={2: np.array([4, 6])}, order_objective={2: 3.5})
     assert (tmp_path / "selection_2.jsonl").read_bytes().splitlines() == [facts.pool.raw[6], facts.pool.raw[8]]
     assert len((tmp_path / "selection_5.jsonl").read_bytes().splitlines()) == 5
-    assert manifest["objective"] == {2: 3.5, 5: 21.0}
+    assert manifest.objective == {2: 3.5, 5: 21.0}
 
 
 def test_filters_that_run_dry(tmp_path):
     _, manifest = write(tmp_path, budgets=(9,), notes=("fewer",))
-    assert manifest["n"] == 5 and manifest["objective"] == {9: 21.0} and "fewer" in manifest["notes"]
+    assert manifest.n == 5 and manifest.objective == {9: 21.0} and "fewer" in manifest.notes
 
 
 def test_a_pool_without_labels_knows_no_objective(tmp_path):
     facts = run_facts()
     bare = replace(facts.encoded, labels=(), label_idx=np.zeros(0, np.int32), label_ptr=np.zeros(13, np.int64))
     _, manifest = write(tmp_path, encoded=bare, labels_earned=(), runners_up=RunnersUp.none())
-    assert manifest["labels"] == {"total": 0, "covered": 0}
-    assert (manifest["objective"], manifest["random_objective"], manifest["certificate"]) == ({5: None}, {}, {})
+    assert (manifest.labels.total, manifest.labels.covered) == (0, 0)
+    assert (manifest.objective, manifest.random_objective, manifest.certificate) == ({5: None}, {}, {})
     assert pq.read_table(tmp_path / "trace.parquet").column("objective").to_pylist() == [None] * 5
     assert stats_of(tmp_path)["labels"]["entropy"] == {"pool": None, "selected": None}
 
 
 def test_limits_and_memory(tmp_path):
-    _, manifest = write(tmp_path, limits={"tokens": 900}, memory=lambda: {"peak_bytes": 7, "since": "run"})
-    assert manifest["limits"] == {"tokens": 900}
-    assert read_manifest(tmp_path)["memory"] == {"peak_bytes": 7, "since": "run"}
+    _, manifest = write(tmp_path, limits={"tokens": 900})
+    assert manifest.limits == {"tokens": 900}
+    assert manifest.memory.peak_bytes > 1 << 20
 
 
 def test_an_empty_selection(tmp_path):
     empty = np.zeros(0)
     nothing = Order(empty.astype(np.int64), empty, "score", {})
     _, manifest = write(tmp_path, selection=nothing, objective=empty, labels_earned=(), runners_up=RunnersUp.none())
-    assert manifest["n"] == 0 and (tmp_path / "selection.jsonl").read_bytes() == b""
+    assert manifest.n == 0 and (tmp_path / "selection.jsonl").read_bytes() == b""
 
 
 def test_conversion_and_its_dataset_info(tmp_path):
@@ -159,9 +158,9 @@ def test_conversion_and_its_dataset_info(tmp_path):
 def test_mixed_layouts_have_no_dataset_info_and_say_so(tmp_path):
     facts = run_facts()
     facts.pool.sources += (replace(facts.pool.sources[0], layout="alpaca"), replace(facts.pool.sources[0], layout=""))
-    manifest = write_run(tmp_path, facts, lambda _: "")
+    manifest = finished_run(tmp_path, facts)
     assert not (tmp_path / "dataset_info.json").exists()
-    assert manifest["layout"] is None and "export.layout=" in manifest["notes"][0]
+    assert manifest.layout is None and "export.layout=" in manifest.notes[0]
 
 
 def test_rejects(tmp_path):
@@ -170,33 +169,38 @@ def test_rejects(tmp_path):
 
 
 def test_sample_file(tmp_path):
-    staged = tmp_path / "sample"
-    _, manifest = write(tmp_path / "files", sample_file=staged, sample_target=tmp_path / "out.jsonl")
-    assert len(staged.read_bytes().splitlines()) == 5
-    assert not (tmp_path / "files" / "selection.jsonl").exists()
-    assert manifest["sample_file"]["bytes"] == staged.stat().st_size
-    info = json.loads((tmp_path / "files" / "dataset_info.json").read_bytes())
+    file, folder = tmp_path / "out.jsonl", tmp_path / "out.jsonl.run"
+    _, manifest = write(folder, sample_file=file)
+    assert len(file.read_bytes().splitlines()) == 5
+    assert not (folder / "selection.jsonl").exists()
+    assert manifest.sample_file is not None
+    assert (manifest.sample_file.path, manifest.sample_file.bytes) == (str(file), file.stat().st_size)
+    info = json.loads((folder / "dataset_info.json").read_bytes())
     assert info["run"]["file_name"] == "../out.jsonl"
+    with pytest.raises(ValueError, match="budgets"):
+        write(folder, sample_file=file, budgets=(2, 5))
 
 
 def test_manifest_is_read_as_it_was_written(tmp_path):
     _, manifest = write(tmp_path)
-    read = read_manifest(tmp_path)
-    assert tuple(read) == KEYS
-    assert read == json.loads(json.dumps(jsonable(manifest))) == read_manifest(tmp_path / "manifest.json")
-    assert read["graph"]["mean_degree"] is None  # NaN
-    assert read["labels"] == {"total": 3, "covered": 2}
-    assert read["dropped"] == {"malformed": 1, "no score": 1}
-    assert read["pool"]["sources"][0]["sha256"] == "ab" * 32
-    assert read["versions"]["python"] and read["versions"]["numpy"] == np.__version__
+    assert read_manifest(tmp_path) == read_manifest(tmp_path / MANIFEST, SelectManifest) == manifest
+    plain = json.loads((tmp_path / MANIFEST).read_bytes())
+    assert set(plain) == {"kind", *SelectManifest.__struct_fields__} and plain["kind"] == "select"
+    assert manifest.graph["mean_degree"] is None  # NaN
+    assert (manifest.labels.total, manifest.labels.covered) == (3, 2)
+    assert manifest.dropped == {"malformed": 1, "no score": 1}
+    assert manifest.inputs[0].sha256 == "ab" * 32
+    assert manifest.versions["python"] and manifest.versions["numpy"] == np.__version__
     digest = hashlib.sha256((tmp_path / "selection.jsonl").read_bytes()).hexdigest()
-    assert read["files"]["selection.jsonl"]["sha256"] == digest
-    assert "export" in read["timings"]
+    assert manifest.files["selection.jsonl"].sha256 == digest
+    assert set(manifest.files) == {path.name for path in tmp_path.iterdir()} - {MANIFEST, "report.html"}
+    assert {"rows", "export", "write"} <= set(manifest.timings)
 
 
-def test_manifest_takes_all_keys_and_no_other():
-    with pytest.raises(ValueError, match="missing"):
-        ordered({"schema": 1})
+def test_a_manifest_of_another_kind_is_refused(tmp_path):
+    write(tmp_path)
+    with pytest.raises(UserError, match="a run of mig-jax select, not of mig-jax vocabulary"):
+        read_manifest(tmp_path, VocabularyManifest)
 
 
 @pytest.mark.parametrize(
@@ -206,14 +210,39 @@ def test_manifest_takes_all_keys_and_no_other():
         ("{", "not a readable manifest"),
         ("[]", "not a manifest of mig_jax"),
         ('{"schema": 1}', "not a manifest of mig_jax"),
-        ('{"schema": 99, "run_key": "a"}', "update it"),
+        ('{"name": "web app"}', "not a manifest of mig_jax"),
+        ('{"schema": 99, "kind": "select", "run_key": "a"}', "schema 99"),
         ("[" * 100_000, "not a readable manifest"),
+        ("\ud800", "not a readable manifest"),
     ],
 )
 def test_manifests_that_cannot_be_read(tmp_path, text, message):
     if text is not None:
-        (tmp_path / "manifest.json").write_text(text)
+        (tmp_path / MANIFEST).write_text(text, encoding="utf-8", errors="surrogatepass")
     with pytest.raises(UserError, match=message):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("n", "five", "n"),
+        ("objective", {"5": "much"}, "objective"),
+        ("labels", {"total": 3}, "labels"),
+        ("inputs", [{"path": 1}], r"inputs\[0\]\.path"),
+        ("files", [], "files"),
+        ("kind", "travel", "kind"),
+        ("pool", None, "pool"),
+    ],
+)
+def test_an_edited_manifest_is_refused_by_file_and_key(tmp_path, key, value, shown):
+    write(tmp_path)
+    plain = json.loads((tmp_path / MANIFEST).read_bytes())
+    (tmp_path / MANIFEST).write_text(json.dumps(plain | {key: value}))
+    with pytest.raises(UserError, match=rf"manifest\.json: {shown}"):
+        read_manifest(tmp_path)
+    (tmp_path / MANIFEST).write_text(json.dumps({k: v for k, v in plain.items() if k != "finished"}))
+    with pytest.raises(UserError, match=r"manifest\.json: .*finished"):
         read_manifest(tmp_path)
 
 
@@ -275,7 +304,7 @@ def test_pool_stats_of_extremes(tmp_path):
     pool.tokens[:] = -1
     pool.turns[:] = 500
     constant = replace(facts.encoded, score=np.zeros(12))
-    write_run(tmp_path, replace(facts, encoded=constant), lambda _: "")
+    finished_run(tmp_path, facts, encoded=constant)
     stats = stats_of(tmp_path)
     assert stats["tokens"] is None
     for key in ("score", "chars", "turns"):
@@ -290,7 +319,7 @@ def test_long_texts_are_cut_and_missed_labels_listed_by_frequency(tmp_path):
         facts.encoded, labels=("alpha", "beta", "delta", "gamma"), label_idx=facts.encoded.label_idx.copy()
     )
     encoded.label_idx[1] = 3  # a point that was not picked
-    write_run(tmp_path, replace(facts, encoded=encoded), lambda _: "")
+    finished_run(tmp_path, facts, encoded=encoded)
     stats = stats_of(tmp_path)
     assert len(stats["picks"][0]["dialog"][0][1]) < 700
     assert stats["labels"]["missed"] == [
@@ -303,7 +332,7 @@ def test_broken_text_from_a_pool_can_be_written(tmp_path):
     rows = [json.dumps(json.loads(row(at)) | {"_id": "\ud800", "source": "\udfff"}).encode() for at in range(14)]
     facts = run_facts(rows, labels=("\ud83d", "beta", "gamma"))
     facts = replace(facts, pool=FakePool(rows, source_names=("\udfff",)))
-    write_run(tmp_path, facts, lambda _: "")
+    finished_run(tmp_path, facts)
     assert pq.read_table(tmp_path / "trace.parquet").column("id")[0].as_py() == "?"
 
 
@@ -313,9 +342,8 @@ def test_wrong_facts_are_refused():
         {"budgets": (5, 2)},
         {"objective": np.zeros(4)},
         {"labels_earned": [[]]},
-        {"budgets": (2, 5), "sample_file": "x"},
     ):
-        with pytest.raises(ValueError, match=r"budgets|objective|labels_earned|sample_file"):
+        with pytest.raises(ValueError, match=r"budgets|objective|labels_earned"):
             run_facts(**changes)
 
 
@@ -323,8 +351,7 @@ def test_with_the_real_pool(tmp_path):
     rows = [row(at, text="é\u2028 <b>") for at in range(14)]
     (tmp_path / "pool.jsonl").write_bytes(b"\n".join(rows))
     facts = replace(run_facts(rows), pool=load_pool(tmp_path / "pool.jsonl"))
-    (tmp_path / "out").mkdir()
-    manifest = write_run(tmp_path / "out", facts, lambda _: "")
+    manifest = finished_run(tmp_path / "out", facts)
     assert (tmp_path / "out" / "selection.jsonl").read_bytes().splitlines()[0] == rows[9]
-    assert manifest["layout"] == "mig"
+    assert manifest.layout == "mig"
     assert stats_of(tmp_path / "out")["picks"][0]["dialog"][0] == ["user", "é\u2028 <b> 9"]

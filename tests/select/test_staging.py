@@ -26,7 +26,8 @@ def write_run(made: Claim, text: str, names: tuple[str, ...] = ("selection.jsonl
     if made.sample:
         made.sample.write_text(text)
         sample = {"path": str(made.sample_target), "bytes": len(text), "sha256": ""}
-    manifest = {"schema": 1, "run_key": key, "command": "cmd", "files": files, "sample_file": sample}
+    manifest = {"schema": 1, "kind": "select", "run_key": key, "command": "cmd", "finished": "today", "files": files}
+    manifest["sample_file"] = sample
     (made.files / "manifest.json").write_text(json.dumps(manifest))
     (made.files / "report.html").write_text(text)
 

@@ -25,7 +25,7 @@ from mig_jax.pool.decode import parse
 from mig_jax.pool.layouts import walk
 from mig_jax.pool.splice import spliced
 from mig_jax.report.annotation_page import STATS
-from mig_jax.runs.manifest import MANIFEST, SCHEMA, file_facts, source_facts, versions
+from mig_jax.runs.manifest import MANIFEST, SCHEMA, file_facts, sources_of, versions
 
 _EVERY = 1000  # rows between two words of progress
 
@@ -152,10 +152,8 @@ def write_manifest(
         "command": command,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "n": len(rows),
-        "pool": {
-            "rows": len(pool),
-            "sources": source_facts(pool),
-        },
+        "pool_rows": len(pool),
+        "inputs": sources_of(pool),
         "rejected": written.rejected,
         "select": select_with(rows.pool, tuple(running)),
         "annotators": {

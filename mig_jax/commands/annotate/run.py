@@ -28,7 +28,7 @@ from mig_jax.models.configured import models_mesh
 from mig_jax.pool import REASONS, Pool
 from mig_jax.pool.configured import pool_of
 from mig_jax.report.annotation_page import page
-from mig_jax.runs.manifest import REPORT, read_manifest
+from mig_jax.runs.manifest import REPORT, read_plain
 from mig_jax.runs.out_folder import checked_out, missing_above, remove_empty
 from mig_jax.runs.staging import Claim
 
@@ -86,7 +86,7 @@ def run_annotate(
         try:
             if claimed.state == "done":
                 tell(done_already(team, out))
-                return Annotated(claimed.out, summary(read_manifest(claimed.out), out))
+                return Annotated(claimed.out, summary(read_plain(claimed.out), out))
             for note in claimed.notes:
                 tell(note)
             try:

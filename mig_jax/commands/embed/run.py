@@ -22,7 +22,7 @@ from mig_jax.models.configured import folder_decides, models_mesh, spec_of
 from mig_jax.models.inference.embed import Embedder, find_embedder
 from mig_jax.models.inference.packing import usual_batch_tokens
 from mig_jax.pool import Pool
-from mig_jax.runs.manifest import read_manifest
+from mig_jax.runs.manifest import read_plain
 from mig_jax.runs.out_folder import checked_out, missing_above, remove_empty
 
 
@@ -66,7 +66,7 @@ def run_embed(
     try:
         if claimed.state == "done":
             tell(done_already(team, config.out))
-            return Embedded(claimed.out, summary(read_manifest(claimed.out), config.out))
+            return Embedded(claimed.out, summary(read_plain(claimed.out), config.out))
         left_to_folder = _taken(config)
         for note in (*claimed.notes, *left_to_folder):
             tell(note)

@@ -19,10 +19,10 @@ from mig_jax.report.annotation_page import load_annotation
 from mig_jax.report.annotation_page import page as annotation_page
 from mig_jax.report.comparison import LEADING, left_out_note
 from mig_jax.report.comparison_page import KIND
-from mig_jax.runs.manifest import MANIFEST, REPORT, read_manifest
+from mig_jax.runs.manifest import MANIFEST, REPORT, read_plain
 
 COMPARISON = "comparison.html"
-SELECT, VOCABULARY, EMBED = None, "vocabulary", "embed"  # "kind" of a manifest
+SELECT, VOCABULARY, EMBED = "select", "vocabulary", "embed"  # "kind" of a manifest
 HEAD = 4096  # characters in which a page names its kind
 
 
@@ -109,10 +109,10 @@ def _runs_of(path: Path, name: str) -> tuple[bool, list[Path]]:
         near = next((str(folder) for folder in (path.parent, Path(f"{path}.run")) if (folder / MANIFEST).is_file()), "")
         raise UserError(f"{name} is not the folder of a run, nor its {MANIFEST}{f'; {near} is one' if near else ''}")
     if (path / MANIFEST).exists():
-        read_manifest(path)
+        read_plain(path)
         return False, [path]
     kinds = sorted(_inside(path), key=lambda item: natural(os.path.relpath(item[0], path)))
-    runs = [run for run, kind in kinds if kind is SELECT]
+    runs = [run for run, kind in kinds if kind == SELECT]
     if not runs:
         others = [(run, kind) for run, kind in kinds if kind in SUMMARIES]
         more = "; name {} itself to see what mig-jax {} made".format(*others[0]) if others else ""
@@ -120,8 +120,8 @@ def _runs_of(path: Path, name: str) -> tuple[bool, list[Path]]:
     return True, runs
 
 
-def _inside(folder: Path) -> Iterator[tuple[Path, str | None]]:
-    """Folders of runs below this one, and the kind of each: None for selections, and for what cannot be read.
+def _inside(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Folders of runs below this one, and the kind of each: "select" for what cannot be read.
 
     Those under way are hidden; a manifest of another program is none.
     """
@@ -134,8 +134,9 @@ def _inside(folder: Path) -> Iterator[tuple[Path, str | None]]:
         except (OSError, ValueError, RecursionError):
             manifest = {"run_key": ""}
         if isinstance(manifest, dict) and "run_key" in manifest:
-            yield Path(path), str(manifest["kind"]) if "kind" in manifest else None
-            if "kind" not in manifest:
+            kind = str(manifest.get("kind", SELECT))
+            yield Path(path), kind
+            if kind == SELECT:
                 folders.clear()
 
 
@@ -168,7 +169,7 @@ def _page_file(name: str) -> Path:
 
 def _one(run: Path, out: Path | None, config: ReportConfig, width: int) -> str:
     """One run: its page written to ``out``, or its summary."""
-    kind = read_manifest(run).get("kind")
+    kind = read_plain(run)["kind"]
     if out is None:
         return SUMMARIES.get(kind, _selection)(run, width)
     page = PAGES.get(kind)
@@ -201,7 +202,7 @@ def _vocabulary(run: Path, width: int) -> str:
 def _embeddings(run: Path, width: int) -> str:
     from mig_jax.commands.embed.files import summary  # it needs JAX
 
-    return summary(read_manifest(run), str(run)) + "\n"
+    return summary(read_plain(run), str(run)) + "\n"
 
 
 def _check_page(run: Path) -> None:
@@ -209,13 +210,13 @@ def _check_page(run: Path) -> None:
         raise UserError(f"{run / REPORT} is gone; out={run / REPORT} writes it again")
 
 
-SUMMARIES: dict[str | None, Callable[[Path, int], str]] = {
+SUMMARIES: dict[str, Callable[[Path, int], str]] = {
     SELECT: _selection,
     ANNOTATE: _annotation,
     VOCABULARY: _vocabulary,
     EMBED: _embeddings,
 }
-PAGES: dict[str | None, Callable[[Path], str]] = {SELECT: selection_page, ANNOTATE: annotation_page}
+PAGES: dict[str, Callable[[Path], str]] = {SELECT: selection_page, ANNOTATE: annotation_page}
 
 
 def _is_page(file: Path) -> bool:

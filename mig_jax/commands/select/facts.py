@@ -1,10 +1,8 @@
 """What the files of a run say, gathered from a solved task; the command line and the Python API share it."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
 
 from mig_jax.commands.select.files import RunFacts, RunnersUp
@@ -18,10 +16,6 @@ from mig_jax.samplers import Sampler, Task
 
 
 def facts_of(
-    run_key: str,
-    command: str,
-    settings: Mapping[str, Any],
-    name: str,
     pool: Pool,
     task: Task,
     graph: LabelGraph,
@@ -30,7 +24,7 @@ def facts_of(
     budgets: tuple[int, ...],
     **more: Any,
 ) -> RunFacts:
-    """``more``: the fields of RunFacts that only a run with a folder has (timings, notes, sample_file, ...)."""
+    """``more``: the fields of RunFacts that only the command line knows (export_layout, rejects, reject_reasons)."""
     encoded: Encoded = task.encoded
     c, order, (near, near_gains, near_labels) = solved.curve, solved.order, solved.runners_up
     labels_earned, runners_up = (), RunnersUp.none()
@@ -40,12 +34,7 @@ def facts_of(
         order = replace(order, gains=np.asarray(gains))
         labels_earned = LabelShares(encoded.labels, c.share_ptr, c.share_label, c.share)
         runners_up = RunnersUp(near, near_gains, near_labels)
-    devices = jax.devices()
     return RunFacts(
-        run_key=run_key,
-        command=command,
-        config=settings,
-        name=name,
         pool=pool,
         encoded=encoded,
         selection=order,
@@ -56,12 +45,6 @@ def facts_of(
         labels_earned=labels_earned,
         runners_up=runners_up,
         graph=graph.facts(),
-        devices={
-            "count": len(devices),
-            "kind": devices[0].device_kind,
-            "platform": devices[0].platform,
-            "processes": jax.process_count(),
-        },
         orders=solved.orders,
         order_objective={
             n: float(x.objective[-1]) if len(x.objective) else 0.0 for n, x in solved.order_curves.items()

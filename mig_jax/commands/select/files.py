@@ -1,9 +1,7 @@
 """Every file of a finished run, written into its staging folder."""
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +16,8 @@ from mig_jax.core.lines import one_line, selection_names, write_lines, write_pre
 from mig_jax.pool.convert import check_layout, converted_line
 from mig_jax.pool.dataset_info import dataset_info, describable
 from mig_jax.pool.view import PoolView
-from mig_jax.runs.manifest import MANIFEST, REPORT, SCHEMA, file_facts, ordered, source_facts, versions
+from mig_jax.runs.manifest import SampleFile, SelectManifest, file_facts, sources_of
+from mig_jax.runs.run import Run
 
 if TYPE_CHECKING:  # their packages import JAX, which a reader of finished runs does not need
     from mig_jax.encode.encoded import Encoded
@@ -57,11 +56,6 @@ class RunFacts:
     """What the files of a run say. n picks.
 
     Args:
-      run_key: hex sha256 of what decides the files; the one given to ``claim``.
-      command: the command line, as one can run it again.
-      config: the resolved configuration, plain.
-      name: the run's name (its folder's), and the data set's in dataset_info.json (there
-        ``{name}_{budget}`` for several budgets).
       pool: the pool.
       encoded: its usable rows.
       selection: the picks of the largest budget.
@@ -71,22 +65,14 @@ class RunFacts:
       certificate: budget -> {"bound", "ratio"}.
       labels_earned: per pick, (label, share of the gain); empty where the system does not rank by labels.
       runners_up: those that nearly made it.
-      graph, timings (seconds by stage), devices, limits (what bounded the picks): facts for the manifest, plain.
-      memory: asked for the same when all else is written (``mig_jax.core.memory.PeakMemory.facts``).
+      graph, limits (what bounded the picks): facts for the manifest, plain.
       export_layout: mig, sharegpt, openai or alpaca; None writes rows as they came.
-      sample_file: write the selection here (one budget) and none into the folder; ``Claim.sample``.
-      sample_target: where that will stand; ``Claim.sample_target``.
       rejects: raw rows that could not be used, for rejects.jsonl; None: no such file.
       reject_reasons: for rejects.txt: where each of them stands and what is wrong with it.
-      notes: warnings that were given.
       orders: points of budgets that are no prefix (CaR, ZIP, token budgets).
       order_objective: E(D) of each budget in ``orders``.
     """
 
-    run_key: str
-    command: str
-    config: Mapping[str, Any]
-    name: str
     pool: PoolView
     encoded: "Encoded"
     selection: "Order"
@@ -97,16 +83,10 @@ class RunFacts:
     labels_earned: Sequence[Shares] = ()
     runners_up: RunnersUp = field(default_factory=RunnersUp.none)
     graph: Mapping[str, Any] = field(default_factory=dict)
-    timings: Mapping[str, float] = field(default_factory=dict)
-    devices: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
-    memory: Callable[[], Mapping[str, Any]] = dict
     export_layout: str | None = None
-    sample_file: Path | None = None
-    sample_target: Path | None = None
     rejects: Iterable[bytes] | None = None
     reject_reasons: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
     orders: Mapping[int, Int64[np.ndarray, " m"]] = field(default_factory=dict)
     order_objective: Mapping[int, float] = field(default_factory=dict)
 
@@ -122,8 +102,6 @@ class RunFacts:
         ):
             if length != n:
                 raise ValueError(f"{name} has {length} entries for {n} picks")
-        if self.sample_file is not None and len(self.budgets) != 1:
-            raise ValueError("sample_file holds one budget")
 
     def points(self, budget: int) -> Int64[np.ndarray, " m"]:
         """The picks of a budget."""
@@ -144,24 +122,49 @@ class RunFacts:
         return float(self.objective[n - 1]) if n else 0.0
 
 
-def write_run(folder: Path, facts: RunFacts, page: Callable[[Path], str]) -> dict[str, Any]:
-    """Write all files of a run into the staging folder; the manifest.
-
-    Args:
-      folder: ``Claim.files``, empty.
-      page: the report, made from the folder's files alone (``mig_jax.report.page``); given by the caller because export
-        stands before report.
+def write_run(run: Run, facts: RunFacts) -> SelectManifest:
+    """Write all files of a claimed run but the page of the report, which is made from them; the manifest.
 
     Raises:
       UserError: a row cannot be written in ``export_layout``.
     """
-    timings, stage = dict(facts.timings), _lap()
-    encoded, points = facts.encoded, facts.selection.points
-    rows = encoded.row[points]
-    near = facts.runners_up
-    layout = facts.export_layout or _pool_layout(facts.pool)
-    selections = _write_selections(folder, facts)
-    timings["rows"] = stage()
+    folder, encoded = run.files, facts.encoded
+    with run.stage("rows"):
+        selections = _write_selections(run, facts)
+    with run.stage("export"):
+        _write_explanations(folder, facts)
+        layout = facts.export_layout or _pool_layout(facts.pool)
+        if layout is None:
+            run.notes.append(
+                "no dataset_info.json: the pool mixes layouts or nests its fields; export.layout= converts the rows"
+            )
+        else:
+            converted = facts.export_layout is not None
+            keys = None if converted else facts.pool.fields
+            write_json(folder / DATASET_INFO, dataset_info(selections, layout, converted, keys))
+    return run.write_manifest(
+        SelectManifest,
+        inputs=sources_of(facts.pool),
+        n=len(facts.selection),
+        budgets=facts.budgets,
+        gain_meaning=facts.selection.reason,
+        objective={n: facts.reached(n) for n in facts.budgets},
+        random_objective=dict(sorted(facts.random_objective.items())) if facts.judged else {},
+        certificate=dict(sorted(facts.certificate.items())) if facts.judged else {},
+        pool={"rows": len(facts.pool), "usable": len(encoded)},
+        dropped=dict(sorted(encoded.dropped.items())),
+        labels={"total": len(encoded.labels), "covered": covered_labels(encoded, facts.selection.points)},
+        graph=facts.graph,
+        rounds=facts.selection.rounds,
+        limits=facts.limits,
+        layout=layout,
+        sample_file=_sample_facts(run),
+    )
+
+
+def _write_explanations(folder: Path, facts: RunFacts) -> None:
+    """Why each row was picked, which were nearly picked, what the pool holds, which rows could not be used."""
+    encoded, order, near = facts.encoded, facts.selection, facts.runners_up
     if facts.rejects is not None:
         write_lines(folder / REJECTS, map(one_line, facts.rejects))
         if facts.reject_reasons:
@@ -169,11 +172,11 @@ def write_run(folder: Path, facts: RunFacts, page: Callable[[Path], str]) -> dic
     write_trace(
         folder / TRACE,
         facts.pool,
-        rows,
-        facts.selection.gains,
+        encoded.row[order.points],
+        order.gains,
         facts.objective if facts.judged else None,
-        facts.selection.why or (facts.selection.reason,),
-        encoded.score[points],
+        order.why or (order.reason,),
+        encoded.score[order.points],
         facts.labels_earned,
     )
     near_rows = encoded.row[near.points]
@@ -181,78 +184,25 @@ def write_run(folder: Path, facts: RunFacts, page: Callable[[Path], str]) -> dic
     stats = pool_stats(
         facts.pool,
         encoded,
-        points,
-        facts.selection.gains,
-        facts.selection.why,
+        order.points,
+        order.gains,
+        order.why,
         facts.labels_earned,
         near.points,
         near.gains,
         near.labels,
     )
     write_json(folder / POOL_STATS, stats)
-    notes = list(facts.notes)
-    if layout is None:
-        notes.append(
-            "no dataset_info.json: the pool mixes layouts or nests its fields; export.layout= converts the rows"
-        )
-    else:
-        converted = facts.export_layout is not None
-        keys = None if converted else facts.pool.fields
-        write_json(folder / DATASET_INFO, dataset_info(selections, layout, converted, keys))
-    manifest = ordered(
-        {
-            "schema": SCHEMA,
-            "name": facts.name,
-            "run_key": facts.run_key,
-            "command": facts.command,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "n": len(facts.selection),
-            "budgets": facts.budgets,
-            "gain_meaning": facts.selection.reason,
-            "objective": {n: facts.reached(n) for n in facts.budgets},
-            "random_objective": dict(sorted(facts.random_objective.items())) if facts.judged else {},
-            "certificate": dict(sorted(facts.certificate.items())) if facts.judged else {},
-            "pool": {"rows": len(facts.pool), "usable": len(encoded), "sources": source_facts(facts.pool)},
-            "dropped": dict(sorted(encoded.dropped.items())),
-            "labels": {"total": len(encoded.labels), "covered": covered_labels(encoded, points)},
-            "graph": facts.graph,
-            "rounds": facts.selection.rounds,
-            "limits": facts.limits,
-            "config": facts.config,
-            "versions": versions(),
-            "devices": facts.devices,
-            "timings": timings,
-            "memory": facts.memory(),
-            "layout": layout,
-            "notes": notes,
-            "files": {path.name: file_facts(path) for path in sorted(folder.iterdir())},
-            "sample_file": _sample_facts(facts),
-        }
-    )
-    timings["export"] = stage()
-    write_json(folder / MANIFEST, manifest)
-    (folder / REPORT).write_text(page(folder), encoding="utf-8", newline="\n")
-    return manifest
 
 
-def _lap() -> Callable[[], float]:
-    """A clock: the seconds since it was last asked."""
-    last = time.perf_counter()
-
-    def lap() -> float:
-        nonlocal last
-        before, last = last, time.perf_counter()
-        return last - before
-
-    return lap
-
-
-def _write_selections(folder: Path, facts: RunFacts) -> dict[str, str]:
+def _write_selections(run: Run, facts: RunFacts) -> dict[str, str]:
     """Write the selection of each budget; data set name -> file, as dataset_info.json lists them."""
-    if facts.sample_file is not None:
-        write_lines(facts.sample_file, _lines(facts, facts.points(facts.budgets[0])))
-        # dataset_info.json stands in FILE.run/, so FILE is one up.
-        return {facts.name: f"../{facts.sample_target.name if facts.sample_target else facts.sample_file.name}"}
+    folder, claim = run.files, run.claimed
+    if claim.sample is not None and claim.sample_target is not None:
+        if len(facts.budgets) != 1:
+            raise ValueError(f"budgets={facts.budgets}: the sample file holds one")
+        write_lines(claim.sample, _lines(facts, facts.points(facts.budgets[0])))
+        return {run.name: f"../{claim.sample_target.name}"}  # from dataset_info.json in FILE.run/
     names = selection_names(facts.budgets)
     prefixes = {n: folder / name for n, name in names.items() if n not in facts.orders}
     if prefixes:
@@ -260,8 +210,8 @@ def _write_selections(folder: Path, facts: RunFacts) -> dict[str, str]:
     for n in facts.orders.keys() & names.keys():
         write_lines(folder / names[n], _lines(facts, facts.points(n)))
     if len(names) == 1:
-        return {facts.name: names[facts.budgets[0]]}
-    return {f"{facts.name}_{n}": name for n, name in names.items()}
+        return {run.name: names[facts.budgets[0]]}
+    return {f"{run.name}_{n}": name for n, name in names.items()}
 
 
 def _lines(facts: RunFacts, points: np.ndarray) -> Iterator[bytes]:
@@ -286,7 +236,9 @@ def _pool_layout(pool: PoolView) -> str | None:
     return layout if layout and describable(layout, pool.fields) else None
 
 
-def _sample_facts(facts: RunFacts) -> dict[str, Any] | None:
-    if facts.sample_file is None:
+def _sample_facts(run: Run) -> SampleFile | None:
+    sample, target = run.claimed.sample, run.claimed.sample_target
+    if sample is None or target is None:
         return None
-    return {"path": str(facts.sample_target or facts.sample_file), **file_facts(facts.sample_file)}
+    facts = file_facts(sample)
+    return SampleFile(path=str(target), bytes=facts.bytes, sha256=facts.sha256)

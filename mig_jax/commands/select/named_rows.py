@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from mig_jax.core.errors import UserError
 from mig_jax.pool import Pool, load_pool
-from mig_jax.runs.manifest import MANIFEST, read_manifest
+from mig_jax.runs.manifest import MANIFEST, SelectManifest, read_manifest
 
 Named = str | Sequence[int | str]  # a file, or ids and row numbers themselves
 
@@ -82,11 +82,11 @@ class _NotRows(ValueError):
 def _of_run(folder: Path, pool: Pool, all_of: bool) -> list[int]:
     """The rows of a run, by their numbers if it is of this pool, else by their ids."""
     try:
-        manifest = read_manifest(folder)
+        manifest = read_manifest(folder, SelectManifest)
         columns = pq.read_table(folder / "trace.parquet", columns=["row", "id"])
     except (OSError, ValueError) as error:
         raise _NotRows(f"not a complete run: {error}") from None
-    if [source["sha256"] for source in manifest["pool"]["sources"]] == [source.sha256 for source in pool.sources]:
+    if [source.sha256 for source in manifest.inputs] == [source.sha256 for source in pool.sources]:
         return columns.column("row").to_pylist()
     ids = columns.column("id").to_pylist()
     if None in ids:

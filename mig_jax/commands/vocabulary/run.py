@@ -28,7 +28,7 @@ from mig_jax.models.configured import models_mesh, spec_of
 from mig_jax.models.inference.fingerprint import check_embedder
 from mig_jax.pool import Pool
 from mig_jax.pool.configured import pool_of
-from mig_jax.runs.manifest import MANIFEST, SCHEMA, file_facts, read_manifest, versions
+from mig_jax.runs.manifest import MANIFEST, SCHEMA, file_facts, read_plain, versions
 from mig_jax.runs.out_folder import checked_out, missing_above, remove_empty
 from mig_jax.runs.staging import claim
 
@@ -82,7 +82,7 @@ def run_vocabulary(
         if claimed.state == "done":
             tell(f"{config.out} holds this very run already; overwrite=true would do it again")
             steps = json.loads((claimed.out / STEPS).read_text(encoding="utf-8"))
-            return Made(claimed.out, text(read_manifest(claimed.out), steps, config.out))
+            return Made(claimed.out, text(read_plain(claimed.out), steps, config.out))
         for note in claimed.notes:
             tell(note)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mig_jax.core.errors import UserError
-from mig_jax.runs.manifest import MANIFEST, read_manifest
+from mig_jax.runs.manifest import MANIFEST, read_plain
 
 KIND = "vocabulary"  # of manifest
 VOCABULARY, STEPS = "vocabulary.json", "steps.json"
@@ -22,7 +22,7 @@ def summary(folder: Path) -> str:
     Raises:
       UserError: it is not that of a finished ``mig-jax vocabulary``.
     """
-    manifest = read_manifest(folder)
+    manifest = read_plain(folder)
     try:
         return text(manifest, json.loads((folder / STEPS).read_bytes()), str(folder))
     except (OSError, ValueError, RecursionError) as error:
