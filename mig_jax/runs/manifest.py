@@ -262,11 +262,9 @@ def read_manifest(path: str | Path, kind: type[M] = AnyManifest) -> M:  # type: 
         another type, or the run is of another kind.
     """
     file, raw, header = _open(path)
-    manifest = _decode(file, raw, AnyManifest)
-    if not isinstance(manifest, kind):
-        wanted = kind.__struct_config__.tag
-        raise UserError(f"{path} holds a run of mig-jax {header.kind}, not of mig-jax {wanted} ({manifest.command})")
-    return manifest
+    if kind is not AnyManifest and header.kind != kind.__struct_config__.tag:
+        raise UserError(f"{path} holds a run of mig-jax {header.kind}, not of mig-jax {kind.__struct_config__.tag}")
+    return _decode(file, raw, kind)
 
 
 def read_outline(path: str | Path) -> Outline:

@@ -138,8 +138,8 @@ def test_runs_are_found_in_natural_order(make: Make, tmp_path: Path):
             ("annotated",),
             "annotated holds no finished selection, neither itself nor in the folders inside it; name annotated/rows",
         ),
-        (("a", "newer"), "has schema 99; this mig_jax reads up to 1"),
-        (("a", "embeddings"), "embeddings holds no selection: mig-jax embed x made it"),
+        (("a", "newer"), "has schema 99; this mig_jax reads schema 1"),
+        (("a", "embeddings"), "embeddings holds a run of mig-jax embed, not of mig-jax select"),
         (("a", "b", "out=x.txt"), "out=x.txt: must end in .html"),
         (("a", "b", "out=no/x.html"), "there is no folder no"),
         (("a", "b", "outt=x.html"), "outt: no such key; did you mean out?"),
@@ -149,7 +149,7 @@ def test_runs_are_found_in_natural_order(make: Make, tmp_path: Path):
         (("gone",), "report.html is gone; out=gone/report.html writes it again"),
         (("a", "torn"), "torn is not a whole run"),
         (("torn",), "torn is not a whole run"),
-        (("a", "annotated/rows"), "annotated/rows holds no selection: mig-jax annotate x made it"),
+        (("a", "annotated/rows"), "annotated/rows holds a run of mig-jax annotate, not of mig-jax select"),
         (("annotated/rows",), "annotation_stats.json"),
     ],
 )
@@ -165,7 +165,7 @@ def test_mistakes_are_one_message(mig: Mig, make: Make, tmp_path: Path, argument
     for name, text in (
         ("broken", "{"),
         ("inside/broken", "{"),
-        ("newer", '{"schema": 99, "run_key": "k"}'),
+        ("newer", '{"schema": 99, "kind": "select", "run_key": "k"}'),
         ("embeddings", '{"schema": 1, "run_key": "k", "kind": "embed", "command": "mig-jax embed x"}'),
         (
             "annotated/rows",
@@ -189,8 +189,8 @@ def test_runs_of_a_folder_that_cannot_be_read_are_left_out(mig: Mig, make: Make,
         "12-cut": ("pool_stats.json", b'{"rows": 3', "Expecting"),
         "13-other": ("pool_stats.json", b"[]", "pool_stats.json lacks rows, usable"),
         "14-manifest": ("manifest.json", b"{", "not a readable manifest"),
-        "15-newer": ("manifest.json", b'{"schema": 99, "run_key": "k"}', "has schema 99"),
-        "16-little": ("manifest.json", b'{"schema": 1, "run_key": "k", "random_objective": {}}', "lacks name, command"),
+        "15-newer": ("manifest.json", b'{"schema": 99, "kind": "select", "run_key": "k"}', "has schema 99"),
+        "16-little": ("manifest.json", b'{"schema": 1, "kind": "select", "run_key": "k"}', "required field `name`"),
     }  # fmt: skip
     for name, (file, content, _) in broken.items():
         target = make(f"s/{name}") / file
@@ -263,7 +263,7 @@ def test_a_vocabulary_is_told_again(mig: Mig, make: Make, tmp_path: Path):
     make("runs/a")
     assert "Picked 5 of 12 rows" in told(tmp_path, "runs"), "among selections it does not disturb"
     error = mig("report", "runs/a", "runs/words").error
-    assert "runs/words holds no selection: mig-jax vocabulary" in error
+    assert "runs/words holds a run of mig-jax vocabulary, not of mig-jax select" in error
     for broken, wrong in (("[{}]", "steps.json lacks 'step'"), ("{", "Expecting"), (None, "No such file")):
         file = tmp_path / "runs/words/steps.json"
         file.unlink() if broken is None else file.write_text(broken)

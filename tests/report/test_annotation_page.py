@@ -101,7 +101,7 @@ def test_the_page_says_what_the_rows_were_given(folder: Path):
 
 
 NUMBERS = [
-    ("manifest.json", ("n",)), ("manifest.json", ("pool", "rows")), ("manifest.json", ("rejected",)),
+    ("manifest.json", ("n",)), ("manifest.json", ("pool_rows",)), ("manifest.json", ("rejected",)),
     ("manifest.json", ("annotators", "ifd", "annotated")),
     ("manifest.json", ("annotators", "ifd", "refused", "the answer is empty")),
     *[("manifest.json", ("annotators", "tags", "passes", "tags", key)) for key in ("texts", "tokens", "tokens_per_s")],
@@ -188,7 +188,7 @@ def test_hostile_text_is_only_text(tmp_path: Path):
     lines = [row(at, HOSTILE, HOSTILE, _id=HOSTILE) for at in range(3)]
     folder = annotation(tmp_path / "run", lines, said, notes=[HOSTILE], command=HOSTILE, timings={HOSTILE: 1.0})
     change(folder / "manifest.json", "config", to={"out": HOSTILE, HOSTILE: HOSTILE})
-    change(folder / "manifest.json", "pool", "sources", 0, "path", to=HOSTILE)
+    change(folder / "manifest.json", "inputs", 0, "path", to=HOSTILE)
     change(
         folder / "manifest.json", "annotators", to={HOSTILE: {"annotated": 1, "refused": {}, "passes": {HOSTILE: PASS}}}
     )
@@ -324,6 +324,8 @@ def test_folders_that_hold_no_annotation(folder: Path, tmp_path: Path):
     (folder / "annotation_stats.json").unlink()
     with pytest.raises(UserError, match=r"run is not a whole run: .*annotation_stats\.json"):
         page(folder)
-    (folder / "manifest.json").write_text('{"schema": 1, "run_key": "k", "command": "mig-jax embed x"}')
+    (folder / "manifest.json").write_text(
+        '{"schema": 1, "kind": "embed", "run_key": "k", "command": "mig-jax embed x"}'
+    )
     with pytest.raises(UserError, match=r"run holds no annotated rows: mig-jax embed x made it"):
         page(folder)

@@ -83,7 +83,13 @@ def test_embeddings_of_another_pool_are_refused_by_their_manifest(pool, tmp_path
     folder = tmp_path / "run"
     folder.mkdir()
     np.save(folder / "embeddings.npy", np.ones((4, 2), np.float32))
-    manifest = {"schema": 1, "run_key": "k", "of": "rows", "inputs": {"files": [pool.sources[0].sha256]}}
+    manifest = {
+        "schema": 1,
+        "kind": "embed",
+        "run_key": "k",
+        "of": "rows",
+        "inputs": {"files": [pool.sources[0].sha256]},
+    }
     manifest["files"] = {"embeddings.npy": {"sha256": "kept"}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert row_embeddings(config(folder), pool, silent, silent).sha256 == "kept"

@@ -212,7 +212,7 @@ def test_a_manifest_of_another_kind_is_refused(tmp_path):
         ('{"schema": 1}', "not a manifest of mig_jax"),
         ('{"name": "web app"}', "not a manifest of mig_jax"),
         ('{"schema": 99, "kind": "select", "run_key": "a"}', "schema 99"),
-        ("[" * 100_000, "not a readable manifest"),
+        ('{"x": ' + "[" * 100_000, "not a readable manifest"),
         ("\ud800", "not a readable manifest"),
     ],
 )

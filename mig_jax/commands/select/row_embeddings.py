@@ -114,7 +114,7 @@ def _stored(path: Path, told: str, pool: Pool) -> RowEmbeddings:
         if manifest.get("of") == "rows" and files != [source.sha256 for source in pool.sources]:
             raise UserError(f"{told}: embeddings of other files than the pool's (its manifest has their sha256)")
         sha256 = manifest.get("files", {}).get(EMBEDDINGS, {}).get("sha256")
-    return RowEmbeddings(array, sha256 or file_facts(file)["sha256"])
+    return RowEmbeddings(array, sha256 or file_facts(file).sha256)
 
 
 def _embedded(
