@@ -141,7 +141,7 @@ def test_awkward_names(mig: Mig, tmp_path: Path, name: str) -> None:
     assert (done.code, done.err) == (0, ""), done
     assert sorted(names(tmp_path)) == sorted([Path(name).name, out])
     rows_of(tmp_path / out, pool if name.endswith("l") else pool / "pool.jsonl")
-    (source,) = json.loads((tmp_path / out / "manifest.json").read_text())["pool"]["sources"]
+    (source,) = json.loads((tmp_path / out / "manifest.json").read_text())["inputs"]
     assert (tmp_path / source["path"]).is_file()
 
 
