@@ -23,7 +23,6 @@ import jax
 import numpy as np
 
 from experiments.synthetic import synthetic_pool
-from mig_jax.config.check import sampler_options
 from mig_jax.core.memory import PeakMemory
 from mig_jax.encode import encode
 from mig_jax.engine import pool_mesh
@@ -31,6 +30,7 @@ from mig_jax.labels import LabelGraph
 from mig_jax.objective import make_phi
 from mig_jax.pool import load_pool
 from mig_jax.samplers import SAMPLERS, Rows, Task, find_sampler
+from mig_jax.samplers.configured import sampler_options
 from mig_jax.samplers.task import rows_of
 from mig_jax.vectors.vectors import Vectors
 

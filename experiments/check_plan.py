@@ -27,11 +27,11 @@ from mig_jax.commands.plan.engine import JUDGED, Shape, measure_engine, measure_
 from mig_jax.commands.plan.memory import resident
 from mig_jax.commands.plan.predict import PER_CANDIDATE, PER_QUEUE, engine_seconds, queues_of
 from mig_jax.commands.select.solve import solve
-from mig_jax.config.check import sampler_options
 from mig_jax.engine import greedy, make_problem, pool_mesh
 from mig_jax.engine.greedy import SHORTLIST
 from mig_jax.objective import make_phi
 from mig_jax.samplers import Order, Sampler, Task
+from mig_jax.samplers.configured import sampler_options
 
 LABELS, DEGREE, TAGS = 4_531, 4.0, 4.0
 FAR = 0.3

@@ -12,13 +12,13 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from mig_jax.commands.embed.texts import BETWEEN
+from mig_jax.commands.select.config import limits_config
 from mig_jax.commands.select.facts import facts_of
 from mig_jax.commands.select.files import RunFacts, write_run
 from mig_jax.commands.select.inputs import ranking_of, ranking_source
 from mig_jax.commands.select.limits import check_refused, limits_of
 from mig_jax.commands.select.row_embeddings import checked, vectors_of
 from mig_jax.commands.select.solve import Solved, budgets_of, solve
-from mig_jax.config.check import limits_config, sampler_options
 from mig_jax.core.errors import UserError
 from mig_jax.core.html import Described
 from mig_jax.core.progress import Progress, silent
@@ -37,6 +37,7 @@ from mig_jax.pool.configured import BUNDLED, bundled_pool
 from mig_jax.report import page
 from mig_jax.runs.run import Run
 from mig_jax.samplers import Task, find_sampler
+from mig_jax.samplers.configured import sampler_options
 from mig_jax.samplers.task import rows_of
 
 

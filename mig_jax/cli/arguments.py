@@ -1,27 +1,18 @@
-"""What people type, made fit for Hydra: a pool as a plain path, paths quoted, sweeps named by what they sweep."""
+"""Arguments as users write them become Hydra's: a pool as a plain path, paths quoted, sweeps named by their keys."""
 
 import re
 from pathlib import Path
 
+from mig_jax.commands.registry import COMMANDS, Command, Positional
+from mig_jax.config.keys import groups_of, keys_of
 from mig_jax.core.errors import UserError
 from mig_jax.core.text import did_you_mean
 
 KEY = re.compile(r"^[+~]*[A-Za-z_][\w./@]*(=|$)")
-PATHS = (
-    "pool.path", "pool.valid_tags", "out", "graph.path", "embedder.path", "model.path", "prompts", "cache", "plan.out",
-    "embeddings.path", "limits.warm_start", "limits.include", "limits.exclude",
-    "tags.model.path", "deita.complexity.path", "deita.quality.path", "ifd.model.path", "car.model.path",
-    "tokens.model.path",
-)  # fmt: skip
-TEXTS = (  # what holds any characters
-    *PATHS, "embedder.prompt", "embedder.instruction", "tags.prompt", "vocabulary.keep", "prompt", "generate.system",
-)  # fmt: skip
-OF_GENERATE = ("model", "prompt", "prompts", "out", "overwrite", "seed", "generate", "mesh", "cache", "hydra")
 SPECIAL = set("=(){}[]~&:;, '\"\\%!?*#$")
 NO_TEXT = re.compile(
     r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf|nan|true|false", re.I
 )  # Hydra would not read a name
-OPEN = ("pool.fields", "limits.sources", "limits.labels")  # mappings whose keys are the user's to add
 # Hydra's own flags, and those that take the next argument.
 FLAGS = [
     "-h",
@@ -54,19 +45,19 @@ WITH_VALUE = [
 INFOS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
-def prepare(arguments: list[str], command: str = "select") -> list[str]:
+def prepare(arguments: list[str], name: str = "select") -> list[str]:
     """Hydra's arguments from the command's.
 
-    The first argument that is no override is the pool; of ``generate``, the prompt or the file of prompts; of
-    ``report`` all such arguments are runs. Values of the keys that hold paths or texts are quoted where Hydra's grammar
-    would choke on them; lists, sweeps and what is quoted already stay as they are.
+    An argument that is no override is the command's positional one (``Command.positional``). Values of the keys that
+    hold paths or texts are quoted where Hydra's grammar could not read them; lists, sweeps and what is quoted already
+    stay as they are.
 
     Raises:
-      UserError: a flag that is not known; a second argument that is no override.
+      UserError: a flag that is not known; more arguments without a key than the command takes.
     """
+    command = COMMANDS[name]
     sweeping = "-m" in arguments or "--multirun" in arguments
-    out, flags, pool, before = [], [], None, ""
-    runs: list[str] = []
+    overrides, flags, positional, before = [], [], [], ""
     for argument in arguments:
         if before in WITH_VALUE or (before in ("--info", "-i") and argument in INFOS):
             flags.append(argument)
@@ -74,49 +65,57 @@ def prepare(arguments: list[str], command: str = "select") -> list[str]:
             _check_flag(argument, command)
             flags.append(argument)
         elif _is_text(argument, command) or not is_override(argument):
-            if command == "report":
-                runs.append(quoted(argument))
-                before = argument
-                continue
-            key = _first_key(argument, command)
-            if pool is not None:
-                what, several = "pool", "several files: pool.path=[a,b]"
-                if command == "generate":
-                    what, several = "prompt", "several prompts: a file of them"
-                raise UserError(f"{argument}: neither key=value nor the {what}, which is {pool}; {several}")
-            pool = argument
-            out.append(f"{key}={quoted(argument)}")
+            positional.append(argument)
         else:
-            key, equals, value = argument.partition("=")
-            if equals and key in TEXTS and _needs_quotes(value, sweeping):
-                value = quoted(value)
-            if equals and any(key == mapping or key.startswith(f"{mapping}.") for mapping in OPEN):
-                key = f"++{key}"
-            out.append(f"{key}{equals}{value}")
+            overrides.append(_prepared(argument, command, sweeping))
         before = argument
-    if runs and any(argument.startswith("runs=") for argument in out):
-        raise UserError(f"runs= and {runs[0]}: name the runs in one way, as arguments or as runs=[a,b]")
-    if runs:
-        out.append(f"runs=[{','.join(runs)}]")
-    if sweeping and not any(argument.startswith("hydra.sweep.subdir=") for argument in out):
-        name = _sweep_name(out)
-        if name:
-            out.append(f"hydra.sweep.subdir='{name}'")
-    return out + flags  # argparse reads the overrides in one stretch
+    overrides += _positional(positional, overrides, command)
+    if sweeping and not any(override.startswith("hydra.sweep.subdir=") for override in overrides):
+        folder = _sweep_name(overrides, command)
+        if folder:
+            overrides.append(f"hydra.sweep.subdir='{folder}'")
+    return overrides + flags  # argparse reads the overrides in one stretch
 
 
-def _first_key(argument: str, command: str) -> str:
-    """What an argument without a key is; a prompt that is a file, or looks like one, is a file of prompts."""
-    if command != "generate":
-        return "pool.path"
-    like_one = len(argument.split()) == 1 and argument.endswith((".txt", ".jsonl"))
-    return "prompts" if like_one or _exists(argument) else "prompt"
+def _prepared(override: str, command: Command, sweeping: bool) -> str:
+    """An override with its value quoted where needed, and Hydra's ``++`` where the user adds names to a mapping."""
+    key, equals, value = override.partition("=")
+    if equals and key in command.quoted and _needs_quotes(value, sweeping):
+        value = quoted(value)
+    if equals and any(key == mapping or key.startswith(f"{mapping}.") for mapping in command.mappings):
+        key = f"++{key}"
+    return f"{key}{equals}{value}"
 
 
-def _is_text(argument: str, command: str) -> bool:
+def _positional(arguments: list[str], overrides: list[str], command: Command) -> list[str]:
+    """The overrides that the arguments without a key stand for."""
+    kind = command.positional
+    if not arguments:
+        return []
+    if not kind.several:
+        if any(override.startswith(f"{kind.key}=") for override in overrides):
+            message = f"name the {kind.noun}s in one way, as arguments or as {kind.key}=[a,b]"
+            raise UserError(f"{kind.key}= and {quoted(arguments[0])}: {message}")
+        return [f"{kind.key}=[{','.join(map(quoted, arguments))}]"]
+    if len(arguments) > 1:
+        message = f"neither key=value nor the {kind.noun}, which is {arguments[0]}; {kind.several}"
+        raise UserError(message, key=arguments[1])
+    return [f"{_file_or_text(arguments[0], kind)}={quoted(arguments[0])}"]
+
+
+def _file_or_text(argument: str, kind: Positional) -> str:
+    """The key of an argument: ``file_key`` where it is an existing file or is named like one."""
+    if kind.file_key is None:
+        return kind.key
+    named_like_one = len(argument.split()) == 1 and argument.endswith((".txt", ".jsonl"))
+    return kind.file_key if named_like_one or _exists(argument) else kind.key
+
+
+def _is_text(argument: str, command: Command) -> bool:
     """Whether it is a prompt whatever it begins with: "x = 3: what is x?", "- a list"."""
-    key = re.split(r"[.@=]", argument.lstrip("+~"), maxsplit=1)[0]
-    return command == "generate" and len(argument.split()) > 1 and key not in OF_GENERATE
+    first = re.split(r"[.@=]", argument.lstrip("+~"), maxsplit=1)[0]
+    own = {*(key.partition(".")[0] for key in keys_of(command.name)), "hydra"} if command.positional.text else ()
+    return command.positional.text and len(argument.split()) > 1 and first not in own
 
 
 def is_override(argument: str) -> bool:
@@ -141,15 +140,14 @@ def quoted(value: str) -> str:
     return f"'{escaped}'"
 
 
-def _check_flag(argument: str, command: str) -> None:
+def _check_flag(argument: str, command: Command) -> None:
     name = argument.partition("=")[0]
     if name not in FLAGS and name not in WITH_VALUE:
         hint = did_you_mean(name, [flag for flag in FLAGS + WITH_VALUE if flag.startswith("--")])
-        what = "run" if command == "report" else "pool"
-        named = (
-            f"a prompt is prompt='{argument}'" if command == "generate" else f"a {what} of that name is ./{argument}"
-        )
-        raise UserError(f"{argument}: no such flag{hint}; settings are key=value, and {named}")
+        kind = command.positional
+        named = f"{kind.key}='{argument}'" if kind.text else f"./{argument}"
+        verb = "is" if kind.text else "of that name is"
+        raise UserError(f"no such flag{hint}; settings are key=value, and a {kind.noun} {verb} {named}", key=argument)
 
 
 def _needs_quotes(value: str, sweeping: bool) -> bool:
@@ -161,21 +159,19 @@ def _needs_quotes(value: str, sweeping: bool) -> bool:
     return special or bool(NO_TEXT.fullmatch(value))
 
 
-def _sweep_name(arguments: list[str]) -> str:
+def _sweep_name(overrides: list[str], command: Command) -> str:
     """``3-graph.threshold=0.9``: the job's number and what the command line sweeps; "" where it sweeps nothing."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     parts = []
-    for argument in arguments:
-        if argument.startswith("-"):
-            continue
+    for text in overrides:
         try:
-            override = OverridesParser.create().parse_override(argument)
+            override = OverridesParser.create().parse_override(text)
         except HydraException:
             return ""
         if override.is_sweep_override():
             key = override.key_or_group
-            group = key in ("sampler", "phi", "embedder", "pool") or override.package is not None
+            group = key in groups_of(command.name) or override.package is not None
             parts.append(f"{key}=${{hydra:runtime.choices.{key}}}" if group else f"{key}=${{slug:${{{key}}}}}")
     return "${hydra:job.num}-" + ",".join(parts) if parts else ""

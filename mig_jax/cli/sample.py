@@ -4,11 +4,9 @@ import argparse
 import shlex
 from pathlib import Path
 
-from hydra import compose, initialize_config_module
-
 from mig_jax.cli.arguments import quoted
-from mig_jax.cli.commands import run_and_tell
-from mig_jax.config.check import select_config
+from mig_jax.cli.commands import run, show
+from mig_jax.commands.registry import COMMANDS, compose
 from mig_jax.core.errors import UserError
 from mig_jax.models.checkpoints.sentence_folder import folder_says
 
@@ -49,10 +47,9 @@ def sample(arguments: list[str]) -> None:
       UserError: a wrong flag or value; whatever ``select`` refuses.
     """
     args = parser().parse_args(arguments)
-    with initialize_config_module("mig_jax.conf", version_base="1.3"):
-        config = select_config(compose("select", overrides=overrides(args)))
-    command = shlex.join(["mig-jax", "sample", *arguments])
-    run_and_tell(config, None, command, sample_file=args.out)
+    config = compose("select", overrides(args))
+    line = shlex.join(["mig-jax", "sample", *arguments])
+    show(run(COMMANDS["select"], config, line, sample_file=args.out))
 
 
 def overrides(args: argparse.Namespace) -> list[str]:

@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-from mig_jax.config.struct import Positive, Struct
+from mig_jax.config.struct import PathStr, Positive, Struct, TextStr
 
 
 class EmbedderConfig(Struct, frozen=True):
     name: str
     architecture: str | None
-    path: str | None
+    path: PathStr | None
     wheel: str | None
     hub: str | None
     revision: str | None
@@ -19,8 +19,8 @@ class EmbedderConfig(Struct, frozen=True):
     threshold: str | float
     tag_threshold: float | None = None
     append_eos: bool | None = False
-    prompt: str = "Instruct: {instruction}\nQuery: {text}"
-    instruction: str | None = None
+    prompt: TextStr = "Instruct: {instruction}\nQuery: {text}"
+    instruction: TextStr | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["auto", "fused", "plain"] = "auto"
 
@@ -28,7 +28,7 @@ class EmbedderConfig(Struct, frozen=True):
 class ModelConfig(Struct, frozen=True):
     name: str
     architecture: str | None
-    path: str | None
+    path: PathStr | None
     wheel: str | None
     hub: str | None
     revision: str | None

@@ -2,15 +2,15 @@
 
 from typing import Literal
 
-from mig_jax.config.struct import Positive, Struct
+from mig_jax.config.struct import PathStr, Positive, Struct
 
 
 class PoolConfig(Struct, frozen=True):
-    path: str | tuple[str, ...]
+    path: PathStr | tuple[PathStr, ...]
     name: str
     layout: Literal["auto", "mig", "sharegpt", "openai", "alpaca"] = "auto"
     fields: dict[str, str] = {}  # noqa: RUF012
-    valid_tags: str | None = None
+    valid_tags: PathStr | None = None
     on_error: Literal["raise", "skip"] = "raise"
     n: Positive | None = None
     note: str | None = None

@@ -161,11 +161,11 @@ def test_losses_scores_and_what_is_kept_are_the_reference_s(of_form, golden_rows
 
 def selected(scores: np.ndarray, n: int) -> list[int]:
     """What ``mig-jax select sampler=ifd`` takes of rows with these scores."""
-    from mig_jax.config.check import sampler_options
     from mig_jax.encode import Encoded
     from mig_jax.labels.label_graph import Propagation
     from mig_jax.objective import make_phi
     from mig_jax.samplers import Task
+    from mig_jax.samplers.configured import sampler_options
 
     count = len(scores)
     encoded = Encoded(np.arange(count), np.arange(count + 1), np.zeros(count, np.int32), np.ones(count), ("a",), {})

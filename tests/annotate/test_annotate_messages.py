@@ -6,17 +6,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from hydra import compose, initialize_config_module
-from hydra.errors import HydraException
 
-import mig_jax.cli.commands  # noqa: F401  (registers the resolvers that the YAML uses)
 from mig_jax.cli.arguments import prepare
-from mig_jax.cli.help import annotate_help
+from mig_jax.cli.help import command_help
 from mig_jax.commands.annotate.annotator import Task
 from mig_jax.commands.annotate.annotators import find_annotator
 from mig_jax.commands.annotate.config import AnnotateConfig
 from mig_jax.commands.annotate.nearest import threshold_of
-from mig_jax.config.check import annotate_config, composition_error, model_places
+from mig_jax.commands.registry import COMMANDS, compose
+from mig_jax.config.keys import groups_of
 from mig_jax.core.errors import UserError
 from mig_jax.models.checkpoints.checkpoint import ModelSpec
 
@@ -24,12 +22,7 @@ PLACES = ["tags.model", "deita.complexity", "deita.quality", "ifd.model", "car.m
 
 
 def checked(*overrides: str) -> AnnotateConfig:
-    with initialize_config_module("mig_jax.conf", version_base="1.3"):
-        try:
-            raw = compose("annotate", overrides=list(overrides))
-        except HydraException as error:
-            raise UserError(composition_error(error, "annotate")) from None
-    return annotate_config(raw)
+    return compose("annotate", overrides)
 
 
 def refused(*overrides: str) -> str:
@@ -39,8 +32,8 @@ def refused(*overrides: str) -> str:
 
 
 def test_the_places_of_models():
-    assert model_places() == PLACES
-    assert all(place in annotate_help() for place in PLACES)
+    assert list(groups_of("annotate")["model"]) == PLACES
+    assert all(place in command_help(COMMANDS["annotate"]) for place in PLACES)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -86,11 +79,11 @@ def test_the_place_of_a_model_is_no_part_of_it():
     [
         (
             "model.path=/x",
-            "model.path: no such key; each model has a place of its own, as ifd.model.path=...: tags.",
+            "model.path: no such key; each model has a prefix, as tokens.model.path=...: tags.",
         ),
         (
             "model=llama31_8b",
-            "model: no such key; each model has a place of its own, as model@ifd.model=...: tags",
+            "model: no such key; each model has a prefix, as model@tokens.model=...: tags",
         ),
         ("tags.model.path=/x", "tags.model.path: not a key of the tags chosen; tags=instag has it"),
         ("model@tags.model=qwen25_7b", "model@tags.model: not a key of the tags chosen; tags=instag has it"),
@@ -138,7 +131,7 @@ def test_a_threshold_of_tags_is_no_matter_of_an_embedder():
 
 
 def test_help_shows_the_keys_of_every_choice():
-    said = annotate_help()
+    said = command_help(COMMANDS["annotate"])
     for name, kind in (("instag", "InsTag"), ("nearest", "Tags without"), ("cherry", "Cherry"), ("car", "CaR")):
         assert re.search(rf"(?m)^  {name} .*{kind}.*\.$", said), name  # a whole sentence
     part = said[said.index("\n  instag ") : said.index("\n  nearest ")]

@@ -260,17 +260,12 @@ def test_overwrite_replaces_another_run(server: Server, finished: Path, tmp_path
 
 def test_a_pool_that_changes_while_the_run_reads_it(cache: Path, tmp_path: Path) -> None:
     """The row is appended at the first word of the selection: after the pool was read, before its rows are copied."""
-    from hydra import compose, initialize_config_module
-
-    import mig_jax.cli.commands  # noqa: F401  (registers the resolvers that the YAML uses)
+    from mig_jax.commands.registry import compose
     from mig_jax.commands.select.run import run_select
-    from mig_jax.config.check import select_config
     from mig_jax.core.errors import UserError
 
     pool, out = cli_pools.good(tmp_path / "pool.jsonl"), tmp_path / "new" / "run"
-    with initialize_config_module("mig_jax.conf", version_base="1.3"):
-        overrides = [f"pool.path='{pool}'", "n=3", f"out='{out}'", f"cache='{cache}'", "mesh.rows=1"]
-        config = select_config(compose("select", overrides=overrides))
+    config = compose("select", [f"pool.path='{pool}'", "n=3", f"out='{out}'", f"cache='{cache}'", "mesh.rows=1"])
 
     def change(stage: str, done: int, total: int | None, unit: str = "") -> None:
         if stage == "select":

@@ -13,7 +13,8 @@ import pytest
 from conftest import Mig
 
 from mig_jax.cli.arguments import prepare
-from mig_jax.cli.help import report_help
+from mig_jax.cli.help import command_help
+from mig_jax.commands.registry import COMMANDS
 from mig_jax.commands.report.config import ReportConfig
 from mig_jax.commands.report.run import find_runs, natural, run_report
 from mig_jax.core.errors import UserError
@@ -286,7 +287,7 @@ def test_arguments_are_runs():
 
 
 def test_help_names_the_keys():
-    text = report_help()
+    text = command_help(COMMANDS["report"])
     for words in ("mig-jax report RUN", "runs: []", "out: null", "overwrite: false", "mig-jax report runs/all"):
         assert words in text
     assert "hydra" not in text

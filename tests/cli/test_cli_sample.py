@@ -63,16 +63,12 @@ def test_the_published_command(mig: Mig, cache: Path, tmp_path: Path) -> None:
 
 
 def test_each_flag_reaches_the_configuration() -> None:
-    from hydra import compose, initialize_config_module
-
-    import mig_jax.cli.commands  # noqa: F401  (registers the resolvers that the YAML uses)
     from mig_jax.cli.sample import overrides, parser
-    from mig_jax.config.check import select_config
+    from mig_jax.commands.registry import compose
 
     def config(*flags: str):
-        with initialize_config_module("mig_jax.conf", version_base="1.3"):
-            args = parser().parse_args(["p o,o=l.jsonl", "--out", "${o}'ut", *flags])
-            return select_config(compose("select", overrides=overrides(args)))
+        args = parser().parse_args(["p o,o=l.jsonl", "--out", "${o}'ut", *flags])
+        return compose("select", overrides(args))
 
     plain = config()
     assert (plain.pool.path, plain.out, plain.n, plain.seed) == ("p o,o=l.jsonl", "${o}'ut", 100, 42)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from mig_jax.cli.arguments import is_override, prepare, quoted
-from mig_jax.config.check import select_config
+from mig_jax.commands.registry import COMMANDS
+from mig_jax.config.compose import composed
 from mig_jax.core.cache import ArrayCache
 from mig_jax.core.errors import UserError
 
@@ -68,12 +69,7 @@ def test_prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plain_config() -> dict:
     """A configuration that is right."""
-    from hydra import compose, initialize_config_module
-
-    import mig_jax.cli.commands  # noqa: F401  (registers the resolvers that the YAML uses)
-
-    with initialize_config_module("mig_jax.conf", version_base="1.3"):
-        return OmegaConf.to_container(compose("select"), resolve=True)  # type: ignore[return-value]
+    return OmegaConf.to_container(composed("select"), resolve=True)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +98,7 @@ def test_messages_name_key_value_and_what_is_allowed(change: dict, told: str) ->
     for key, value in change.items():
         config[key] = config[key] | value if isinstance(value, dict) else value
     with pytest.raises(UserError) as error:
-        select_config(config)
+        COMMANDS["select"].check(config)
     assert str(error.value).startswith(told)
 
 
@@ -116,7 +112,7 @@ def test_every_key_of_the_configuration_is_checked() -> None:
             name = f"{group}.{key}" if group else key
             part[key] = {"un": "fit"}
             with pytest.raises(UserError, match=rf"^{name}=.*: must be "):
-                select_config(config)
+                COMMANDS["select"].check(config)
             part[key] = value
 
 

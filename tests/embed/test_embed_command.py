@@ -154,12 +154,11 @@ def test_weights_that_hold_nan_are_told(server, with_tiny, tiny, tmp_path):
 
 
 def test_help_lists_every_key(server, tmp_path):
-    from mig_jax.commands.embed.config import EmbedConfig
-    from mig_jax.config.check import _known_keys
+    from mig_jax.config.keys import keys_of
 
     done = run(server, tmp_path, "--help")
     assert done.code == 0 and done.out.startswith("mig-jax embed [POOL|FILE]")
-    for key in _known_keys(EmbedConfig):
+    for key in keys_of("embed"):
         assert re.search(rf"(?m)^ *{key.rpartition('.')[2]}(:| \()", done.out) or key.endswith(".name"), key
     for option in ("minilm", "mpnet", "e5_mistral", "llama31_8b", "decoder"):
         assert re.search(rf"(?m)^  {option} ", done.out)

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from msgspec.structs import replace
-from test_embed_texts import config
 from test_models_pooling import decoder  # noqa: F401  (a fixture)
 
 from mig_jax.commands.embed.config import EmbedConfig
@@ -20,17 +19,13 @@ TEXTS = ["abc", "zebra", "the quick brown fox"]
 
 
 def composed(folder: Path, tmp_path: Path, group: str = "bert", *more: str) -> EmbedConfig:
-    from hydra import compose, initialize_config_module
-
     from mig_jax.cli.arguments import quoted
-    from mig_jax.config.check import embed_config
+    from mig_jax.commands.registry import compose
 
     file = tmp_path / "t.txt"
     file.write_text("\n".join(TEXTS) + "\n")
-    config(file)  # registers the resolvers
     chosen = [f"embedder={group}", f"embedder.path={quoted(str(folder))}", f"pool.path={quoted(str(file))}"]
-    with initialize_config_module("mig_jax.conf", version_base="1.3"):
-        return embed_config(compose("embed", overrides=[*chosen, f"out={quoted(str(tmp_path / 'out'))}", *more]))
+    return compose("embed", [*chosen, f"out={quoted(str(tmp_path / 'out'))}", *more])
 
 
 def says(folder: Path, pooling: str | None = None, longest: int | None = None) -> None:
@@ -129,14 +124,10 @@ def test_more_texts_than_were_counted_are_not_embedded(tiny, tmp_path, monkeypat
 
 
 def test_neither_an_instruction_nor_a_threshold_of_tags_decides_a_selection():
-    from hydra import compose, initialize_config_module
-
-    import mig_jax.cli.commands  # noqa: F401  (registers the resolvers that the YAML uses)
-    from mig_jax.config.check import select_config
+    from mig_jax.commands.registry import compose
 
     def decides(*overrides: str) -> dict:
-        with initialize_config_module("mig_jax.conf", version_base="1.3"):
-            return select_config(compose("select", overrides=["n=5", *overrides])).decides()
+        return compose("select", ["n=5", *overrides]).decides()
 
     assert decides("embedder.instruction=sort", "embedder.prompt='{text} {instruction}'") == decides()
     assert decides("embedder.tag_threshold=0.5") == decides() and "tag_threshold" not in decides()["embedder"]

@@ -10,22 +10,18 @@ import pytest
 
 from mig_jax.commands.embed.config import EmbedConfig
 from mig_jax.commands.embed.texts import texts_of
-from mig_jax.config.check import embed_config
 from mig_jax.core.errors import UserError
 
 
 def config(path: Path | list[str], **embed) -> EmbedConfig:
-    from hydra import compose, initialize_config_module
-
-    import mig_jax.cli.commands  # noqa: F401  (registers the resolvers that the YAML uses)
     from mig_jax.cli.arguments import quoted
+    from mig_jax.commands.registry import compose
 
     valid = embed.pop("valid_tags", None)
     paths = quoted(str(path)) if isinstance(path, Path) else "[" + ",".join(map(quoted, path)) + "]"
-    with initialize_config_module("mig_jax.conf", version_base="1.3"):
-        overrides = [f"pool.path={paths}", *(f"embed.{key}={value}" for key, value in embed.items())]
-        overrides += [f"pool.valid_tags={quoted(str(valid))}"] if valid else []
-        return embed_config(compose("embed", overrides=[*overrides, "pool.on_error=skip"]))
+    overrides = [f"pool.path={paths}", *(f"embed.{key}={value}" for key, value in embed.items())]
+    overrides += [f"pool.valid_tags={quoted(str(valid))}"] if valid else []
+    return compose("embed", [*overrides, "pool.on_error=skip"])
 
 
 def test_a_row_is_all_its_turns_and_a_row_without_a_dialog_is_no_text(tmp_path):

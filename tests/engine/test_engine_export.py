@@ -21,7 +21,6 @@ from test_engine_structure import allowance_of, call_of
 
 import mig_jax
 from mig_jax.commands.annotate.nearest_labels import _candidates
-from mig_jax.config.check import sampler_options
 from mig_jax.encode import Encoded
 from mig_jax.engine import Problem, make_problem, pool_mesh
 from mig_jax.engine.blocks import _block_top
@@ -39,6 +38,7 @@ from mig_jax.models.networks.families import FAMILIES
 from mig_jax.models.networks.layers import Build
 from mig_jax.objective import make_phi
 from mig_jax.samplers import Task, find_sampler
+from mig_jax.samplers.configured import sampler_options
 from mig_jax.vectors.vectors import Vectors
 
 ROOT = Path(mig_jax.__file__).parent

@@ -4,26 +4,15 @@ import importlib.resources
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_module
+from hydra import initialize_config_module
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-import mig_jax.cli.commands  # noqa: F401  (the resolvers)
+import mig_jax.config.compose  # noqa: F401  (the resolvers)
 from mig_jax.cli.sweep import Sweep
-from mig_jax.commands.registry import COMMANDS
-from mig_jax.commands.report.config import ReportConfig
-from mig_jax.commands.vocabulary.config import VocabularyOptions
-from mig_jax.config import check as config_check
-from mig_jax.config.check import (
-    annotate_config,
-    embed_config,
-    generate_config,
-    report_config,
-    select_config,
-    vocabulary_config,
-)
+from mig_jax.commands.registry import COMMANDS, compose
 from mig_jax.models.checkpoints.architectures import ARCHITECTURES
 from mig_jax.models.configured import model_spec_of, spec_of
 
@@ -37,9 +26,9 @@ EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
 def composed(*overrides: str, hydra: bool = False, command: str = "select"):
     """The configuration, with "x" for what a user must give."""
     with initialize_config_module("mig_jax.conf", version_base="1.3"):
-        missing = OmegaConf.missing_keys(compose(command, overrides=list(overrides)))
+        missing = OmegaConf.missing_keys(hydra.compose(command, overrides=list(overrides)))
         given = [*overrides, *(f"{key}=x" for key in sorted(missing))]
-        return compose(command, overrides=given, return_hydra_config=hydra)
+        return hydra.compose(command, overrides=given, return_hydra_config=hydra)
 
 
 def test_this_file_meets_every_yaml():
@@ -48,19 +37,19 @@ def test_this_file_meets_every_yaml():
 
 
 def test_the_defaults_are_a_configuration():
-    assert select_config(composed()).budgets == (50,)
-    assert embed_config(composed(command="embed")).embed.target == "rows"
-    assert annotate_config(composed(command="annotate")).annotators == ("tags", "tokens")
-    assert generate_config(composed(command="generate")).model.name == "smollm2_135m"
-    assert report_config(composed(command="report")) == ReportConfig()
-    assert vocabulary_config(composed(command="vocabulary")).vocabulary == VocabularyOptions()
+    assert compose("select").budgets == (50,)
+    assert compose("embed").embed.target == "rows"
+    assert compose("annotate").annotators == ("tags", "tokens")
+    assert compose("generate").model.name == "smollm2_135m"
+    assert compose("report").runs == ()
+    assert compose("vocabulary").vocabulary.min_count == 2
 
 
 @pytest.mark.parametrize(("group", "name"), [parts for parts in OPTIONS if parts[0] != "experiment"])
 def test_every_option_of_every_group(group: str, name: str):
     command = COMMAND.get(group, "select")
-    config = getattr(config_check, f"{command}_config")(composed(f"{group}={name}", command=command))
-    assert isinstance(config, COMMANDS[command])
+    config = COMMANDS[command].check(composed(f"{group}={name}", command=command))
+    assert isinstance(config, COMMANDS[command].struct)
     part = getattr(config, group)
     if group in ("model", "embedder") and part.path != "x":  # the checks that loading makes before it looks for weights
         spec = (model_spec_of if group == "model" else spec_of)(part)
@@ -71,7 +60,7 @@ def test_every_option_of_every_group(group: str, name: str):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment(name: str):
-    select_config(composed(f"+experiment={name}"))
+    compose("select", [f"+experiment={name}"])
     raw = composed(f"+experiment={name}", "hydra.job.num=0", "hydra.mode=MULTIRUN", hydra=True)
     sweeper = Plugins.instance()._instantiate(raw.hydra.sweeper)
     assert isinstance(sweeper, Sweeper)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from mig_jax.cli.arguments import quoted
-from mig_jax.cli.commands import slug
 from mig_jax.cli.main import main
+from mig_jax.config.compose import slug
 from mig_jax.core.cache import ArrayCache, one_at_a_time
 from mig_jax.models.inference.embed import Embedder
 from mig_jax.pool import load as pool_load

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_module
 from safetensors.numpy import save_file
 from tiny_gguf import huggingface_tensors, tiny_file
 from tokenizers import Tokenizer, models
@@ -12,7 +11,7 @@ from tokenizers import Tokenizer, models
 from mig_jax.cli.arguments import prepare, quoted
 from mig_jax.cli.main import main
 from mig_jax.commands.generate.run import run_generate
-from mig_jax.config.check import generate_config
+from mig_jax.commands.registry import compose
 from mig_jax.core.errors import UserError
 from mig_jax.models.checkpoints.checkpoint import ModelSpec
 from mig_jax.models.inference.generate import generate
@@ -31,8 +30,7 @@ def file(tmp_path_factory):
 
 def run(file, *overrides: str) -> list[str]:
     own = ["model=checkpoint", f"model.path={file}", "generate.max_new_tokens=6", "cache=null"]
-    with initialize_config_module("mig_jax.conf", version_base="1.3"):
-        return list(run_generate(generate_config(compose("generate", overrides=[*own, *overrides]))))
+    return list(run_generate(compose("generate", [*own, *overrides])))
 
 
 def expected(file, prompts: list[str]) -> list[str]:

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from mig_jax.commands.registry import COMMANDS
 from mig_jax.commands.select.row_embeddings import row_embeddings, vectors_of
-from mig_jax.config.check import select_config
 from mig_jax.core.errors import UserError
 from mig_jax.encode import encode
 from mig_jax.pool import load_pool
@@ -26,7 +26,7 @@ def config(path=None, **more):
         "out": "out",
         "embeddings": {"path": None if path is None else str(path)},
     }  # fmt: skip
-    return select_config(plain | more)
+    return COMMANDS["select"].check(plain | more)
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from mig_jax import load_pool, select
+from mig_jax.commands.select.config import limits_config
 from mig_jax.commands.select.limits import check_refused, facts_of_limits, limits_of
 from mig_jax.commands.select.quotas import quotas_of
-from mig_jax.config.check import limits_config
 from mig_jax.core.errors import UserError
 from mig_jax.encode import encode
 from mig_jax.samplers import Limits, find_sampler

@@ -12,11 +12,10 @@ import pytest
 from mig_command import Server
 
 from mig_jax.cli.arguments import prepare
-from mig_jax.commands.vocabulary.config import VocabularyConfig
 from mig_jax.commands.vocabulary.run import _write_vocabulary
 from mig_jax.commands.vocabulary.show import text
 from mig_jax.commands.vocabulary.steps import Normalised
-from mig_jax.config.check import _known_keys
+from mig_jax.config.keys import keys_of
 from mig_jax.labels.valid_tags import read_valid_tags
 
 # naïve and naive are two spellings to the rules and one text to a BERT that strips accents: only the semantic step
@@ -256,7 +255,7 @@ def test_what_a_person_gets_wrong_is_one_message_and_nothing_is_written(server, 
 def test_help_lists_every_key(server, tmp_path):
     done = run(server, tmp_path, "--help")
     assert done.code == 0 and done.out.startswith("mig-jax vocabulary [POOL]")
-    for key in _known_keys(VocabularyConfig):
+    for key in keys_of("vocabulary"):
         assert re.search(rf"(?m)^ *{key.rpartition('.')[2]}(:| \()", done.out) or key.endswith(".name"), key
     assert "mig-jax vocabulary" in server.run(["--help"], tmp_path).out
 

@@ -4,14 +4,13 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_module
 from tag_rows import circle, merges, tags
 
+from mig_jax.commands.registry import compose
 from mig_jax.commands.vocabulary.association import associated, rules_of
 from mig_jax.commands.vocabulary.config import VocabularyOptions
 from mig_jax.commands.vocabulary.rules import frequent, spellings
 from mig_jax.commands.vocabulary.semantic import near, nearest, span
-from mig_jax.config.check import vocabulary_config
 from mig_jax.core.errors import UserError
 
 SPELLINGS = [
@@ -88,8 +87,7 @@ def test_the_border_between_stems_under_minilm():
     one = ["counting count", "pricing price", "proportion proportionality", "politics political"]
     two = ["animal anime", "celebrity celebration", "conversation conversion", "terminal termination"]
     two += ["politeness political", "function functionality"]
-    with initialize_config_module("mig_jax.conf", version_base="1.3"):
-        spec = spec_of(vocabulary_config(compose("vocabulary", ["pool.name=any", "out=any"])).embedder)
+    spec = spec_of(compose("vocabulary", ["out=any"]).embedder)
     for pair in one + two:
         found = tags([[tag] for tag in pair.split()])
         into = spellings(

@@ -1,10 +1,12 @@
 """The settings of ``mig-jax annotate``."""
 
-from typing import Any
+from typing import Any, Self
+
+import msgspec
 
 from mig_jax.batch.config import BatchOptions
 from mig_jax.config.mesh import MeshConfig
-from mig_jax.config.struct import Positive, Struct
+from mig_jax.config.struct import PathStr, Positive, Struct
 from mig_jax.models.config import EmbedderConfig
 from mig_jax.pool.config import PoolConfig
 
@@ -15,7 +17,7 @@ class AnnotateConfig(Struct, frozen=True):
     pool: PoolConfig
     embedder: EmbedderConfig
     annotators: str | tuple[str, ...]
-    out: str
+    out: PathStr
     tags: Any
     deita: Any
     ifd: Any
@@ -26,4 +28,23 @@ class AnnotateConfig(Struct, frozen=True):
     annotate: BatchOptions = BatchOptions()
     overwrite: bool = False
     mesh: MeshConfig = MeshConfig()
-    cache: str | None = None
+    cache: PathStr | None = None
+
+    @classmethod
+    def for_settings(cls, settings: Any) -> type[Self]:
+        """With the settings of the annotators; they are declared beside the code of each."""
+        from mig_jax.commands.annotate.annotators import (  # PyArrow and JAX, and they need this file
+            NAMES,
+            find_annotator,
+        )
+
+        tags = settings.get("tags") if isinstance(settings, dict) else None
+        tagger = tags.get("name") if isinstance(tags, dict) else None
+        kinds = [(name, find_annotator(name, tagger).options) for name in NAMES]
+        return msgspec.defstruct(cls.__name__, kinds, bases=(cls,), frozen=True, kw_only=True)
+
+    def check(self) -> None:
+        """The annotators are known."""
+        from mig_jax.commands.annotate.annotators import chosen  # as above
+
+        chosen(self.annotators)

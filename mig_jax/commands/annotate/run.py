@@ -18,6 +18,7 @@ from mig_jax.commands.annotate.config import AnnotateConfig
 from mig_jax.commands.annotate.estimate import estimate
 from mig_jax.commands.annotate.files import Written, write_manifest, write_rows
 from mig_jax.commands.annotate.summary import summary
+from mig_jax.commands.call import Call
 from mig_jax.core import processes
 from mig_jax.core.errors import UserError
 from mig_jax.core.progress import Progress, silent
@@ -260,3 +261,9 @@ def _told(running: dict[str, list[Running]], team: Team) -> str:
         f"process {team.process} of {team.processes}: its share is done ({', '.join(shares) or 'no model ran'}); "
         "process 0 puts all together"
     )
+
+
+def run(config: AnnotateConfig, call: Call) -> str:
+    """The command, for the registry: the text to print."""
+    made = run_annotate(config, call.line, progress=call.progress, tell=call.notify)
+    return made.text + "\n" if made.text else ""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from mig_jax.batch.config import BatchOptions
 from mig_jax.config.mesh import MeshConfig
-from mig_jax.config.struct import Struct
+from mig_jax.config.struct import PathStr, Struct
 from mig_jax.models.config import EmbedderConfig
 from mig_jax.pool.config import PoolConfig
 
@@ -18,8 +18,8 @@ class EmbedConfig(Struct, frozen=True):
 
     pool: PoolConfig
     embedder: EmbedderConfig
-    out: str
+    out: PathStr
     embed: EmbedOptions = EmbedOptions()
     overwrite: bool = False
     mesh: MeshConfig = MeshConfig()
-    cache: str | None = None
+    cache: PathStr | None = None

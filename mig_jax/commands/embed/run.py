@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from mig_jax.batch import claim_together, done_already, team_of, too_late
+from mig_jax.commands.call import Call
 from mig_jax.commands.embed.compute import embed
 from mig_jax.commands.embed.config import EmbedConfig
 from mig_jax.commands.embed.files import summary, write_manifest
@@ -128,3 +129,9 @@ def _taken(config: EmbedConfig) -> list[str]:
     said = folder_decides(config.embedder)
     shown = ", ".join(f"embedder.{key}={str(value).lower()}" for key, value in said.items())
     return [f"{shown}, as the folder of the embedder says"] if said else []
+
+
+def run(config: EmbedConfig, call: Call) -> str:
+    """The command, for the registry: the text to print."""
+    made = run_embed(config, call.line, progress=call.progress, tell=call.notify)
+    return made.text + "\n" if made.text else ""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from mig_jax.config.mesh import MeshConfig
-from mig_jax.config.struct import Positive, Struct
+from mig_jax.config.struct import PathStr, Positive, Struct, TextStr
 from mig_jax.models.config import ModelConfig
 
 
@@ -16,18 +16,18 @@ class GenerateOptions(Struct, frozen=True):
     top_p: Annotated[float, msgspec.Meta(ge=0)] | None = None
     stop: tuple[str, ...] = ()
     chat: Literal["auto"] | bool = "auto"
-    system: str | None = None
+    system: TextStr | None = None
 
 
 class GenerateConfig(Struct, frozen=True):
     """``mig-jax generate``."""
 
     model: ModelConfig
-    prompt: str | None = None
-    prompts: str | None = None
-    out: str | None = None
+    prompt: TextStr | None = None
+    prompts: PathStr | None = None
+    out: PathStr | None = None
     overwrite: bool = False
     seed: Annotated[int, msgspec.Meta(ge=0)] = 42
     generate: GenerateOptions = GenerateOptions()
     mesh: MeshConfig = MeshConfig()
-    cache: str | None = None
+    cache: PathStr | None = None

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mig_jax.commands.call import Call
 from mig_jax.commands.generate.config import GenerateConfig
 from mig_jax.core.errors import UserError
 from mig_jax.core.progress import Progress, silent
@@ -140,3 +141,8 @@ def _ids(words: Any, row: Mapping[str, Any], chat: bool, system: str | None) -> 
         messages = [{"role": "system", "content": system}, *messages]
     [ids] = words.encode_plain([words.prompt(messages)])
     return ids
+
+
+def run(config: GenerateConfig, call: Call) -> str:
+    """The command, for the registry: the text to print."""
+    return "".join(f"{line}\n" for line in run_generate(config, progress=call.progress))

@@ -24,12 +24,12 @@ from scipy.optimize import nnls
 
 from mig_jax.commands.plan.memory import resident
 from mig_jax.commands.select.solve import solve
-from mig_jax.config.check import sampler_options
 from mig_jax.encode import Encoded
 from mig_jax.engine import greedy, make_problem
 from mig_jax.labels.label_graph import LabelGraph, Propagation
 from mig_jax.objective import Phi
 from mig_jax.samplers import Order, Sampler, Task
+from mig_jax.samplers.configured import sampler_options
 
 MOST_ROWS = {"first_order": 200_000, "exact": 80_000}  # of a measured pool
 REHEARSED = 60_000  # rows that a rehearsal has at least, where the labels allow it

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import jax
 import msgspec
 import numpy as np
 
 from mig_jax.commands.plan import graph as graphs
+from mig_jax.commands.plan.config import PlanKeys
 from mig_jax.commands.plan.engine import JUDGED, Shape, measure_engine, measure_judge, measured_rows, rehearse
 from mig_jax.commands.plan.keep import Keep, machine
 from mig_jax.commands.plan.memory import device_limit, host_limit, resident
@@ -27,17 +28,6 @@ from mig_jax.samplers import find_sampler
 LABELS, TAGS, ROW_BYTES = 4_531, 4.0, 3_200  # of Tulu3's pool, where the keys do not say
 SAFE = 0.9  # of the memory: the system and the file cache want some
 Whole = Annotated[int, msgspec.Meta(ge=1)]
-
-
-class PlanKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The keys of plan.*; conf/plan.yaml says what they are."""
-
-    rows: Whole | None = None
-    labels: Whole | None = None
-    tags: Annotated[float, msgspec.Meta(ge=1)] | None = None
-    bytes: Whole | None = None
-    measure: bool = False
-    out: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,24 +59,6 @@ class Plan:
     def total(self, what: str) -> float:
         """Seconds of all stages; ``what`` is cold or cached."""
         return sum(getattr(stage, what) for stage in self.stages)
-
-
-def plan_keys(plain: dict[str, Any]) -> PlanKeys:
-    """Check the keys of plan.*; UserError names the key, its value and what is allowed."""
-    for field in msgspec.structs.fields(PlanKeys):
-        value = plain.get(field.name)
-        try:
-            msgspec.convert(value, field.type)
-        except msgspec.ValidationError:
-            kind = get_args(field.type)[0] if get_args(field.type) else field.type
-            words = {
-                bool: "true or false",
-                str: "a text or null",
-                Whole: "a whole number >= 1 or null",
-            }.get(kind, "a number >= 1 or null")
-            shown = "null" if value is None else str(value)
-            raise UserError(f"plan.{field.name}={shown}: must be {words}") from None
-    return msgspec.convert(plain, PlanKeys)
 
 
 def run_plan(config: SelectConfig, keys: PlanKeys, *, start: float | None = None, progress: Progress = silent) -> Plan:

@@ -1,11 +1,11 @@
 """The settings of ``mig-jax report``."""
 
-from mig_jax.config.struct import Struct
+from mig_jax.config.struct import PathStr, Struct
 
 
 class ReportConfig(Struct, frozen=True):
     """``mig-jax report``."""
 
     runs: tuple[str, ...] = ()
-    out: str | None = None
+    out: PathStr | None = None
     overwrite: bool = False

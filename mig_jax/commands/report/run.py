@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mig_jax.commands.annotate.summary import KIND as ANNOTATE
 from mig_jax.commands.annotate.summary import summary as annotation_summary
+from mig_jax.commands.call import Call
 from mig_jax.commands.report.config import ReportConfig
 from mig_jax.core.errors import UserError
 from mig_jax.core.text import visible
@@ -241,3 +242,8 @@ def _write(file: Path, text: str) -> None:
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def run(config: ReportConfig, call: Call) -> str:
+    """The command, for the registry: the text to print."""
+    return run_report(config, call.width)

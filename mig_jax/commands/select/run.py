@@ -1,12 +1,15 @@
 """``mig-jax select``: read, encode, embed, select, write; resumable from any crash to the same bytes."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from rich.console import RenderableType
 
+from mig_jax.commands.call import Call
 from mig_jax.commands.select.config import SelectConfig
 from mig_jax.commands.select.facts import facts_of, remarks
 from mig_jax.commands.select.files import write_run
@@ -15,7 +18,8 @@ from mig_jax.commands.select.solve import solve
 from mig_jax.core import processes
 from mig_jax.core.progress import Progress, silent
 from mig_jax.engine.checkpoint import Checkpoint, from_bytes, to_bytes
-from mig_jax.report import page
+from mig_jax.report import page, summary
+from mig_jax.runs.manifest import read_plain
 from mig_jax.runs.run import Run
 
 
@@ -85,3 +89,12 @@ def run_select(
 
         processes.together(write)
         return run.out if run.writes else None
+
+
+def run(config: SelectConfig, call: Call) -> RenderableType:
+    """The command, for the registry: the summary to print."""
+    folder = run_select(config, call.line, sample_file=call.sample_file, progress=call.progress, notify=call.notify)
+    if folder is None:  # another process has written the files
+        return ""
+    stats = json.loads((folder / "pool_stats.json").read_text(encoding="utf-8"))
+    return summary(read_plain(folder), stats, folder)

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from mig_jax.commands.call import Call
 from mig_jax.commands.vocabulary.config import VocabularyConfig
 from mig_jax.commands.vocabulary.show import KIND, STEPS, VOCABULARY, text
 from mig_jax.commands.vocabulary.steps import Normalised, Step, check_packages, embeds, normalise
@@ -209,3 +210,9 @@ def _versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+def run(config: VocabularyConfig, call: Call) -> str:
+    """The command, for the registry: the text to print."""
+    made = run_vocabulary(config, call.line, progress=call.progress, tell=call.notify)
+    return made.text
