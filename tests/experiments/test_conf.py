@@ -4,6 +4,7 @@ import importlib.resources
 from pathlib import Path
 
 import pytest
+from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
@@ -26,9 +27,9 @@ EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
 def composed(*overrides: str, hydra: bool = False, command: str = "select"):
     """The configuration, with "x" for what a user must give."""
     with initialize_config_module("mig_jax.conf", version_base="1.3"):
-        missing = OmegaConf.missing_keys(hydra.compose(command, overrides=list(overrides)))
+        missing = OmegaConf.missing_keys(hydra_compose(command, overrides=list(overrides)))
         given = [*overrides, *(f"{key}=x" for key in sorted(missing))]
-        return hydra.compose(command, overrides=given, return_hydra_config=hydra)
+        return hydra_compose(command, overrides=given, return_hydra_config=hydra)
 
 
 def test_this_file_meets_every_yaml():

@@ -3,13 +3,11 @@
 import json
 from pathlib import Path
 
-import hydra
 import pytest
 
-import mig_jax.cli.commands
 import mig_jax.pool.load
+from mig_jax.commands.registry import compose
 from mig_jax.commands.select.inputs import prepare
-from mig_jax.config.check import select_config
 from mig_jax.core.timing import Stopwatch
 
 
@@ -39,8 +37,6 @@ def test_a_pool_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(mig_jax.pool.load, "Builder", Counted)
     where = "null" if cache == "null" else tmp_path / cache
     overrides = [f"pool.path={pool_file(tmp_path)}", "sampler=car", "score.from=mine", "n=2", f"cache={where}"]
-    with hydra.initialize_config_module("mig_jax.conf", version_base="1.3"):
-        config = select_config(hydra.compose("select", overrides))
-    inputs = prepare(config, watch=Stopwatch(), progress=lambda *_: None, notify=print)
+    inputs = prepare(compose("select", overrides), watch=Stopwatch(), progress=lambda *_: None, notify=print)
     assert inputs.task.vectors is not None and len(inputs.task.vectors) == 6
     assert len(parses) == 1
