@@ -69,7 +69,7 @@ def prepare(arguments: list[str], name: str = "select") -> list[str]:
         else:
             overrides.append(_prepared(argument, command, sweeping))
         before = argument
-    overrides += _positional(positional, overrides, command)
+    overrides = _positional(positional, overrides, command) + overrides
     if sweeping and not any(override.startswith("hydra.sweep.subdir=") for override in overrides):
         folder = _sweep_name(overrides, command)
         if folder:

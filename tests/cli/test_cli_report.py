@@ -282,7 +282,7 @@ def test_annotated_rows_among_selections_do_not_disturb(make: Make, tmp_path: Pa
 
 
 def test_arguments_are_runs():
-    assert prepare(["a b", "it's", "out=x.html"], "report") == ["out=x.html", "runs=['a b','it\\'s']"]
+    assert prepare(["a b", "it's", "out=x.html"], "report") == ["runs=['a b','it\\'s']", "out=x.html"]
     assert prepare(["runs=[a,b]"], "report") == ["runs=[a,b]"]
 
 

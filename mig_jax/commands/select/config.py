@@ -67,10 +67,11 @@ class SelectConfig(Struct, frozen=True):
     def for_settings(cls, settings: Any) -> type[Self]:
         """With the settings of the sampler that is chosen; they are declared beside its code."""
         from mig_jax.samplers import find_sampler  # JAX, which the settings of other commands need not wait for
+        from mig_jax.samplers.config import SamplerOptions
 
         sampler = settings.get("sampler") if isinstance(settings, dict) else None
         name = sampler.get("name") if isinstance(sampler, dict) else None
-        return _with(cls, find_sampler(name).options) if isinstance(name, str) else cls
+        return _with(cls, find_sampler(name).options if isinstance(name, str) else SamplerOptions)
 
     def check(self) -> None:
         """A budget is given, and scores can be read."""
