@@ -43,7 +43,7 @@ def test_prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "[x].jsonl").touch()
     for given_, made in {
         ("pool.jsonl", "n=3"): ["pool.path='pool.jsonl'", "n=3"],
-        ("n=3", "pool.jsonl"): ["n=3", "pool.path='pool.jsonl'"],
+        ("n=3", "pool.jsonl"): ["pool.path='pool.jsonl'", "n=3"],
         ("n=5",): ["pool.path='n=5'"],  # such a file exists
         ("out=runs/a b",): ["out='runs/a b'"],
         ("out=2024",): ["out='2024'"],
