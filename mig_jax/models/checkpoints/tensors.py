@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint's files, known by their headers and read one at a time. Nothing is unpickled."""
+"""The tensors of a checkpoint's files: listed from the headers, read one at a time. Nothing is unpickled."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,13 +13,13 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 class Tensor(NamedTuple):
-    """A tensor of a file, as its header tells it.
+    """A tensor of a file, by the file's header.
 
     Args:
-      key: its name, as Hugging Face checkpoints have it.
-      shape, dtype: dtype in safetensors' words (F32, BF16, I64); what is quantised in the file is F32 here.
-      file: where it is.
-      read: its numbers; each call reads them again.
+      key: its name in a Hugging Face checkpoint.
+      shape, dtype: dtype by safetensors' names (F32, BF16, I64); F32 for tensors that are quantised in the file.
+      file: the file that contains it.
+      read: reads and returns the numbers, at each call again.
     """
 
     key: str

@@ -65,7 +65,7 @@ def prompt_of(spec: EmbedderSpec) -> Callable[[str], str] | None:
         return None
     missing = [name for name in ("{instruction}", "{text}") if spec.prompt.count(name) != 1]
     if missing:
-        raise UserError(f"embedder.prompt={spec.prompt!r}: must have {' and '.join(missing)} in it, once")
+        raise UserError(f"must contain {' and '.join(missing)} exactly once", key="embedder.prompt", value=spec.prompt)
     before, after = spec.prompt.split("{text}")
     before, after = (part.replace("{instruction}", spec.instruction) for part in (before, after))
     return lambda text: f"{before}{text}{after}" if isinstance(text, str) else text
@@ -82,7 +82,8 @@ def max_length_of(spec: ModelSpec, positions: int, where: object) -> int:
     """
     max_length = positions if spec.max_length is None else spec.max_length
     if max_length > positions:
-        raise UserError(f"{spec.place}.max_length={max_length}: {where} has {positions} positions")
+        message = f"{where} has {positions} positions"
+        raise UserError(message, key=f"{spec.prefix}.max_length", value=max_length)
     return max_length
 
 
