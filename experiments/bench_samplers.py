@@ -29,9 +29,9 @@ from mig_jax.engine import pool_mesh
 from mig_jax.labels import LabelGraph
 from mig_jax.objective import make_phi
 from mig_jax.pool import load_pool
-from mig_jax.samplers import SAMPLERS, Rows, Task, find_sampler
+from mig_jax.samplers import SAMPLERS, Rows, SamplingTask, find_sampler
 from mig_jax.samplers.configured import sampler_options
-from mig_jax.samplers.task import rows_of
+from mig_jax.samplers.task import texts_of_points
 from mig_jax.vectors.vectors import Vectors
 
 PEERS = {
@@ -64,7 +64,7 @@ def clustered(rows: int, dim: int, seed: int = 0, block: int = 8192) -> np.ndarr
     return found[rng.permutation(rows)]
 
 
-def synthetic_task(rows: int, dim: int, vectors: bool) -> Task:
+def synthetic_task(rows: int, dim: int, vectors: bool) -> SamplingTask:
     """Labels, scores and, where asked, vectors; texts of a few random words."""
     encoded, graph = synthetic_pool(rows)
     rng = np.random.default_rng(1)
@@ -76,7 +76,7 @@ def synthetic_task(rows: int, dim: int, vectors: bool) -> Task:
             text = " ".join(words[i] for i in own.integers(0, 4000, own.integers(20, 300)))
             yield [("user", text[: len(text) // 3]), ("assistant", text[len(text) // 3 :])]
 
-    return Task(
+    return SamplingTask(
         encoded,
         graph.propagation(),
         make_phi(),
@@ -87,7 +87,7 @@ def synthetic_task(rows: int, dim: int, vectors: bool) -> Task:
     )
 
 
-def real_task(pool_path: str, embeddings: str | None) -> Task:
+def real_task(pool_path: str, embeddings: str | None) -> SamplingTask:
     """The rows of a pool, annotated or not."""
     pool = load_pool(pool_path)
     encoded = encode(pool, needs=())
@@ -100,9 +100,9 @@ def real_task(pool_path: str, embeddings: str | None) -> Task:
     if embeddings is not None:
         path = Path(embeddings)
         vectors = Vectors(np.load(path / "embeddings.npy" if path.is_dir() else path, mmap_mode="r"), encoded.row)
-    return Task(
+    return SamplingTask(
         encoded, graph.propagation(), make_phi(), sampler_options("random", {}), vectors=vectors,
-        rows=rows_of(pool, encoded),
+        rows=texts_of_points(pool, encoded),
     )  # fmt: skip
 
 

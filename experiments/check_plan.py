@@ -30,7 +30,7 @@ from mig_jax.commands.select.solve import solve
 from mig_jax.engine import greedy, make_problem, pool_mesh
 from mig_jax.engine.greedy import SHORTLIST
 from mig_jax.objective import make_phi
-from mig_jax.samplers import Order, Sampler, Task
+from mig_jax.samplers import Order, Sampler, SamplingTask
 from mig_jax.samplers.configured import sampler_options
 
 LABELS, DEGREE, TAGS = 4_531, 4.0, 4.0
@@ -102,7 +102,7 @@ class Real:
             start = time.perf_counter()
             make_problem(self.encoded, self.p, phi, case.gain, mesh.size)
             times[0] = times[1] - (time.perf_counter() - start)
-        task = Task(self.encoded, self.p, phi, sampler_options("mig", {"gain": case.gain}), mesh=mesh)
+        task = SamplingTask(self.encoded, self.p, phi, sampler_options("mig", {"gain": case.gain}), mesh=mesh)
         order = Order(found.points, found.gains.astype(np.float64), "", {})
         took: Numbers = {}
         known = Sampler(lambda task, n: order, by_labels=True)

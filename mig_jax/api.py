@@ -36,9 +36,9 @@ from mig_jax.pool import load_pool as read_pool
 from mig_jax.pool.configured import BUNDLED, bundled_pool
 from mig_jax.report import page
 from mig_jax.runs.run import Run
-from mig_jax.samplers import Task, find_sampler
+from mig_jax.samplers import SamplingTask, find_sampler
 from mig_jax.samplers.configured import sampler_options
-from mig_jax.samplers.task import rows_of
+from mig_jax.samplers.task import texts_of_points
 
 
 @dataclass(frozen=True, repr=False)
@@ -196,20 +196,20 @@ def select(
     if graph is None:
         graph = _graph_of(encoded.labels, MINILM, None, "auto", 4.0, progress)
     graph = graph.restrict(encoded.labels)
-    allowed = limits_of(bounds, pool, encoded, () if chosen.whole else (n,))
+    allowed = limits_of(bounds, pool, encoded, () if chosen.takes_all else (n,))
     check_refused(chosen, sampler, allowed)
     vectors = None
     if "vectors" in chosen.needs:
         array = load_embedder(MINILM).embed(_texts(pool), progress=progress) if embeddings is None else embeddings
         vectors = vectors_of(checked(array, "embeddings", pool), pool, encoded, progress)
-    task = Task(
+    task = SamplingTask(
         encoded,
         graph.propagation(propagation),
         phi or make_phi(),
         asked,
         ranking=ranking_of(asked, score, pool, encoded),
         vectors=vectors,
-        rows=rows_of(pool, encoded),
+        rows=texts_of_points(pool, encoded),
         limits=allowed,
         seed=seed,
         progress=progress,

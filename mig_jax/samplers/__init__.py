@@ -11,7 +11,7 @@ from mig_jax.samplers.order import Order
 from mig_jax.samplers.pool import POOL
 from mig_jax.samplers.qdit import QDIT
 from mig_jax.samplers.random import RANDOM
-from mig_jax.samplers.task import Rows, Sampler, Task
+from mig_jax.samplers.task import Rows, Sampler, SamplingTask
 from mig_jax.samplers.zip import ZIP
 
 SAMPLERS: dict[str, Sampler] = {
@@ -26,7 +26,7 @@ SAMPLERS: dict[str, Sampler] = {
     "car": CAR,
 }
 
-__all__ = ["SAMPLERS", "Limits", "Order", "Rows", "Sampler", "Task", "find_sampler"]
+__all__ = ["SAMPLERS", "Limits", "Order", "Rows", "Sampler", "SamplingTask", "find_sampler"]
 
 
 def find_sampler(name: str) -> Sampler:

@@ -19,7 +19,7 @@ from mig_jax.engine import Snapshot, pool_mesh
 from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import Limits
 from mig_jax.samplers.order import Order
-from mig_jax.samplers.task import Sampler, Task
+from mig_jax.samplers.task import Sampler, SamplingTask
 from mig_jax.vectors.kmeans import Points, kmeans
 from mig_jax.vectors.pca import fit_pca, project
 
@@ -34,7 +34,7 @@ class Options(SamplerOptions, frozen=True):
     n1: Annotated[int, msgspec.Meta(ge=0)] = 1000
 
 
-def sample(task: Task, n: int) -> Order:
+def sample(task: SamplingTask, n: int) -> Order:
     """The share ``top`` of n by score, equals in file order, then from the clusters until there are n.
 
     Points without a score are clustered with all others but never picked. With ``compat`` as published: ``n1`` by
@@ -156,7 +156,7 @@ class _Clustered(NamedTuple):
 _newest: dict[bytes, _Clustered] = {}
 
 
-def _clusters(task: Task) -> _Clustered:
+def _clusters(task: SamplingTask) -> _Clustered:
     """k-means of the principal components, run n_init times: a run's draws depend on the seed and its number alone."""
     options, vectors = task.options, task.vectors
     assert vectors is not None

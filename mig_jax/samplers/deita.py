@@ -22,7 +22,7 @@ from mig_jax.engine import Snapshot, pool_mesh
 from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import Gate
 from mig_jax.samplers.order import Order
-from mig_jax.samplers.task import Sampler, Task
+from mig_jax.samplers.task import Sampler, SamplingTask
 from mig_jax.vectors.novelty import BLOCK, NOBODY, TILE, Block, Kept, Near, hundredths
 
 
@@ -66,7 +66,7 @@ class Picks:
     position: int = 0
 
     @classmethod
-    def start(cls, task: Task) -> "Picks":
+    def start(cls, task: SamplingTask) -> "Picks":
         """From what is in already, or where an earlier process stopped."""
         if task.resume is None:
             first = array("q", task.limit.first.tolist())
@@ -83,7 +83,7 @@ class Picks:
         return Snapshot(points, _gains(score, points), state)
 
 
-def sample(task: Task, n: int, *, block: int = BLOCK, tile: int = TILE) -> Order:
+def sample(task: SamplingTask, n: int, *, block: int = BLOCK, tile: int = TILE) -> Order:
     """The first n of the ranking that are novel; fewer where the ranking ends. A vector of zeros is novel always.
 
     A threshold of 1 rejects nothing, not even equal vectors: the cosine is held to be 1 at most.
@@ -124,7 +124,7 @@ def sample(task: Task, n: int, *, block: int = BLOCK, tile: int = TILE) -> Order
     )
 
 
-def _ranked(task: Task, score: np.ndarray) -> np.ndarray:
+def _ranked(task: SamplingTask, score: np.ndarray) -> np.ndarray:
     """The points that have a score, highest first, equals in file order."""
     scored = np.flatnonzero(~np.isnan(score))
     if not len(scored):
@@ -135,7 +135,7 @@ def _ranked(task: Task, score: np.ndarray) -> np.ndarray:
     return scored[np.argsort(-score[scored], kind="stable")]
 
 
-def _walk(task: Task, n: int, ranked: np.ndarray, gate: Gate, kept: Kept, picks: Picks) -> None:
+def _walk(task: SamplingTask, n: int, ranked: np.ndarray, gate: Gate, kept: Kept, picks: Picks) -> None:
     """Go on through the ranking until n are picked or it ends."""
     batch = task.options.batch_size
     assert task.ranking is not None
@@ -195,7 +195,7 @@ def _gains(score: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.nan_to_num(score[points], nan=0.0)
 
 
-def _why(task: Task, score: np.ndarray, points: np.ndarray, nearest: array) -> Sequence[str]:
+def _why(task: SamplingTask, score: np.ndarray, points: np.ndarray, nearest: array) -> Sequence[str]:
     why = task.limit.why(len(points), "")
     for i in range(len(task.limit.first), len(points)):
         why[i] = f"score {score[points[i]]:.4g}"

@@ -4,16 +4,16 @@ import numpy as np
 
 from mig_jax.core.errors import UserError
 from mig_jax.samplers.config import SamplerOptions
-from mig_jax.samplers.limits import walk
+from mig_jax.samplers.limits import first_allowed
 from mig_jax.samplers.order import Order
-from mig_jax.samplers.task import Sampler, Task
+from mig_jax.samplers.task import Sampler, SamplingTask
 
 
 class Options(SamplerOptions, frozen=True):
     score: str = "ifd"
 
 
-def sample(task: Task, n: int) -> Order:
+def sample(task: SamplingTask, n: int) -> Order:
     """Of the points with 0 <= IFD <= 1 the n highest, equals in file order; fewer where there are fewer.
 
     Raises:
@@ -27,7 +27,7 @@ def sample(task: Task, n: int) -> Order:
             f"sampler=ifd: none of the {len(ifd)} usable rows has an IFD from 0 to 1"
             f" ({np.isnan(ifd).sum()} have none at all; it is read from ifd_score.content, or pool.fields.ifd=)"
         )
-    points = walk(kept[np.argsort(-ifd[kept], kind="stable")], n, task.limit)
+    points = first_allowed(kept[np.argsort(-ifd[kept], kind="stable")], n, task.limit)
     return Order(points, ifd[points], "IFD", {}, why=task.limit.why(len(points), "IFD"))
 
 

@@ -18,14 +18,14 @@ from mig_jax.encode.encoded import Encoded
 from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import Gate
 from mig_jax.samplers.order import Order
-from mig_jax.samplers.task import Sampler, Task
+from mig_jax.samplers.task import Sampler, SamplingTask
 
 
 class Options(SamplerOptions, frozen=True):
     repeats: bool = False
 
 
-def sample(task: Task, n: int) -> Order:
+def sample(task: SamplingTask, n: int) -> Order:
     """The n rows that the passes take; rows that are in already count to the first pass."""
     encoded, limit = task.encoded, task.limit
     tags = encoded.tag_count if task.options.repeats and encoded.tag_count is not None else encoded.label_count

@@ -197,7 +197,7 @@ class Gate:
         return (True, False) if "minima" in self.limits.kinds else (False,)
 
 
-def walk(ranked: np.ndarray, n: int, limits: Limits) -> np.ndarray:
+def first_allowed(ranked: np.ndarray, n: int, limits: Limits) -> np.ndarray:
     """The first n points that limits allow: those that are in already, minima, then the rest as ``ranked`` has them.
 
     int64 ``[<= n]``.

@@ -8,7 +8,7 @@ from mig_jax.engine import State, greedy, make_problem, pool_mesh
 from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.mig_limited import TokenBudgetState, sample_limited
 from mig_jax.samplers.order import Order
-from mig_jax.samplers.task import Sampler, Task
+from mig_jax.samplers.task import Sampler, SamplingTask
 
 
 class Options(SamplerOptions, frozen=True):
@@ -16,7 +16,7 @@ class Options(SamplerOptions, frozen=True):
     compat: bool = False
 
 
-def sample(task: Task, n: int) -> Order:
+def sample(task: SamplingTask, n: int) -> Order:
     """The n points that the naive greedy picks. Where no point gains any more, the rest follow by score (highest first,
     then in file order); with ``compat`` in file order, as the reference's argmax over zeros has it. Under limits: of
     the points that they allow at each turn, see mig_limited.py."""

@@ -21,7 +21,7 @@ from mig_jax.engine import Snapshot, State, greedy, make_problem, pool_mesh, war
 from mig_jax.objective import curve
 from mig_jax.samplers.limits import Gate
 from mig_jax.samplers.order import Order
-from mig_jax.samplers.task import Task
+from mig_jax.samplers.task import SamplingTask
 
 GUARANTEE = "at least (1 - 1/e)/2 = 31.6 % of the best within the budget (Khuller et al. 1999; Krause & Guestrin 2005)"
 
@@ -49,7 +49,7 @@ class Run(NamedTuple):
     counts: Counter
 
 
-def sample_limited(task: Task, n: int) -> Order:
+def sample_limited(task: SamplingTask, n: int) -> Order:
     """The points that the naive greedy picks among those that ``task.limit`` allows at each turn; n, or fewer where it
     allows no more. Where none of them gains anything the rest follow as without limits."""
     if task.limit.budget is not None:
@@ -59,7 +59,7 @@ def sample_limited(task: Task, n: int) -> Order:
 
 
 def _run(
-    task: Task,
+    task: SamplingTask,
     n: int,
     cost: np.ndarray | None,
     resume: Snapshot | None,
@@ -94,7 +94,7 @@ def _run(
     return Run(done.points, done.gains, cut, counts)
 
 
-def _without_gain(task: Task, taken: np.ndarray, minima: bool, most: int) -> np.ndarray:
+def _without_gain(task: SamplingTask, taken: np.ndarray, minima: bool, most: int) -> np.ndarray:
     """Points that may still be taken though none gains anything: by score, or in file order with ``compat``."""
     gate = Gate(task.limit, taken)
     gate.minima = minima
@@ -103,7 +103,7 @@ def _without_gain(task: Task, taken: np.ndarray, minima: bool, most: int) -> np.
     return gate.first_open(ranked, most) if most else np.zeros(0, np.int64)
 
 
-def _better(task: Task, n: int) -> Order:
+def _better(task: SamplingTask, n: int) -> Order:
     """Both greedies of a token budget. A snapshot says which one runs and for which n, and holds the finished one."""
     cost = task.limit.cost
     assert cost is not None
@@ -124,7 +124,7 @@ def _better(task: Task, n: int) -> Order:
     return _order(task, kept, counts, f"{note}; {_bound(task, ratio)}")
 
 
-def _bound(task: Task, ratio: Run) -> str:
+def _bound(task: SamplingTask, ratio: Run) -> str:
     """What is known of the better of the two."""
     if task.gain != "exact":
         return "no guarantee covers the first-order gain (sampler.gain=exact has one), see the certificate"
@@ -133,7 +133,7 @@ def _bound(task: Task, ratio: Run) -> str:
     return GUARANTEE
 
 
-def _kept(task: Task, which: int, n: int, plain: Run | None) -> Callable[[Snapshot], None] | None:
+def _kept(task: SamplingTask, which: int, n: int, plain: Run | None) -> Callable[[Snapshot], None] | None:
     """Tells the task of a snapshot of one of the two greedies."""
     tell = task.on_snapshot
     if tell is None:
@@ -160,12 +160,12 @@ def _tail(gains: np.ndarray) -> int:
     return len(gains) - (int(some[-1]) + 1 if len(some) else 0)
 
 
-def _objective(task: Task, points: np.ndarray) -> float:
+def _objective(task: SamplingTask, points: np.ndarray) -> float:
     worth = curve(task.encoded, task.propagation, task.phi, points, None).objective
     return float(worth[-1]) if len(worth) else 0.0
 
 
-def _order(task: Task, run: Run, counts: Counter, *notes: str) -> Order:
+def _order(task: SamplingTask, run: Run, counts: Counter, *notes: str) -> Order:
     limits, reason = task.limit, "first-order gain" if task.gain == "first_order" else "exact gain"
     rounds = dict(counts) | {"picked_without_gain": _tail(run.gains)}
     return Order(run.points, run.gains, reason, rounds, limits.reasons(run.points, reason), notes)

@@ -4,14 +4,14 @@ import numpy as np
 
 from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.order import Order
-from mig_jax.samplers.task import Sampler, Task
+from mig_jax.samplers.task import Sampler, SamplingTask
 
 
 class Options(SamplerOptions, frozen=True):
     pass
 
 
-def sample(task: Task, n: int) -> Order:
+def sample(task: SamplingTask, n: int) -> Order:
     """All points in file order, without those that are excluded."""
     points = np.flatnonzero(~task.limit.banned).astype(np.int64)
     return Order(points, np.zeros(len(points)), "everything", {})
@@ -19,5 +19,5 @@ def sample(task: Task, n: int) -> Order:
 
 _WHOLE = "it takes everything"
 POOL = Sampler(
-    sample, Options, refuses={"first": _WHOLE, "caps": _WHOLE, "minima": _WHOLE, "tokens": _WHOLE}, whole=True
+    sample, Options, refuses={"first": _WHOLE, "caps": _WHOLE, "minima": _WHOLE, "tokens": _WHOLE}, takes_all=True
 )

@@ -17,7 +17,7 @@ from mig_jax.engine import Snapshot, pool_mesh
 from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import Gate
 from mig_jax.samplers.order import Order
-from mig_jax.samplers.task import Sampler, Task
+from mig_jax.samplers.task import Sampler, SamplingTask
 from mig_jax.vectors.facility_location import FacilityLocation, steps
 from mig_jax.vectors.lazy_greedy import LISTED, LazyGreedy
 
@@ -65,7 +65,7 @@ class Picks(NamedTuple):
         return float(np.cumsum(self.gains)[-1]) if len(self.gains) else 0.0
 
 
-def sample(task: Task, n: int, *, block: int | None = None, listed: int = LISTED, every: int = EVERY) -> Order:
+def sample(task: SamplingTask, n: int, *, block: int | None = None, listed: int = LISTED, every: int = EVERY) -> Order:
     """The n points that the naive greedy picks, equals in file order; fewer where fewer have a quality or fit.
 
     A row without a quality is never picked, but is to be covered like all others. Quality below 0 is taken as it is
@@ -96,7 +96,7 @@ def sample(task: Task, n: int, *, block: int | None = None, listed: int = LISTED
     return Order(best.points, best.gains, "coverage and quality", best.counts, _why(task, objective, best), notes)
 
 
-def _objective(task: Task, unit: float) -> Objective:
+def _objective(task: SamplingTask, unit: float) -> Objective:
     options, quality = task.options, task.ranking
     assert quality is not None
     pickable = np.isfinite(quality)
@@ -111,7 +111,7 @@ def _objective(task: Task, unit: float) -> Objective:
 
 
 def _greedy(
-    task: Task,
+    task: SamplingTask,
     n: int,
     coverage: FacilityLocation,
     objective: Objective,
@@ -157,7 +157,7 @@ def _greedy(
     return Picks(np.array(points, np.int64), np.array(gains), greedy.counts)
 
 
-def _why(task: Task, objective: Objective, picks: Picks) -> list[str]:
+def _why(task: SamplingTask, objective: Objective, picks: Picks) -> list[str]:
     """Which part of its gain each pick owes to coverage and which to quality."""
     quality = objective.bonus[picks.points]
     parts = [f"coverage {g - q:.4g} + quality {q:.4g}" for g, q in zip(picks.gains, quality, strict=True)]
@@ -165,7 +165,7 @@ def _why(task: Task, objective: Objective, picks: Picks) -> list[str]:
     return forced + parts[len(forced) :]
 
 
-def _notes(task: Task, n: int, objective: Objective, best: Picks, done: list[Picks]) -> tuple[str, ...]:
+def _notes(task: SamplingTask, n: int, objective: Objective, best: Picks, done: list[Picks]) -> tuple[str, ...]:
     notes = []
     without = int((~objective.pickable).sum())
     if without:

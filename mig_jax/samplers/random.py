@@ -5,16 +5,16 @@ import random
 import numpy as np
 
 from mig_jax.samplers.config import SamplerOptions
-from mig_jax.samplers.limits import walk
+from mig_jax.samplers.limits import first_allowed
 from mig_jax.samplers.order import Order
-from mig_jax.samplers.task import Sampler, Task
+from mig_jax.samplers.task import Sampler, SamplingTask
 
 
 class Options(SamplerOptions, frozen=True):
     compat: bool = False
 
 
-def sample(task: Task, n: int) -> Order:
+def sample(task: SamplingTask, n: int) -> Order:
     """The first n of one permutation drawn from the seed, so that budgets are nested; with ``compat`` the reference's
     ``random.Random(seed).sample``, whose budgets are not."""
     count = len(task.encoded)
@@ -22,7 +22,7 @@ def sample(task: Task, n: int) -> Order:
         ranked = np.array(random.Random(task.seed).sample(range(count), count if task.limit.kinds else n), np.int64)
     else:
         ranked = np.random.default_rng(task.seed).permutation(count).astype(np.int64)
-    points = walk(ranked, n, task.limit)
+    points = first_allowed(ranked, n, task.limit)
     return Order(points, np.zeros(len(points)), "random", {}, why=task.limit.why(len(points), "drawn"))
 
 

@@ -35,7 +35,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Task:
+class SamplingTask:
     """A pool and the settings of one selection; M points.
 
     Args:
@@ -93,19 +93,19 @@ class Sampler(NamedTuple):
       needs: what it needs of a row; rows that lack it are left out (``mig_jax.encode.encode``).
       compat_needs: what the reference requires of a row in addition, with ``compat``.
       refuses: the limits that make no sense for it, and why.
-      whole: it takes every point, whatever n.
+      takes_all: it takes every point, whatever n.
       state: the NamedTuple class of the state in its snapshots, or a union of such classes (see
         ``mig_jax.engine.checkpoint``); None: it makes no snapshots.
     """
 
-    sample: Callable[[Task, int], Order]
+    sample: Callable[[SamplingTask, int], Order]
     options: type[SamplerOptions] = SamplerOptions
-    nested: Callable[[Task], bool] = lambda task: True
+    nested: Callable[[SamplingTask], bool] = lambda task: True
     by_labels: bool = False
     needs: tuple[Need, ...] = ()
     compat_needs: tuple[Need, ...] = ()
     refuses: Mapping[Kind, str] = {}
-    whole: bool = False
+    takes_all: bool = False
     state: Any = None
 
     def needs_of(self, options: SamplerOptions) -> tuple[Need, ...]:
@@ -113,7 +113,7 @@ class Sampler(NamedTuple):
         return self.needs + (self.compat_needs if getattr(options, "compat", False) else ())
 
 
-def rows_of(pool: Pool, encoded: Encoded) -> Rows:
+def texts_of_points(pool: Pool, encoded: Encoded) -> Rows:
     """The points of a pool as text."""
     return Rows(
         lambda points: pool.read_rows(encoded.row[points]), lambda points: pool.each_dialog(encoded.row[points])

@@ -29,7 +29,7 @@ from mig_jax.samplers.compression import Prefix, Records
 from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import Gate
 from mig_jax.samplers.order import Order
-from mig_jax.samplers.task import Sampler, Task
+from mig_jax.samplers.task import Sampler, SamplingTask
 
 SHAREGPT = {"user": "human", "assistant": "gpt"}
 BLOCK = 1 << 13  # rows between two signs of life
@@ -79,7 +79,7 @@ class _State:
         return Snapshot(as_points(np.array(self.points, np.int64)), np.array(self.gains), state)
 
 
-def sample(task: Task, n: int) -> Order:
+def sample(task: SamplingTask, n: int) -> Order:
     """n points, round after round; fewer where limits, ``compat`` or rows without a dialogue leave no more. A smaller n
     is a prefix: it only ends sooner.
 
@@ -156,7 +156,7 @@ def _batch(batch: Prefix, points: Int64[np.ndarray, " m"], gate: Gate, most: int
     return picked, gains
 
 
-def _start(task: Task, records: Records, silent: Bool[np.ndarray, " M"], threads: ThreadPoolExecutor):
+def _start(task: SamplingTask, records: Records, silent: Bool[np.ndarray, " M"], threads: ThreadPoolExecutor):
     """(state, the selected as a prefix) to go on from: what a snapshot holds, or ``limits.first`` and s_i = g([i])."""
     selected = Prefix(records, threads)
     if task.resume:
@@ -178,7 +178,7 @@ def _start(task: Task, records: Records, silent: Bool[np.ndarray, " M"], threads
     return state, selected
 
 
-def _alone(task: Task, records: Records, threads: ThreadPoolExecutor) -> Float64[np.ndarray, " M"]:
+def _alone(task: SamplingTask, records: Records, threads: ThreadPoolExecutor) -> Float64[np.ndarray, " M"]:
     """g([i]) of every point."""
     nothing, ratios = Prefix(records, threads), np.zeros(len(records))
     for start in range(0, len(records), BLOCK):
@@ -188,7 +188,7 @@ def _alone(task: Task, records: Records, threads: ThreadPoolExecutor) -> Float64
     return ratios
 
 
-def _records(task: Task) -> tuple[Records, Bool[np.ndarray, " M"]]:
+def _records(task: SamplingTask) -> tuple[Records, Bool[np.ndarray, " M"]]:
     """The records, and which points have no text at all: as short as they are, they would compress worst."""
     assert task.rows is not None
     count = len(task.encoded)

@@ -37,7 +37,7 @@ from mig_jax.models.networks.car_scorer import CarConfig, CarScorer
 from mig_jax.models.networks.families import FAMILIES
 from mig_jax.models.networks.layers import Build
 from mig_jax.objective import make_phi
-from mig_jax.samplers import Task, find_sampler
+from mig_jax.samplers import SamplingTask, find_sampler
 from mig_jax.samplers.configured import sampler_options
 from mig_jax.vectors.vectors import Vectors
 
@@ -189,7 +189,7 @@ def of_vectors(sampler: str, module: str, name: str):
     graph = Propagation(np.array([0, 1]), np.zeros(1, np.int32), np.ones(1))
     settings = sampler_options(sampler, {"threshold": 0.0} if sampler == "deita" else {})
     ranking = np.ones(40)
-    work = Task(
+    work = SamplingTask(
         encoded,
         graph,
         PHIS["power"],

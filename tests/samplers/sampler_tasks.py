@@ -14,7 +14,7 @@ from mig_jax.engine import pool_mesh
 from mig_jax.labels import LabelGraph
 from mig_jax.objective import make_phi
 from mig_jax.pool import Pool, load_pool
-from mig_jax.samplers import Order, Rows, Task, find_sampler
+from mig_jax.samplers import Order, Rows, SamplingTask, find_sampler
 from mig_jax.samplers.config import SamplerOptions
 from mig_jax.vectors.vectors import Vectors
 
@@ -24,13 +24,13 @@ def options(name: str, **given: Any) -> SamplerOptions:
     return find_sampler(name).options(name=name, **given)
 
 
-def picked(name: str, task: Task, n: int, **given: Any) -> Order:
+def picked(name: str, task: SamplingTask, n: int, **given: Any) -> Order:
     """What a sampler with these settings picks."""
     return find_sampler(name).sample(replace(task, options=options(name, **given)), n)
 
 
-def task(rows: int = 40, count: int = 6, seed: int = 0, phi=None, **changes) -> tuple[Data, Task]:
-    """A pool with a few labels and its dense twin; ``changes`` are fields of Task."""
+def task(rows: int = 40, count: int = 6, seed: int = 0, phi=None, **changes) -> tuple[Data, SamplingTask]:
+    """A pool with a few labels and its dense twin; ``changes`` are fields of SamplingTask."""
     rng = np.random.default_rng(seed)
     data = Data(
         random_labels(rng, rng.integers(0, 4, rows), count),
@@ -48,12 +48,14 @@ def task(rows: int = 40, count: int = 6, seed: int = 0, phi=None, **changes) -> 
         "mesh": pool_mesh(jax.devices()[:1]),
         "shortlist_size": 16,
     } | changes
-    return data, Task(
+    return data, SamplingTask(
         encoded, graph.propagation(), phi or make_phi(), settings.pop("options", options("mig")), **settings
     )
 
 
-def vectors_task(vectors: np.ndarray, ranking: np.ndarray | None = None, devices: int = 1, **changes: Any) -> Task:
+def vectors_task(
+    vectors: np.ndarray, ranking: np.ndarray | None = None, devices: int = 1, **changes: Any
+) -> SamplingTask:
     """Points with an embedding each, one label for all, and what they are ranked by."""
     count = len(vectors)
     scores = np.ones(count) if ranking is None else np.nan_to_num(ranking)
@@ -61,7 +63,7 @@ def vectors_task(vectors: np.ndarray, ranking: np.ndarray | None = None, devices
         np.arange(count), np.arange(count + 1), np.zeros(count, np.int32), np.maximum(scores, 0.0), ("all",), {}
     )
     graph = _no_edges(encoded)
-    return Task(
+    return SamplingTask(
         encoded,
         graph.propagation(),
         make_phi(),
@@ -73,7 +75,7 @@ def vectors_task(vectors: np.ndarray, ranking: np.ndarray | None = None, devices
     )
 
 
-def golden_task(shared: Path) -> tuple[Pool, Task]:
+def golden_task(shared: Path) -> tuple[Pool, SamplingTask]:
     """The recorded pool: its usable rows (``task.encoded.row``) with their stored embeddings and their texts."""
     pool, encoded = _golden(shared)
     array = np.load(shared / "golden" / "public" / "embeddings.npy")
@@ -81,7 +83,7 @@ def golden_task(shared: Path) -> tuple[Pool, Task]:
         lambda points: pool.read_rows(encoded.row[points]), lambda points: pool.each_dialog(encoded.row[points])
     )
     graph = _no_edges(encoded)
-    return pool, Task(
+    return pool, SamplingTask(
         encoded, graph.propagation(), make_phi(), options("random"), vectors=Vectors(array, encoded.row), rows=rows,
         mesh=pool_mesh(jax.devices()[:1]),
     )  # fmt: skip

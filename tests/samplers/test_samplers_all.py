@@ -12,14 +12,14 @@ from mig_jax.encode import Encoded
 from mig_jax.engine import pool_mesh
 from mig_jax.labels.label_graph import Propagation
 from mig_jax.objective import make_phi
-from mig_jax.samplers import SAMPLERS, Limits, Rows, Task, find_sampler
+from mig_jax.samplers import SAMPLERS, Limits, Rows, SamplingTask, find_sampler
 from mig_jax.vectors.vectors import Vectors
 
 M, LABELS = 24, 5
 RUN_DRY = {"deita", "ifd"}  # their own rules may leave fewer
 
 
-def a_task(name: str, kind: str, devices: int = 1) -> Task:
+def a_task(name: str, kind: str, devices: int = 1) -> SamplingTask:
     """M points: drawn, or with one of their sides made awkward."""
     rng = np.random.default_rng(7)
     vectors = rng.standard_normal((M, 16)).astype(np.float32)
@@ -47,7 +47,7 @@ def a_task(name: str, kind: str, devices: int = 1) -> Task:
         lambda points: (texts[point].encode() for point in points.tolist()),
         lambda points: ([("user", texts[point]), ("assistant", texts[point][::-1])] for point in points.tolist()),
     )
-    return Task(
+    return SamplingTask(
         encoded, eye, make_phi(), options(name), ranking=score, vectors=Vectors(vectors, encoded.row), rows=dialogs,
         mesh=pool_mesh(jax.devices()[:devices]),
     )  # fmt: skip
@@ -65,7 +65,7 @@ def test_distinct_rows_as_many_as_asked_for(name: str, kind: str, n: int) -> Non
     assert len(set(points)) == len(points) and set(points) <= set(range(M))
     assert len(found.gains) == len(points) and len(found.why) in (0, len(points))
     assert np.isfinite(found.gains).all() and found.reason
-    if SAMPLERS[name].whole:
+    if SAMPLERS[name].takes_all:
         assert points == list(range(M))
     elif name in RUN_DRY:
         assert 1 <= len(points) <= n
@@ -85,7 +85,7 @@ def test_the_same_on_eight_devices_and_again(name: str) -> None:
         assert [*one.why] == [*other.why]
 
 
-@pytest.mark.parametrize("name", [name for name, sampler in SAMPLERS.items() if not sampler.whole])
+@pytest.mark.parametrize("name", [name for name, sampler in SAMPLERS.items() if not sampler.takes_all])
 def test_a_smaller_budget_is_a_prefix_where_it_says_so(name: str) -> None:
     task, sampler = a_task(name, "drawn"), find_sampler(name)
     if sampler.nested(task):

@@ -13,7 +13,7 @@ from sampler_tasks import options, picked, vectors_task
 from mig_jax.core.errors import UserError
 from mig_jax.engine import Snapshot, pool_mesh
 from mig_jax.engine.checkpoint import from_bytes, to_bytes
-from mig_jax.samplers import Limits, Order, Task
+from mig_jax.samplers import Limits, Order, SamplingTask
 from mig_jax.samplers.deita import DEITA, DeitaState, sample
 from mig_jax.samplers.limits import NO_MOST, Gate
 from mig_jax.vectors.novelty import _among
@@ -32,7 +32,7 @@ DIM = 3
 STEPS = st.integers(-2, 2)  # few values, so that rows are often equal, opposite, at right angles or zero
 
 
-def run(task: Task, n: int, *, block: int = 4, tile: int = 2, devices: int = 1, **given: Any) -> Order:
+def run(task: SamplingTask, n: int, *, block: int = 4, tile: int = 2, devices: int = 1, **given: Any) -> Order:
     """In blocks and chunks so small that the tests' few rows make several."""
     task = replace(task, options=options("deita", **given), mesh=pool_mesh(jax.devices()[:devices]))
     return sample(task, n, block=block, tile=tile)
@@ -46,7 +46,7 @@ def assert_same(found: Order, expected: Order) -> None:
     assert {**found.rounds, "redecided": 0} == {**expected.rounds, "redecided": 0}
 
 
-def naive(task: Task, n: int, threshold: float, batch: int = 1) -> tuple[list[int], list[float]]:
+def naive(task: SamplingTask, n: int, threshold: float, batch: int = 1) -> tuple[list[int], list[float]]:
     """Row by row in float64: (the picks, the largest cosine of each to what it is held against)."""
     vectors, score, limit = task.vectors, task.ranking, task.limit
     assert vectors is not None and score is not None
@@ -73,7 +73,7 @@ def naive(task: Task, n: int, threshold: float, batch: int = 1) -> tuple[list[in
     return kept[:n], nearest[:n]
 
 
-def pool(rows: int = 60, seed: int = 0, dim: int = DIM) -> Task:
+def pool(rows: int = 60, seed: int = 0, dim: int = DIM) -> SamplingTask:
     """Points around a few directions, some of them twice, with scores that are sometimes equal."""
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(6, dim))[rng.integers(0, 6, rows)] + 0.3 * rng.normal(size=(rows, dim))
@@ -221,7 +221,7 @@ def test_only_rows_that_are_met_are_read():
     assert set(last.points.tolist()) < read and not rejected & read
 
 
-def limited(task: Task, **changes: Any) -> Task:
+def limited(task: SamplingTask, **changes: Any) -> SamplingTask:
     """Two quotas, even and odd points, with a cost of 1 + point % 3."""
     count = len(task.encoded)
     given = {

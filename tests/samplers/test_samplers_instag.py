@@ -13,10 +13,10 @@ from mig_jax.encode import Encoded
 from mig_jax.labels import LabelGraph
 from mig_jax.labels.valid_tags import read_valid_tags
 from mig_jax.objective import make_phi
-from mig_jax.samplers import Limits, Task
+from mig_jax.samplers import Limits, SamplingTask
 
 
-def task_of(rows: list[list[str]], **changes) -> Task:
+def task_of(rows: list[list[str]], **changes) -> SamplingTask:
     names = tuple(sorted({tag for row in rows for tag in row}))
     number = {name: i for i, name in enumerate(names)}
     ids = [[*dict.fromkeys(number[tag] for tag in row)] for row in rows]
@@ -31,7 +31,7 @@ def task_of(rows: list[list[str]], **changes) -> Task:
     )
     empty = np.zeros(0, np.int32)
     graph = LabelGraph(names, np.ones(len(names), np.float32), empty, empty, np.zeros(0, np.float32), 1.0)
-    return Task(encoded, graph.propagation(), make_phi(), options("instag"), **changes)
+    return SamplingTask(encoded, graph.propagation(), make_phi(), options("instag"), **changes)
 
 
 def walked(rows: list[list[str]], n: int, repeats: bool = False) -> list[int]:

@@ -12,7 +12,7 @@ from sampler_tasks import options, picked, vectors_task
 from mig_jax.core.errors import UserError
 from mig_jax.engine import pool_mesh
 from mig_jax.engine.checkpoint import from_bytes, to_bytes
-from mig_jax.samplers import Limits, Order, Task, find_sampler
+from mig_jax.samplers import Limits, Order, SamplingTask, find_sampler
 from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import NO_MOST
 from mig_jax.samplers.qdit import Options, QditState, sample
@@ -21,7 +21,7 @@ from mig_jax.vectors.facility_location import GRID, steps
 ROWS = 48
 
 
-def some(seed: int = 0, rows: int = ROWS, **changes: Any) -> Task:
+def some(seed: int = 0, rows: int = ROWS, **changes: Any) -> SamplingTask:
     """Three heaps of rows; some equal rows of equal quality, a vector of zeros, two rows without a quality."""
     rng = np.random.default_rng(seed)
     array = rng.normal(size=(rows, 4)) + 1.5 * rng.normal(size=(3, 4))[rng.integers(0, 3, rows)]
@@ -31,7 +31,7 @@ def some(seed: int = 0, rows: int = ROWS, **changes: Any) -> Task:
     return vectors_task(array.astype(np.float32), quality, **changes)
 
 
-def run(task: Task, n: int, devices: int = 1, **given: Any) -> Order:
+def run(task: SamplingTask, n: int, devices: int = 1, **given: Any) -> Order:
     """In small blocks and with few points in order, so that the few rows of a test make several."""
     how = {key: given.pop(key) for key in ("block", "listed", "every") if key in given}
     task = replace(task, options=options("qdit", **given), mesh=pool_mesh(jax.devices()[:devices]))
@@ -48,7 +48,7 @@ def assert_same(found: Order, expected: Order) -> None:
 class Naive:
     """All cosines, all gains at every step; rules of the limits one by one."""
 
-    def __init__(self, task: Task, alpha: float, normalize: bool):
+    def __init__(self, task: SamplingTask, alpha: float, normalize: bool):
         assert task.vectors is not None and task.ranking is not None
         self.limit, count = task.limit, len(task.vectors)
         unit = task.vectors.take(np.arange(count)).astype(np.float64)

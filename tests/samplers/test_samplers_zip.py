@@ -12,7 +12,7 @@ from sampler_tasks import golden_task, picked, vectors_task
 
 from mig_jax.core.errors import UserError
 from mig_jax.engine import Snapshot
-from mig_jax.samplers import Limits, Rows, Task, find_sampler
+from mig_jax.samplers import Limits, Rows, SamplingTask, find_sampler
 from mig_jax.samplers.compression import Prefix, Records
 from mig_jax.samplers.limits import NO_MOST
 
@@ -21,7 +21,7 @@ ROLES = {"user": "human", "assistant": "gpt"}
 Turns = list[tuple[str, str]]
 
 
-def texts_task(dialogs: list[Turns], raw: list[bytes] | None = None, **changes) -> Task:
+def texts_task(dialogs: list[Turns], raw: list[bytes] | None = None, **changes) -> SamplingTask:
     """Points that are texts alone; ``raw``: their rows, else JSON of the dialogues."""
     lines = raw or [json.dumps({"id": i, "dialogs": turns}).encode() for i, turns in enumerate(dialogs)]
     rows = Rows(lambda points: (lines[p] for p in points), lambda points: (dialogs[p] for p in points))

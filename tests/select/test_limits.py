@@ -14,7 +14,7 @@ from mig_jax.commands.select.quotas import quotas_of
 from mig_jax.core.errors import UserError
 from mig_jax.encode import encode
 from mig_jax.samplers import Limits, find_sampler
-from mig_jax.samplers.limits import NO_MOST, Gate, walk
+from mig_jax.samplers.limits import NO_MOST, Gate, first_allowed
 
 ROWS = 12
 
@@ -128,7 +128,7 @@ def test_quotas_of_sources_and_labels(pool):
 def test_the_walk_takes_what_is_in_then_minima_then_the_rest(pool):
     encoded, limits = resolved(pool, sources={"web": {"max": 1}, "maths": {"min": 2}})
     limits = replace(limits, first=np.array([4]), started=1)
-    order = walk(np.arange(len(encoded)), 6, limits)
+    order = first_allowed(np.arange(len(encoded)), 6, limits)
     assert encoded.row[order].tolist() == [4, 2, 8, 0, 1, 7]
     gate = Gate(limits)
     assert not gate.allows(4) and gate.allows(0)

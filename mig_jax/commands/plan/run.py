@@ -73,7 +73,7 @@ def run_plan(config: SelectConfig, keys: PlanKeys, *, start: float | None = None
     if config.mesh.coordinator is not None or config.mesh.processes is not None or config.mesh.process is not None:
         raise UserError("mesh.coordinator: a plan measures one process; leave mesh.coordinator and its like out")
     sampler = find_sampler(config.sampler.name)
-    asked = () if sampler.whole else config.budgets
+    asked = () if sampler.takes_all else config.budgets
     if keys.rows is not None and asked:
         _check_budget(asked[-1], keys.rows)
     phi_keys = msgspec.to_builtins(config.phi)

@@ -12,12 +12,12 @@ from mig_jax.commands.select.solve import Solved
 from mig_jax.encode import Encoded
 from mig_jax.labels import LabelGraph
 from mig_jax.pool import Pool
-from mig_jax.samplers import Sampler, Task
+from mig_jax.samplers import Sampler, SamplingTask
 
 
 def facts_of(
     pool: Pool,
-    task: Task,
+    task: SamplingTask,
     graph: LabelGraph,
     sampler: Sampler,
     solved: Solved,
@@ -54,7 +54,7 @@ def facts_of(
     )
 
 
-def remarks(solved: Solved, task: Task, sampler: str, asked: int, phi: str) -> list[str]:
+def remarks(solved: Solved, task: SamplingTask, sampler: str, asked: int, phi: str) -> list[str]:
     """What a selection gives reason to say."""
     limits = task.limit
     notes = [*solved.order.notes, *limits.notes, *limits.unmet(solved.order.points)]

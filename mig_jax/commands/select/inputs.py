@@ -13,7 +13,7 @@ from jaxtyping import Float64
 
 from mig_jax.commands.select.config import SelectConfig
 from mig_jax.commands.select.limits import check_refused, limits_of
-from mig_jax.commands.select.row_embeddings import row_embeddings, vectors_of
+from mig_jax.commands.select.row_embeddings import RowEmbeddings, checked, row_embeddings, vectors_of
 from mig_jax.commands.select.solve import budgets_of
 from mig_jax.config.mesh import MeshConfig
 from mig_jax.core import processes
@@ -27,13 +27,13 @@ from mig_jax.encode.score import ALLOWED, NONE
 from mig_jax.engine import pool_mesh
 from mig_jax.labels import LabelGraph
 from mig_jax.labels.configured import graph_of
-from mig_jax.labels.valid_tags import read_valid_tags
+from mig_jax.labels.valid_tags import ValidTags, read_valid_tags
 from mig_jax.objective import Phi, make_phi
 from mig_jax.objective.config import PhiConfig
 from mig_jax.pool import PRESENT, Pool
 from mig_jax.pool.configured import pool_of
-from mig_jax.samplers import Sampler, Task, find_sampler
-from mig_jax.samplers.task import rows_of
+from mig_jax.samplers import Sampler, SamplingTask, find_sampler
+from mig_jax.samplers.task import texts_of_points
 
 
 class Inputs(NamedTuple):
@@ -43,27 +43,58 @@ class Inputs(NamedTuple):
     pool: Pool
     encoded: Encoded
     graph: LabelGraph
-    task: Task
+    task: SamplingTask
     budgets: tuple[int, ...]
     embeddings_sha256: str | None = None
 
 
-def prepare(config: SelectConfig, *, watch: Stopwatch, progress: Progress, notify: Callable[[str], None]) -> Inputs:
+class InMemory(NamedTuple):
+    """Objects of a Python program that take the place of what the configuration names; None: the configuration counts.
+
+    Args:
+      pool: instead of reading ``pool.path``.
+      valid_tags: instead of the file ``pool.valid_tags``.
+      graph: instead of ``graph.*``; it may have more labels than the pool.
+      embeddings: instead of ``embeddings.path``; float ``[R, d]``, one vector for each row of the pool.
+    """
+
+    pool: Pool | None = None
+    valid_tags: ValidTags | None = None
+    graph: LabelGraph | None = None
+    embeddings: np.ndarray | None = None
+
+
+NOTHING = InMemory()
+
+
+def prepare(
+    config: SelectConfig,
+    *,
+    in_memory: InMemory = NOTHING,
+    watch: Stopwatch,
+    progress: Progress,
+    notify: Callable[[str], None],
+) -> Inputs:
     """Read, encode and embed; every mistake in the input is met here.
 
     Args:
       config: checked.
+      in_memory: objects of a Python program.
       watch: gets the seconds of each stage.
       notify: called with notes for the user.
 
     Raises:
       UserError: names the key or the row.
     """
-    inputs = processes.together(lambda: _read(config, watch, progress))
+    inputs = processes.together(lambda: _read(config, in_memory, watch, progress))
     if "vectors" not in inputs.sampler.needs:
         return inputs
     with watch.stage("row embeddings"):
-        stored = row_embeddings(config, inputs.pool, progress, notify)
+        if in_memory.embeddings is None:
+            stored = row_embeddings(config, inputs.pool, progress, notify)
+        else:
+            array = checked(in_memory.embeddings, "embeddings", inputs.pool)
+            stored = RowEmbeddings(array, hashlib.sha256(np.ascontiguousarray(array)).hexdigest())
         vectors = processes.together(lambda: vectors_of(stored.array, inputs.pool, inputs.encoded, progress))
     return inputs._replace(task=replace(inputs.task, vectors=vectors), embeddings_sha256=stored.sha256)
 
@@ -121,28 +152,33 @@ def run_key(config: SelectConfig, inputs: Inputs) -> str:
     return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _read(config: SelectConfig, watch: Stopwatch, progress: Progress) -> Inputs:
+def _read(config: SelectConfig, in_memory: InMemory, watch: Stopwatch, progress: Progress) -> Inputs:
     """All inputs but the embeddings of rows."""
     sampler = find_sampler(config.sampler.name)
     mesh, phi = mesh_of(config.mesh), _phi(config.phi)
     cache = Path(config.cache).expanduser() if config.cache else None
     with watch.stage("read pool"):
-        pool = pool_of(config.pool, columns_of(config), cache, progress)
+        pool = in_memory.pool
+        if pool is None:
+            pool = pool_of(config.pool, columns_of(config), cache, progress)
     with watch.stage("encode"):
-        encoded = encoded_of(pool, config)
+        encoded = encoded_of(pool, config, valid_tags=in_memory.valid_tags)
     budgets = budgets_of(sampler, config.budgets, encoded, len(pool))
-    limits = limits_of(config.limits, pool, encoded, budgets if config.budgets and not sampler.whole else ())
+    limits = limits_of(config.limits, pool, encoded, budgets if config.budgets and not sampler.takes_all else ())
     check_refused(sampler, config.sampler.name, limits)
     ranking = ranking_of(config.sampler, config.score, pool, encoded)
     with watch.stage("label graph"):
-        graph = graph_of(encoded.labels, config.graph, config.embedder, cache, progress, config.mesh)
-    task = Task(
+        if in_memory.graph is None:
+            graph = graph_of(encoded.labels, config.graph, config.embedder, cache, progress, config.mesh)
+        else:
+            graph = in_memory.graph.restrict(encoded.labels)
+    task = SamplingTask(
         encoded,
         graph.propagation(config.graph.propagation),
         phi,
         config.sampler,
         ranking=ranking,
-        rows=rows_of(pool, encoded) if "rows" in sampler.needs else None,
+        rows=texts_of_points(pool, encoded) if "rows" in sampler.needs else None,
         limits=limits,
         seed=config.seed,
         mesh=mesh,
@@ -194,11 +230,18 @@ def ranking_of(options: Any, score: ScoreConfig, pool: Pool, encoded: Encoded) -
     return np.where(missing | wrong, np.nan, value)
 
 
-def encoded_of(pool: Pool, config: SelectConfig, skip: bool = False) -> Encoded:
-    """The rows that the sampler can use, under the configured vocabulary and score; ``skip``: as pool.on_error=skip."""
+def encoded_of(pool: Pool, config: SelectConfig, *, valid_tags: ValidTags | None = None, skip: bool = False) -> Encoded:
+    """The rows that the sampler can use.
+
+    Args:
+      valid_tags: instead of the file that the configuration names.
+      skip: as with pool.on_error=skip.
+    """
+    if valid_tags is None and config.pool.valid_tags is not None:
+        valid_tags = read_valid_tags(config.pool.valid_tags)
     return encode(
         pool,
-        valid_tags=None if config.pool.valid_tags is None else read_valid_tags(config.pool.valid_tags),
+        valid_tags=valid_tags,
         score=config.score.source,
         turns=config.score.turns,
         normalize=config.score.normalize,
