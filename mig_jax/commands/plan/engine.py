@@ -28,7 +28,7 @@ from mig_jax.encode import Encoded
 from mig_jax.engine import greedy, make_problem
 from mig_jax.labels.label_graph import LabelGraph, Propagation
 from mig_jax.objective import Phi
-from mig_jax.samplers import Order, Sampler, Task
+from mig_jax.samplers import Order, Sampler, SamplingTask
 from mig_jax.samplers.configured import sampler_options
 
 MOST_ROWS = {"first_order": 200_000, "exact": 80_000}  # of a measured pool
@@ -143,7 +143,7 @@ def measure_judge(shape: Shape, phi: Phi, mesh: Mesh, runners_up: int) -> dict[s
     most = min(shape.rows, JUDGED)
     for rows in sorted({max(1, most // 2), most}):
         encoded, p = synthetic(shape._replace(rows=rows))
-        task = Task(encoded, p, phi, sampler_options("mig", {"gain": shape.gain}), mesh=mesh)
+        task = SamplingTask(encoded, p, phi, sampler_options("mig", {"gain": shape.gain}), mesh=mesh)
         for n in sorted({max(1, rows // 50), max(1, rows // 8)} if rows == most else {max(1, rows // 50)}):
             order = greedy(make_problem(encoded, p, phi, "first_order", mesh.size), n, mesh).points
             known = Sampler(lambda task, n, order=order: _order(order), by_labels=True)
@@ -161,7 +161,7 @@ def _order(points: np.ndarray) -> Order:
     return Order(points, np.zeros(len(points)), "first-order gain", {})
 
 
-def _judge_seconds(sampler: Sampler, task: Task, n: int, runners_up: int) -> float:
+def _judge_seconds(sampler: Sampler, task: SamplingTask, n: int, runners_up: int) -> float:
     took = {}
 
     @contextmanager
