@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "mig_jax"
 LAYERS = (
     "core", "config", "pool", "models", "labels", "encode", "objective", "engine", "vectors", "samplers",
-    "runs", "batch", "report",
+    "runs", "batch", "training", "report",
     "commands.call", "commands.embed", "commands.vocabulary", "commands.annotate", "commands.select", "commands.plan",
     "commands.generate", "commands.report", "commands.registry",
     "api", "cli",

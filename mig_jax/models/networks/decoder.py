@@ -205,15 +205,18 @@ class Decoder(nnx.Module):
             cache = cache._replace(key=keys, value=values, length=start + id_BxL.shape[1], **rest)
         return States(last_BxLxD, tuple(hidden) if hidden_states else (), cache)
 
+    @property
+    def output_kernel(self) -> Float[Array, "D V"]:
+        """The map to the vocabulary: the head's, or the transposed input table where they are tied."""
+        return self.embed.embedding[...].T if self.head is None else self.head.kernel[...]
+
     def logits(self, x: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Scores of the next token, float32."""
-        kernel = self.embed.embedding[...].T if self.head is None else self.head.kernel[...]
-        return jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
+        return jnp.matmul(x, self.output_kernel, preferred_element_type=jnp.float32)
 
     def logits_of(self, x: Float[Array, "... D"], id_C: Int[Array, " C"]) -> Float[Array, "... C"]:
         """The same of C words only."""
-        kernel = self.embed.embedding[...].T if self.head is None else self.head.kernel[...]
-        return jnp.matmul(x, kernel[:, id_C], preferred_element_type=jnp.float32)
+        return jnp.matmul(x, self.output_kernel[:, id_C], preferred_element_type=jnp.float32)
 
     def empty_cache(self, rows: int, places: int) -> Cache:
         """A cache for rows of up to ``places`` tokens, with nothing in it."""

@@ -25,6 +25,9 @@ TODAY = datetime(2024, 7, 26)
 """What ``strftime_now`` tells templates, so that a prompt has the same bytes tomorrow: the day that Llama 3's template
 falls back to where it is told none."""
 
+GENERATION_START, GENERATION_END = "\ue010generation\ue011", "\ue010endgeneration\ue011"
+"""Marks around the body of a ``{% generation %}`` block, where ``chat_prompt`` is asked for them."""
+
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -49,6 +52,7 @@ def chat_prompt(
     add_generation_prompt: bool = True,
     *,
     today: datetime = TODAY,
+    mark_generation: bool = False,
     where: str = "the tokenizer",
 ) -> str:
     """Messages as one text, special tokens written out: tokenise it without adding them again.
@@ -58,6 +62,7 @@ def chat_prompt(
       template, special_tokens, where: of ``load_chat``.
       add_generation_prompt: end where the assistant is to speak.
       today: what the template takes for now.
+      mark_generation: put ``GENERATION_START`` and ``GENERATION_END`` around the bodies of ``{% generation %}`` blocks.
 
     Raises:
       UserError: there is no template, it does not compile, it refuses these messages or reaches for what the sandbox
@@ -74,7 +79,7 @@ def chat_prompt(
     plain = [{"role": str(one["role"]), "content": str(one["content"])} for one in messages]
     known = {"messages": plain, "add_generation_prompt": add_generation_prompt, "tools": None, "documents": None}
     try:
-        return _compiled(template).render(**special_tokens, **known, strftime_now=today.strftime)
+        return _compiled(template, mark_generation).render(**special_tokens, **known, strftime_now=today.strftime)
     except Exception as error:  # a template can raise anything that Python's operators raise
         at = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
         kind = "may not do this" if isinstance(error, jinja2.exceptions.SecurityError) else "failed"
@@ -157,6 +162,11 @@ class _Generation(jinja2.ext.Extension):
     def parse(self, parser: Any) -> Any:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        if self.environment.globals.get("mark_generation"):
+            start, end = (
+                jinja2.nodes.Output([jinja2.nodes.TemplateData(mark)]) for mark in (GENERATION_START, GENERATION_END)
+            )
+            body = [start, *body, end]
         return jinja2.nodes.Scope(body, lineno=line)
 
 
@@ -177,8 +187,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 
 @lru_cache(maxsize=16)
-def _compiled(template: str) -> jinja2.Template:
+def _compiled(template: str, mark_generation: bool) -> jinja2.Template:
     sandbox = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols])
+    sandbox.globals["mark_generation"] = mark_generation
     tojson: Callable[..., str] = _json
     sandbox.filters["tojson"] = tojson
     sandbox.globals["raise_exception"] = _refuse

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Int32, Int64
 from tokenizers import Tokenizer
 
 from mig_jax.core.errors import UserError
@@ -27,6 +29,21 @@ class Tokenized(NamedTuple):
 
 
 Run = Callable[[list[str], bool], Tokenized]
+Offsets = Callable[[str], tuple[list[int], list[tuple[int, int]]]]
+
+
+class Positions(NamedTuple):
+    """The tokens of a text and where they lie in it.
+
+    Args:
+      ids: int32 ``[L]``.
+      start, end: the characters of token l are ``text[start[l]:end[l]]``; the tokens of one character all have it;
+        int64 ``[L]``.
+    """
+
+    ids: Int32[np.ndarray, " L"]
+    start: Int64[np.ndarray, " L"]
+    end: Int64[np.ndarray, " L"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +61,8 @@ class TextTokenizer:
       special_tokens: ``bos_token`` and the like -> the token.
       sha256: of all that it was made from.
       where: its files, for messages.
+      offsets: a text -> its ids without added special tokens, and the characters of each; None: the tokenizer does
+        not know them.
     """
 
     run: Run
@@ -56,6 +75,7 @@ class TextTokenizer:
     special_tokens: dict[str, str]
     sha256: str
     where: str
+    offsets: Offsets | None = None
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Each text's ids with the special tokens that the checkpoint adds."""
@@ -65,9 +85,40 @@ class TextTokenizer:
         """Without these, for prompts that carry their own: in both a special token's name in a text is that token."""
         return self.run(texts, False).ids
 
-    def prompt(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
+    def prompt(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        add_generation_prompt: bool = True,
+        *,
+        mark_generation: bool = False,
+    ) -> str:
         """The text of a chat, for ``encode_plain``; see ``chat.chat_prompt``."""
-        return chat_prompt(messages, self.template, self.special_tokens, add_generation_prompt, where=self.where)
+        return chat_prompt(
+            messages,
+            self.template,
+            self.special_tokens,
+            add_generation_prompt,
+            mark_generation=mark_generation,
+            where=self.where,
+        )
+
+    def positions(self, text: str) -> Positions:
+        """The tokens of a text without added special tokens, and where each lies in the text.
+
+        White space before a token belongs to it: byte-level tokenizers report positions without it.
+
+        Raises:
+          UserError: the tokenizer does not know the positions (an old one without tokenizer.json).
+        """
+        if self.offsets is None:
+            raise UserError(f"{self.where}: no tokenizer.json, without which the positions of tokens are not known")
+        ids, spans = self.offsets(text)
+        start, end = np.array(spans, np.int64).reshape(-1, 2).T
+        before = np.concatenate([[0], end[:-1]])
+        for n in np.flatnonzero(before < start).tolist():
+            if not text[before[n] : start[n]].strip():
+                start[n] = before[n]
+        return Positions(np.array(ids, np.int32), start, end)
 
 
 def load_text_tokenizer(source: Path, max_length: int | None = None) -> TextTokenizer:
@@ -123,6 +174,10 @@ def _of_rust(
         full = (one for one, kept in zip(found, ids, strict=True) if len(kept) >= max_length)
         return Tokenized(ids, sum(bool(one.overflowing) for one in full))
 
+    def offsets(text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
     ids = {name: tokenizer.token_to_id(token) for name, token in chat.special_tokens.items()}
     eos = ids.get("eos_token")
     return TextTokenizer(
@@ -136,6 +191,7 @@ def _of_rust(
         special_tokens=chat.special_tokens,
         sha256=digest,
         where=chat.where,
+        offsets=offsets,
     )
 
 

@@ -1,0 +1,160 @@
+"""One update: gradients summed over its batches, divided once by its trained tokens, clipped, applied.
+
+Parameters, gradients, moments and norms are float32; the forward and backward passes run in ``dtype``. A batch adds the
+gradient of its summed loss, so any cut of an update into batches gives the same update but for rounding.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float32, Int
+
+from mig_jax.training.lora import AdapterParam
+from mig_jax.training.loss import summed_nll
+from mig_jax.training.optimizer import Optimizer, clip_factor, global_norm
+from mig_jax.training.packing import Arrays
+
+
+class TrainState(NamedTuple):
+    """What an update changes, and what it leaves.
+
+    Args:
+      graphdef: the structure of the model.
+      params: what is trained, float32: all parameters, or the adapters.
+      frozen: all other parameters.
+      moments: the optimizer's state.
+    """
+
+    graphdef: nnx.GraphDef
+    params: nnx.State
+    frozen: nnx.State
+    moments: Any
+
+
+class Sums(NamedTuple):
+    """What the batches of an update add up.
+
+    Args:
+      gradients: of the summed loss by ``params``, float32.
+      loss: ``sum -log p`` over trained tokens.
+    """
+
+    gradients: nnx.State
+    loss: Float32[Array, ""]
+
+
+class Metrics(NamedTuple):
+    """What an update reports.
+
+    Args:
+      loss: the mean over the trained tokens of the update, before it.
+      grad_norm: of the mean loss, before clipping.
+    """
+
+    loss: Float32[Array, ""]
+    grad_norm: Float32[Array, ""]
+
+
+def init_state(model: nnx.Module, optimizer: Optimizer, *, adapters: bool) -> TrainState:
+    """Split a model into what is trained and what is not; moments lie where their parameters do.
+
+    The arrays of the model are used up by the first update: no second copy of the parameters exists.
+
+    Args:
+      adapters: train the adapters only.
+    """
+    kind = AdapterParam if adapters else nnx.Param
+    graphdef, params, frozen = nnx.split(model, kind, ...)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    return TrainState(graphdef, params, frozen, jax.jit(optimizer.transform().init)(params))
+
+
+def zero_sums(params: nnx.State) -> Sums:
+    """Nothing added yet."""
+    return Sums(jax.tree.map(jnp.zeros_like, params), jnp.float32(0))
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "dtype", "at_once", "remat"), donate_argnames=("sums",))
+def add_batch(
+    graphdef: nnx.GraphDef,
+    params: nnx.State,
+    frozen: nnx.State,
+    sums: Sums,
+    batch: Arrays,
+    *,
+    dtype: str,
+    at_once: int,
+    remat: bool,
+) -> Sums:
+    """Add the loss of a batch and its gradient.
+
+    Args:
+      dtype: of the forward and backward passes: float32 or bfloat16.
+      at_once: see ``loss.summed_nll``.
+      remat: keep each layer's input only, and compute the rest again on the way back.
+    """
+
+    def loss_of(params: nnx.State) -> Float32[Array, ""]:
+        model = nnx.merge(graphdef, _cast(params, dtype), _cast(frozen, dtype))
+        last_BxLxD = model(batch.id_BxL, batch.segment_BxL, remat=remat).last_BxLxD
+        x_TxD = last_BxLxD.reshape(-1, last_BxLxD.shape[-1])
+        return summed_nll(x_TxD, model.output_kernel, batch.position_P, batch.target_P, batch.count, at_once)
+
+    with jax.default_matmul_precision("float32" if dtype == "float32" else "default"):
+        loss, gradients = jax.value_and_grad(loss_of)(params)
+    added = jax.tree.map(lambda total, new: total + new.astype(jnp.float32), sums.gradients, gradients)
+    return Sums(added, sums.loss + loss)
+
+
+@functools.partial(jax.jit, static_argnames=("optimizer",), donate_argnames=("params", "moments", "sums"))
+def apply_update(
+    optimizer: Optimizer,
+    params: nnx.State,
+    moments: Any,
+    sums: Sums,
+    trained_tokens: Int[Array, ""],
+    learning_rate: Float32[Array, ""],
+) -> tuple[nnx.State, Any, Sums, Metrics]:
+    """Divide, clip and apply; the sums come back empty, in the same memory."""
+    mean = jax.tree.map(lambda g: g / trained_tokens, sums.gradients)
+    norm = global_norm(mean)
+    clipped = jax.tree.map(lambda g: g * clip_factor(norm, optimizer.clip_norm), mean)
+    step, moments = optimizer.transform().update(clipped, moments, params)
+    params = optax.apply_updates(params, jax.tree.map(lambda s: -learning_rate * s, step))
+    return params, moments, zero_sums(params), Metrics(sums.loss / trained_tokens, norm)
+
+
+def update(
+    state: TrainState,
+    sums: Sums,
+    batches: list[Arrays],
+    optimizer: Optimizer,
+    learning_rate: float,
+    *,
+    at_once: int,
+    dtype: str = "float32",
+    remat: bool = False,
+) -> tuple[TrainState, Sums, Metrics]:
+    """One update from its batches.
+
+    Args:
+      sums: empty, of ``zero_sums`` or of the update before.
+    """
+    for batch in batches:
+        sums = add_batch(
+            state.graphdef, state.params, state.frozen, sums, batch, dtype=dtype, at_once=at_once, remat=remat
+        )
+    tokens = np.int32(sum(int(batch.count) for batch in batches))
+    params, moments, sums, metrics = apply_update(
+        optimizer, state.params, state.moments, sums, tokens, np.float32(learning_rate)
+    )
+    return state._replace(params=params, moments=moments), sums, metrics
+
+
+def _cast(state: nnx.State, dtype: str) -> nnx.State:
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, state)
