@@ -25,14 +25,13 @@ def positions_at_once(vocab_size: int, positions: int) -> int:
     return 1 << (most.bit_length() - 1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def summed_nll(
     x_TxD: Float[Array, "T D"],
     kernel_DxV: Float[Array, "D V"],
     position_P: Int[Array, " P"],
     target_P: Int[Array, " P"],
     count: Int[Array, ""],
-    at_once: int,
+    at_once: int | None = None,
 ) -> Float32[Array, ""]:
     """``sum_p -log softmax(x[position[p]] W)[target[p]]`` over p < count, without ``[P, V]`` logits.
 
@@ -46,7 +45,16 @@ def summed_nll(
       kernel_DxV: the map to the vocabulary.
       position_P: where in x the state lies that predicts a trained token; what follows ``count`` is not read.
       target_P: the token predicted.
+      at_once: C; None: what suits the backend.
     """
+    if at_once is None:
+        at_once = positions_at_once(kernel_DxV.shape[1], len(position_P))
+    padding = (0, -len(position_P) % at_once)
+    return _summed_nll(x_TxD, kernel_DxV, jnp.pad(position_P, padding), jnp.pad(target_P, padding), count, at_once)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _summed_nll(x_TxD, kernel_DxV, position_P, target_P, count, at_once: int):
     return _chunks(x_TxD, kernel_DxV, position_P, target_P, count, at_once, gradients=False)[0]
 
 
@@ -60,7 +68,7 @@ def _backward(at_once, gradients, cotangent):
     return dx_TxD, dkernel_DxV, None, None, None
 
 
-summed_nll.defvjp(_forward, _backward)
+_summed_nll.defvjp(_forward, _backward)
 
 
 def _chunks(x_TxD, kernel_DxV, position_P, target_P, count, at_once, gradients: bool):

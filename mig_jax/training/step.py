@@ -5,6 +5,7 @@ gradient of its summed loss, so any cut of an update into batches gives the same
 """
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -71,7 +72,7 @@ def init_state(model: nnx.Module, optimizer: Optimizer, *, adapters: bool) -> Tr
     kind = AdapterParam if adapters else nnx.Param
     graphdef, params, frozen = nnx.split(model, kind, ...)
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
-    return TrainState(graphdef, params, frozen, jax.jit(optimizer.transform().init)(params))
+    return TrainState(graphdef, params, frozen, optimizer.transform().init(params))
 
 
 def zero_sums(params: nnx.State) -> Sums:
@@ -79,66 +80,67 @@ def zero_sums(params: nnx.State) -> Sums:
     return Sums(jax.tree.map(jnp.zeros_like, params), jnp.float32(0))
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "dtype", "at_once", "remat"), donate_argnames=("sums",))
-def add_batch(
-    graphdef: nnx.GraphDef,
-    params: nnx.State,
-    frozen: nnx.State,
-    sums: Sums,
-    batch: Arrays,
-    *,
-    dtype: str,
-    at_once: int,
-    remat: bool,
-) -> Sums:
-    """Add the loss of a batch and its gradient.
+class Step(NamedTuple):
+    """The two compiled functions of an update, for one optimizer and one way to compute.
+
+    Args:
+      add_batch: (params, frozen, sums, batch) -> sums with the batch's loss and gradient; ``sums`` is used up.
+      apply: (params, moments, sums, trained tokens, learning rate) -> params, moments, empty sums, metrics; the first
+        three are used up, so that no second copy of them exists.
+    """
+
+    add_batch: Callable[[nnx.State, nnx.State, Sums, Arrays], Sums]
+    apply: Callable[..., tuple[nnx.State, Any, Sums, Metrics]]
+
+
+def make_step(state: TrainState, optimizer: Optimizer, *, dtype: str = "float32", remat: bool = False) -> Step:
+    """Compile the functions for a state; what they return lies where the state's arrays lie.
 
     Args:
       dtype: of the forward and backward passes: float32 or bfloat16.
-      at_once: see ``loss.summed_nll``.
       remat: keep each layer's input only, and compute the rest again on the way back.
     """
+    graphdef, transform = state.graphdef, optimizer.transform()
+    of_params, of_moments = (jax.tree.map(lambda leaf: leaf.sharding, tree) for tree in (state.params, state.moments))
+    of_sums = Sums(of_params, None)
 
-    def loss_of(params: nnx.State) -> Float32[Array, ""]:
+    def loss_of(params: nnx.State, frozen: nnx.State, batch: Arrays) -> Float32[Array, ""]:
         model = nnx.merge(graphdef, _cast(params, dtype), _cast(frozen, dtype))
         last_BxLxD = model(batch.id_BxL, batch.segment_BxL, remat=remat).last_BxLxD
         x_TxD = last_BxLxD.reshape(-1, last_BxLxD.shape[-1])
-        return summed_nll(x_TxD, model.output_kernel, batch.position_P, batch.target_P, batch.count, at_once)
+        return summed_nll(x_TxD, model.output_kernel, batch.position_P, batch.target_P, batch.count)
 
-    with jax.default_matmul_precision("float32" if dtype == "float32" else "default"):
-        loss, gradients = jax.value_and_grad(loss_of)(params)
-    added = jax.tree.map(lambda total, new: total + new.astype(jnp.float32), sums.gradients, gradients)
-    return Sums(added, sums.loss + loss)
+    @functools.partial(jax.jit, donate_argnames=("sums",), out_shardings=of_sums)
+    def add_batch(params: nnx.State, frozen: nnx.State, sums: Sums, batch: Arrays) -> Sums:
+        with jax.default_matmul_precision("float32" if dtype == "float32" else "default"):
+            loss, gradients = jax.value_and_grad(loss_of)(params, frozen, batch)
+        added = jax.tree.map(lambda total, new: total + new.astype(jnp.float32), sums.gradients, gradients)
+        return Sums(added, sums.loss + loss)
 
+    @functools.partial(
+        jax.jit,
+        donate_argnames=("params", "moments", "sums"),
+        out_shardings=(of_params, of_moments, of_sums, None),
+    )
+    def apply(
+        params: nnx.State,
+        moments: Any,
+        sums: Sums,
+        trained_tokens: Int[Array, ""],
+        learning_rate: Float32[Array, ""],
+    ) -> tuple[nnx.State, Any, Sums, Metrics]:
+        mean = jax.tree.map(lambda g: g / trained_tokens, sums.gradients)
+        norm = global_norm(mean)
+        clipped = jax.tree.map(lambda g: g * clip_factor(norm, optimizer.clip_norm), mean)
+        change, moments = transform.update(clipped, moments, params)
+        params = optax.apply_updates(params, jax.tree.map(lambda c: -learning_rate * c, change))
+        return params, moments, zero_sums(params), Metrics(sums.loss / trained_tokens, norm)
 
-@functools.partial(jax.jit, static_argnames=("optimizer",), donate_argnames=("params", "moments", "sums"))
-def apply_update(
-    optimizer: Optimizer,
-    params: nnx.State,
-    moments: Any,
-    sums: Sums,
-    trained_tokens: Int[Array, ""],
-    learning_rate: Float32[Array, ""],
-) -> tuple[nnx.State, Any, Sums, Metrics]:
-    """Divide, clip and apply; the sums come back empty, in the same memory."""
-    mean = jax.tree.map(lambda g: g / trained_tokens, sums.gradients)
-    norm = global_norm(mean)
-    clipped = jax.tree.map(lambda g: g * clip_factor(norm, optimizer.clip_norm), mean)
-    step, moments = optimizer.transform().update(clipped, moments, params)
-    params = optax.apply_updates(params, jax.tree.map(lambda s: -learning_rate * s, step))
-    return params, moments, zero_sums(params), Metrics(sums.loss / trained_tokens, norm)
+    return Step(add_batch, apply)
 
 
 def update(
-    state: TrainState,
-    sums: Sums,
-    batches: list[Arrays],
-    optimizer: Optimizer,
-    learning_rate: float,
-    *,
-    at_once: int,
-    dtype: str = "float32",
-    remat: bool = False,
+    step: Step, state: TrainState, sums: Sums, batches: Sequence[Arrays], learning_rate: float
 ) -> tuple[TrainState, Sums, Metrics]:
     """One update from its batches.
 
@@ -146,13 +148,9 @@ def update(
       sums: empty, of ``zero_sums`` or of the update before.
     """
     for batch in batches:
-        sums = add_batch(
-            state.graphdef, state.params, state.frozen, sums, batch, dtype=dtype, at_once=at_once, remat=remat
-        )
+        sums = step.add_batch(state.params, state.frozen, sums, batch)
     tokens = np.int32(sum(int(batch.count) for batch in batches))
-    params, moments, sums, metrics = apply_update(
-        optimizer, state.params, state.moments, sums, tokens, np.float32(learning_rate)
-    )
+    params, moments, sums, metrics = step.apply(state.params, state.moments, sums, tokens, np.float32(learning_rate))
     return state._replace(params=params, moments=moments), sums, metrics
 
 

@@ -16,11 +16,10 @@ from mig_jax.models.families import FAMILIES
 from mig_jax.models.networks.layers import Build
 from mig_jax.models.tokenizers.tokens import Tokens
 from mig_jax.training.lora import AdaptedLinear, Lora, add_adapters, merge_adapters
-from mig_jax.training.loss import positions_at_once
 from mig_jax.training.optimizer import Optimizer
 from mig_jax.training.packing import Rows, arrays, plan_update
 from mig_jax.training.schedule import make_schedule
-from mig_jax.training.step import init_state, update, zero_sums
+from mig_jax.training.step import init_state, make_step, update, zero_sums
 
 PEAK, STEPS, BATCH = 1e-4, 8, 8
 LORA = Lora(8, 16.0, ("q_proj", "v_proj"))
@@ -77,33 +76,43 @@ def nll_sums(model: nnx.Module, rows: Rows) -> np.ndarray:
     graphdef, numbers = nnx.split(model)
     copied = nnx.merge(graphdef, jax.tree.map(jax.numpy.copy, numbers))  # updates use the arrays of their model up
     state = init_state(copied, Optimizer(), adapters=False)
-    sums, found = zero_sums(state.params), []
+    sums, found, steps = zero_sums(state.params), [], {}
     for n in range(len(rows.tokens.length)):
         [batch] = plan_update(rows, np.array([n]), max_length=64, micro_batch=1)
         made = arrays(batch, rows)
-        at_once = positions_at_once(4096, made.id_BxL.size)
-        state, sums, metrics = update(state, sums, [made], Optimizer(), 0.0, at_once=at_once)
+        step = steps.setdefault(made.id_BxL.shape, make_step(state, Optimizer()))
+        state, sums, metrics = update(step, state, sums, [made], 0.0)
         found.append(float(metrics.loss) * int(made.count))
     return np.array(found)
 
 
-def train(tiny: Tiny, *, micro_batch=8, optimizer=None, schedule=None, lora=None, all_tokens=False, packing=False,
-          model=None):  # fmt: skip
+def train(
+    tiny: Tiny,
+    *,
+    micro_batch=8,
+    optimizer=None,
+    schedule=None,
+    lora=None,
+    all_tokens=False,
+    packing=False,
+    remat=False,
+    model=None,
+):
     """Eight updates of eight rows, in order; the model, and what each update reported."""
     rows = tiny.rows if not all_tokens else tiny.rows._replace(trained=np.ones_like(tiny.rows.trained))
     model = tiny.model() if model is None else model
     optimizer = optimizer or Optimizer()
     schedule = schedule or make_schedule(PEAK, "linear", STEPS, warmup_ratio=0.03)
     state = init_state(model, optimizer, adapters=lora is not None)
+    step = make_step(state, optimizer, remat=remat)
     sums, reported = zero_sums(state.params), []
-    for step in range(STEPS):
-        row = np.arange(BATCH) + BATCH * (step % 4)
+    for n in range(STEPS):
+        row = np.arange(BATCH) + BATCH * (n % 4)
         planned = plan_update(rows, row, max_length=64, micro_batch=micro_batch, packing=packing)
         batches = [arrays(batch, rows) for batch in planned]
-        at_once = positions_at_once(4096, batches[0].id_BxL.size)
-        state, sums, metrics = update(state, sums, batches, optimizer, schedule(step), at_once=at_once)
+        state, sums, metrics = update(step, state, sums, batches, schedule(n))
         tokens = sum(int(batch.count) for batch in batches)
-        reported.append((schedule(step), float(metrics.loss), float(metrics.grad_norm), tokens))
+        reported.append((schedule(n), float(metrics.loss), float(metrics.grad_norm), tokens))
     trained = nnx.merge(state.graphdef, state.params, state.frozen)
     return trained, np.array(reported)
 
@@ -164,7 +173,9 @@ def adapters(model: nnx.Module) -> dict[str, np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize("options", [{"micro_batch": 1}, {"packing": True, "micro_batch": 2}, {"packing": True}])
+@pytest.mark.parametrize(
+    "options", [{"micro_batch": 1}, {"packing": True, "micro_batch": 2}, {"packing": True}, {"remat": True}]
+)
 def test_an_update_does_not_depend_on_its_batches(tiny, options):
     """Trained tokens are as good as all in one batch, or cut, or packed: 1e-6, float32's rounding."""
     _, wanted = train(tiny)
