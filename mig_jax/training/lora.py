@@ -15,9 +15,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mig_jax.core.errors import UserError
-from mig_jax.models.checkpoints.weights import WeightMap
 from mig_jax.models.networks.layers import Linear
-from mig_jax.models.sharding import axes_of
+from mig_jax.models.networks.sharding import axes_of
+from mig_jax.models.networks.weights import WeightMap
 
 
 class Lora(NamedTuple):
@@ -97,7 +97,7 @@ def merge_adapters(model: nnx.Module) -> None:
     for path, module in adapted:
         module.base.kernel[...] = module.merged()
         *above, last = path
-        setattr(_module(model, above), last, module.base)
+        setattr(_module(model, above), str(last), module.base)
 
 
 def linear_maps(model: nnx.Module, weights: WeightMap) -> Iterator[tuple[tuple, tuple[str, Linear]]]:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int
 
-from mig_jax.models.sharding import constrain
+from mig_jax.models.networks.sharding import constrain
 
 _LOGITS_ON_CPU, _LOGITS_ON_ACCELERATOR = 2**24, 2**27  # of one chunk: 64 and 512 MiB in float32
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jaxtyping import Array, Float32, Int
 
@@ -102,13 +101,14 @@ def make_step(state: TrainState, optimizer: Optimizer, *, dtype: str = "float32"
     """
     graphdef, transform = state.graphdef, optimizer.transform()
     of_params, of_moments = (jax.tree.map(lambda leaf: leaf.sharding, tree) for tree in (state.params, state.moments))
-    of_sums = Sums(of_params, None)
+    of_sums: Any = Sums(of_params, None)  # type: ignore[arg-type]  (where the loss lies is left to the compiler)
 
     def loss_of(params: nnx.State, frozen: nnx.State, batch: Arrays) -> Float32[Array, ""]:
         model = nnx.merge(graphdef, _cast(params, dtype), _cast(frozen, dtype))
         last_BxLxD = model(batch.id_BxL, batch.segment_BxL, remat=remat).last_BxLxD
         x_TxD = last_BxLxD.reshape(-1, last_BxLxD.shape[-1])
-        return summed_nll(x_TxD, model.output_kernel, batch.position_P, batch.target_P, batch.count)
+        position_P, target_P, count = map(jnp.asarray, (batch.position_P, batch.target_P, batch.count))
+        return summed_nll(x_TxD, model.output_kernel, position_P, target_P, count)
 
     @functools.partial(jax.jit, donate_argnames=("sums",), out_shardings=of_sums)
     def add_batch(params: nnx.State, frozen: nnx.State, sums: Sums, batch: Arrays) -> Sums:
@@ -133,7 +133,7 @@ def make_step(state: TrainState, optimizer: Optimizer, *, dtype: str = "float32"
         norm = global_norm(mean)
         clipped = jax.tree.map(lambda g: g * clip_factor(norm, optimizer.clip_norm), mean)
         change, moments = transform.update(clipped, moments, params)
-        params = optax.apply_updates(params, jax.tree.map(lambda c: -learning_rate * c, change))
+        params = jax.tree.map(lambda p, c: p - learning_rate * c, params, change)
         return params, moments, zero_sums(params), Metrics(sums.loss / trained_tokens, norm)
 
     return Step(add_batch, apply)

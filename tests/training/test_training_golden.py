@@ -11,9 +11,9 @@ import pytest
 from flax import nnx
 
 from mig_jax.models.checkpoints.tensors import safetensors
-from mig_jax.models.checkpoints.weights import _expanded, load_model
-from mig_jax.models.families import FAMILIES
+from mig_jax.models.networks.families import FAMILIES
 from mig_jax.models.networks.layers import Build
+from mig_jax.models.networks.weights import _expanded, load_model
 from mig_jax.models.tokenizers.tokens import Tokens
 from mig_jax.training.lora import AdaptedLinear, Lora, add_adapters, merge_adapters
 from mig_jax.training.optimizer import Optimizer
