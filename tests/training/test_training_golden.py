@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from mig_jax.models.checkpoints.architectures import ARCHITECTURES
 from mig_jax.models.checkpoints.tensors import safetensors
 from mig_jax.models.networks.families import FAMILIES
 from mig_jax.models.networks.layers import Build
@@ -39,7 +40,7 @@ class Tiny:
     def __init__(self, folder, data):
         config = json.loads((folder / "config.json").read_text())
         self.family = FAMILIES[config["model_type"]]
-        self.config = self.family.read_config(config, str(folder))
+        self.config = ARCHITECTURES[config["model_type"]].read_config(config, str(folder))
         self.weights = self.family.weights(self.config, True)
         self.tensors = safetensors([folder / "model.safetensors"])
         stored = np.load(data)
