@@ -189,7 +189,7 @@ def select(
     if limits is not None and not isinstance(limits, Mapping):
         raise UserError(f"limits={limits}: must be a mapping, as {{'exclude': 'ids.txt'}}")
     bounds = limits_config({key: _plain(value) for key, value in (limits or {}).items()})
-    score = ScoreConfig(options.get("score", "deita"), options.get("turns", "mean"))
+    score = ScoreConfig(options.get("score", "deita"), options.get("turns", "mean"), False)
     source = ranking_source(asked, score)
     encoded = encode(pool, valid_tags=_tags(valid_tags), needs=chosen.needs_of(asked), ranking=source, **options)
     budget = budgets_of(chosen, (n,), encoded, len(pool))[0]

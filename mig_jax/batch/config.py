@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from mig_jax.config.struct import Positive, Struct
+from mig_jax.config.struct import NOT_IN_KEY, Positive, Struct
 
 
 class BatchOptions(Struct, frozen=True):
-    batch_tokens: Literal["auto"] | Positive = "auto"
-    save_every: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+    batch_tokens: Literal["auto"] | Positive
+    save_every: Annotated[Annotated[float, msgspec.Meta(ge=0)], NOT_IN_KEY]

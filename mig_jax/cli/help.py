@@ -44,7 +44,11 @@ def _all_inherited(name: str) -> list[str]:
 
 
 def _group(group: str, how: str) -> str:
-    return f"{group} ({how})\n" + "".join(_option(group, name) for name in options_of(group))
+    """The keys that all its options inherit, then the options."""
+    files = dict.fromkeys(file for name in options_of(group) for file in reversed(_all_inherited(f"{group}/{name}")))
+    shared = [line for file in files if file.endswith("/_base") for line in _parts(_text(file))[1].splitlines()]
+    keys = "".join(f"      {line}\n" for line in shared)
+    return f"{group} ({how})\n{keys}" + "".join(_option(group, name) for name in options_of(group))
 
 
 def _text(name: str) -> str:

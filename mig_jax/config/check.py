@@ -8,7 +8,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mig_jax.config.keys import groups_of, keys_of, options_of, options_with
+from mig_jax.config.keys import groups_of, keys_of, options_of, options_with, read
 from mig_jax.config.struct import Struct, annotations, members, struct_of
 from mig_jax.core.errors import UserError
 from mig_jax.core.text import did_you_mean
@@ -43,6 +43,18 @@ def checked(raw: DictConfig | dict, kind: type[Config], command: str) -> Config:
         raise _conversion_error(str(error), plain, kind, command) from None
     config.check()
     return config
+
+
+def part(file: str, key: str, kind: type[Config], **settings: Any) -> Config:
+    """One part of a command's settings: the defaults of conf/FILE.yaml with ``settings``; no interpolations.
+
+    ``part("select", "limits", LimitsConfig, tokens=1000)`` is what ``mig-jax select limits.tokens=1000`` sets.
+
+    Raises:
+      UserError: there is no such key, or a value is out of its range.
+    """
+    whole = msgspec.defstruct("Part", [(key, kind)], bases=(Struct,), frozen=True, kw_only=True)  # names keys in full
+    return getattr(checked({key: {**read(file)[key], **settings}}, whole, file), key)
 
 
 def _conversion_error(message: str, plain: Any, root: type[Struct], command: str) -> UserError:

@@ -8,10 +8,10 @@ from mig_jax.config.struct import Positive, Struct
 
 
 class MeshConfig(Struct, frozen=True):
-    rows: Literal["all"] | Positive = "all"
-    data: Literal["auto"] | Positive = "auto"
-    fsdp: Positive = 1
-    tensor: Positive = 1
-    coordinator: str | None = None
-    processes: Positive | None = None
-    process: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    rows: Literal["all"] | Positive
+    data: Literal["auto"] | Positive
+    fsdp: Positive
+    tensor: Positive
+    coordinator: str | None
+    processes: Positive | None
+    process: Annotated[int, msgspec.Meta(ge=0)] | None

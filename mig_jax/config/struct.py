@@ -2,8 +2,12 @@
 
 YAML under conf/ holds the default of each key and the comment that ``--help`` prints; the struct holds its type and
 range. A field has no default, so that a key has only one.
+
+The key of a run or of a cache entry is made of all fields (``key_of``), so that a new one cannot be forgotten; a field
+that does not change the result, or whose contents are in the key by a hash, is annotated with ``NOT_IN_KEY``.
 """
 
+from collections.abc import Collection
 from types import UnionType
 from typing import Annotated, Any, Self, Union, get_args, get_origin
 
@@ -12,6 +16,8 @@ import msgspec
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 PathStr = Annotated[str, msgspec.Meta(extra={"quoted": "path"})]  # the command line quotes what Hydra cannot read in it
 TextStr = Annotated[str, msgspec.Meta(extra={"quoted": "text"})]
+
+NOT_IN_KEY = msgspec.Meta(extra={"in_key": False})
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -24,6 +30,18 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def check(self) -> None:
         """Raise UserError for what the types and ranges of single fields cannot express."""
+
+
+def key_of(config: Struct, without: Collection[str] = ()) -> dict[str, Any]:
+    """The settings that decide a result, as plain values: all but those of ``without`` and of ``NOT_IN_KEY``."""
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(config):
+        name, value = field.encode_name, getattr(config, field.name)
+        if name in without or NOT_IN_KEY in annotations(field.type)[1]:
+            continue
+        inside = [key.removeprefix(f"{name}.") for key in without if key.startswith(f"{name}.")]
+        found[name] = key_of(value, inside) if isinstance(value, Struct) else msgspec.to_builtins(value)
+    return found
 
 
 def annotations(kind: Any) -> tuple[Any, list[msgspec.Meta]]:
@@ -45,8 +63,3 @@ def members(kind: Any) -> tuple[Any, ...]:
     """The alternatives of a union; of any other type that type alone."""
     bare, _ = annotations(kind)
     return get_args(bare) if get_origin(bare) in (Union, UnionType) else (kind,)
-
-
-def wrapped(name: str, kind: type[Struct]) -> type[Struct]:
-    """A struct with one field, so that messages about ``kind`` name its keys in full: ``sampler.threshold``."""
-    return msgspec.defstruct("Part", [(name, kind)], bases=(Struct,), frozen=True, kw_only=True)

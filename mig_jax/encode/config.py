@@ -8,6 +8,6 @@ from mig_jax.config.struct import Struct
 
 
 class ScoreConfig(Struct, frozen=True):
-    source: str = msgspec.field(default="deita", name="from")
-    turns: Literal["mean", "sum"] = "mean"
-    normalize: bool = False
+    source: str = msgspec.field(name="from")
+    turns: Literal["mean", "sum"]
+    normalize: bool

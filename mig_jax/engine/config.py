@@ -8,7 +8,7 @@ from mig_jax.config.struct import Positive, Struct
 
 
 class EngineConfig(Struct, frozen=True):
-    shortlist: Positive = 16_384
-    heap_device: Literal["auto", "device", "host"] = "auto"
-    picks_per_call: Positive = 1_024
-    checkpoint_every: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+    shortlist: Positive
+    heap_device: Literal["auto", "device", "host"]
+    picks_per_call: Positive
+    checkpoint_every: Annotated[float, msgspec.Meta(ge=0)]

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mig_jax.config.mesh import MeshConfig
+from mig_jax.config.struct import key_of
 from mig_jax.core.cache import ArrayCache, one_at_a_time
 from mig_jax.core.errors import UserError
 from mig_jax.core.progress import Progress, silent
@@ -21,9 +22,6 @@ from mig_jax.models.config import EmbedderConfig
 from mig_jax.models.configured import models_mesh, spec_of
 from mig_jax.models.inference.fingerprint import check_embedder
 
-ONE_PROCESS = MeshConfig()
-
-
 GRAPH_FIELDS = ("diagonal", "source", "target", "weight", "threshold", "automatic")
 
 
@@ -33,7 +31,7 @@ def graph_of(
     embedder: EmbedderConfig,
     cache: Path | None,
     progress: Progress = silent,
-    mesh: MeshConfig = ONE_PROCESS,
+    mesh: MeshConfig | None = None,
 ) -> LabelGraph:
     """The label graph: a stored one, or cosines of the labels' embeddings."""
     if not labels:
@@ -42,13 +40,14 @@ def graph_of(
         return LabelGraph.load(graph.path).restrict(tuple(labels))
     if graph.threshold != "auto":
         check_threshold(graph.threshold)  # before the labels are embedded
-    vectors, key = embed_labels(labels, spec_of(embedder), cache, progress, models_mesh(mesh, alone=True))
+    devices = None if mesh is None else models_mesh(mesh, alone=True)
+    vectors, key = embed_labels(labels, spec_of(embedder), cache, progress, devices)
 
     def build() -> dict[str, np.ndarray]:
         made = label_graph(labels, vectors, threshold=graph.threshold, degree=graph.degree, progress=progress)
         return {name: np.asarray(getattr(made, name)) for name in GRAPH_FIELDS}
 
-    stored, _ = ArrayCache(cache).get("label_graphs", [*key, str(graph.threshold), graph.degree], build)
+    stored, _ = ArrayCache(cache).get("label_graphs", [*key, key_of(graph, without=("propagation",))], build)
     threshold, automatic = float(stored.pop("threshold")), bool(stored.pop("automatic"))
     return LabelGraph(tuple(labels), **stored, threshold=threshold, automatic=automatic)
 

@@ -1,14 +1,14 @@
 """``embedder.*`` and ``model.*``: which checkpoint, and how it runs."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from mig_jax.config.struct import PathStr, Positive, Struct, TextStr
+from mig_jax.config.struct import NOT_IN_KEY, PathStr, Positive, Struct, TextStr
 
 
 class EmbedderConfig(Struct, frozen=True):
     name: str
     architecture: str | None
-    path: PathStr | None
+    path: Annotated[PathStr | None, NOT_IN_KEY]
     wheel: str | None
     hub: str | None
     revision: str | None
@@ -17,12 +17,12 @@ class EmbedderConfig(Struct, frozen=True):
     normalize: bool
     max_length: Positive | None
     threshold: str | float
-    tag_threshold: float | None = None
-    append_eos: bool | None = False
-    prompt: TextStr = "Instruct: {instruction}\nQuery: {text}"
-    instruction: TextStr | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    attention: Literal["auto", "fused", "plain"] = "auto"
+    tag_threshold: float | None
+    append_eos: bool | None
+    prompt: TextStr
+    instruction: TextStr | None
+    dtype: Literal["float32", "bfloat16"]
+    attention: Literal["auto", "fused", "plain"]
 
 
 class ModelConfig(Struct, frozen=True):
@@ -33,6 +33,6 @@ class ModelConfig(Struct, frozen=True):
     hub: str | None
     revision: str | None
     sha256: str | None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    attention: Literal["auto", "fused", "plain"] = "auto"
-    max_length: Positive | None = None
+    dtype: Literal["float32", "bfloat16"]
+    attention: Literal["auto", "fused", "plain"]
+    max_length: Positive | None

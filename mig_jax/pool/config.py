@@ -1,19 +1,19 @@
 """``pool.*``: which pool, and how it is read."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from mig_jax.config.struct import PathStr, Positive, Struct
+from mig_jax.config.struct import NOT_IN_KEY, PathStr, Positive, Struct
 
 
 class PoolConfig(Struct, frozen=True):
-    path: PathStr | tuple[PathStr, ...]
+    path: Annotated[PathStr | tuple[PathStr, ...], NOT_IN_KEY]
     name: str
-    layout: Literal["auto", "mig", "sharegpt", "openai", "alpaca"] = "auto"
-    fields: dict[str, str] = {}  # noqa: RUF012
-    valid_tags: PathStr | None = None
-    on_error: Literal["raise", "skip"] = "raise"
-    n: Positive | None = None
-    note: str | None = None
+    layout: Literal["auto", "mig", "sharegpt", "openai", "alpaca"]
+    fields: dict[str, str]
+    valid_tags: Annotated[PathStr | None, NOT_IN_KEY]
+    on_error: Literal["raise", "skip"]
+    n: Annotated[Positive | None, NOT_IN_KEY]
+    note: Annotated[str | None, NOT_IN_KEY]
 
     @property
     def paths(self) -> tuple[str, ...]:

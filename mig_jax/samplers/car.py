@@ -25,13 +25,13 @@ from mig_jax.vectors.pca import fit_pca, project
 
 
 class Options(SamplerOptions, frozen=True):
-    score: str = "annotation.CaR"
-    variance: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.95
-    clusters: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    n_init: Annotated[int, msgspec.Meta(ge=1)] = 10
-    top: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.8613
-    compat: bool = False
-    n1: Annotated[int, msgspec.Meta(ge=0)] = 1000
+    score: str
+    variance: Annotated[float, msgspec.Meta(gt=0, le=1)]
+    clusters: Annotated[int, msgspec.Meta(ge=1)] | None
+    n_init: Annotated[int, msgspec.Meta(ge=1)]
+    top: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    compat: bool
+    n1: Annotated[int, msgspec.Meta(ge=0)]
 
 
 def sample(task: SamplingTask, n: int) -> Order:

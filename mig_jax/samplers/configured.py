@@ -3,17 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from mig_jax.config.check import checked
 from mig_jax.config.keys import read
-from mig_jax.config.struct import wrapped
+from mig_jax.config.struct import Struct
 from mig_jax.samplers import find_sampler
 
 
 def sampler_options(name: str, settings: Mapping[str, Any]) -> Any:
-    """What ``sampler=NAME sampler.key=value ...`` sets: the defaults of conf/sampler/NAME.yaml, then ``settings``.
+    """What ``sampler=NAME sampler.key=value ...`` sets: the defaults of conf/sampler/NAME.yaml with ``settings``.
 
     Raises:
       UserError: there is no such sampler or setting, or a value is out of its range.
     """
-    options = find_sampler(name).options
-    return checked({"sampler": {**read(f"sampler/{name}"), **settings}}, wrapped("sampler", options), "select").sampler
+    fields = [("sampler", find_sampler(name).options)]
+    whole = msgspec.defstruct("Part", fields, bases=(Struct,), frozen=True, kw_only=True)
+    return checked({"sampler": {**read(f"sampler/{name}"), **settings}}, whole, "select").sampler

@@ -27,11 +27,11 @@ from mig_jax.vectors.novelty import BLOCK, NOBODY, TILE, Block, Kept, Near, hund
 
 
 class Options(SamplerOptions, frozen=True):
-    score: str | None = "deita"
-    turns: Literal["mean", "sum"] = "sum"
-    threshold: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.9
-    compat: bool = False
-    batch_size: Positive = 1
+    score: str | None
+    turns: Literal["mean", "sum"]
+    threshold: Annotated[float, msgspec.Meta(ge=-1, le=1)]
+    compat: bool
+    batch_size: Positive
 
 
 class DeitaState(NamedTuple):

@@ -10,7 +10,7 @@ from mig_jax.samplers.task import Sampler, SamplingTask
 
 
 class Options(SamplerOptions, frozen=True):
-    score: str = "ifd"
+    score: str
 
 
 def sample(task: SamplingTask, n: int) -> Order:

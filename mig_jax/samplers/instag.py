@@ -22,7 +22,7 @@ from mig_jax.samplers.task import Sampler, SamplingTask
 
 
 class Options(SamplerOptions, frozen=True):
-    repeats: bool = False
+    repeats: bool
 
 
 def sample(task: SamplingTask, n: int) -> Order:

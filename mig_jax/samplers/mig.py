@@ -12,8 +12,8 @@ from mig_jax.samplers.task import Sampler, SamplingTask
 
 
 class Options(SamplerOptions, frozen=True):
-    gain: Literal["first_order", "exact"] = "first_order"
-    compat: bool = False
+    gain: Literal["first_order", "exact"]
+    compat: bool
 
 
 def sample(task: SamplingTask, n: int) -> Order:

@@ -26,9 +26,9 @@ GUARANTEE = "at least (1 - 1/e)/2 = 31.6 % of the best within the budget (Leskov
 
 
 class Options(SamplerOptions, frozen=True):
-    score: str | None = None
-    alpha: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.7
-    normalize: bool = True
+    score: str | None
+    alpha: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    normalize: bool
 
 
 class QditState(NamedTuple):

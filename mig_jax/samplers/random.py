@@ -11,7 +11,7 @@ from mig_jax.samplers.task import Sampler, SamplingTask
 
 
 class Options(SamplerOptions, frozen=True):
-    compat: bool = False
+    compat: bool
 
 
 def sample(task: SamplingTask, n: int) -> Order:

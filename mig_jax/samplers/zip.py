@@ -15,12 +15,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
-from mig_jax.config.struct import Positive
+from mig_jax.config.struct import NOT_IN_KEY, Positive
 from mig_jax.core.errors import UserError
 from mig_jax.core.index import as_points
 from mig_jax.engine import Snapshot
@@ -47,12 +47,12 @@ class Options(SamplerOptions, frozen=True):
     ones again, here it ends.
     """
 
-    k1: Positive = 10_000
-    k2: Positive = 200
-    k3: Positive = 100
-    record: Literal["dialog", "whole"] = "dialog"
-    workers: Positive | None = None
-    compat: bool = False
+    k1: Positive
+    k2: Positive
+    k3: Positive
+    record: Literal["dialog", "whole"]
+    workers: Annotated[Positive | None, NOT_IN_KEY]
+    compat: bool
 
 
 class ZipState(NamedTuple):

@@ -9,6 +9,7 @@ import numpy as np
 
 from mig_jax.batch import Job
 from mig_jax.commands.annotate.annotator import Annotator, Rows, Said, Task
+from mig_jax.config.keys import read
 from mig_jax.core.progress import silent
 from mig_jax.models.config import ModelConfig
 from mig_jax.pool import REASONS, load_pool
@@ -34,8 +35,7 @@ class Ran(NamedTuple):
 
 def model_config(folder: Path, **changes: Any) -> ModelConfig:
     """A checkpoint of one's own."""
-    where = {"path": str(folder), "wheel": None, "hub": None, "revision": None, "sha256": None}
-    return ModelConfig(**{"name": "tiny", "architecture": None} | where | changes)
+    return ModelConfig(**{**read("model/_base"), "name": "tiny", "path": str(folder)} | changes)
 
 
 def task_of(folder: Path, rows: Sequence[dict[str, Any]], batch_tokens: int | None = 512, **changes: Any) -> Task:

@@ -176,7 +176,8 @@ def selected(scores: np.ndarray, n: int) -> list[int]:
 
 
 def tiny(llama: Path, name: str = "cherry", max_length: int = 900, **changes: Any) -> Options:
-    return Options(name=name, model=model_config(llama), max_length=max_length, **changes)  # type: ignore[arg-type]
+    settings = {"name": name, "model": model_config(llama), "max_length": max_length, "turns": "mean"}
+    return Options(**settings | changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -51,7 +51,7 @@ def names(folder: Path) -> list[str]:
 def told(folder: Path, *runs: str, **more) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        return run_report(ReportConfig(runs=runs, **more), 120)
+        return run_report(ReportConfig(**{"runs": runs, "out": None, "overwrite": False} | more), 120)
 
 
 def test_a_sweep_is_compared_where_it_lies(mig: Mig, make: Make, tmp_path: Path):

@@ -10,6 +10,7 @@ from test_embed_texts import config
 from mig_jax.commands.embed import run
 from mig_jax.commands.embed.config import EmbedConfig
 from mig_jax.commands.embed.run import run_embed
+from mig_jax.config.check import part
 from mig_jax.config.mesh import MeshConfig
 
 
@@ -23,7 +24,7 @@ def alone(tiny, tmp_path) -> EmbedConfig:
 
 
 def helper(alone: EmbedConfig, processes: int = 2) -> EmbedConfig:
-    return replace(alone, mesh=MeshConfig(processes=processes, process=processes - 1))
+    return replace(alone, mesh=part("base", "mesh", MeshConfig, processes=processes, process=processes - 1))
 
 
 def listing(folder: Path) -> list[str]:

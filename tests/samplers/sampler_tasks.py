@@ -16,12 +16,13 @@ from mig_jax.objective import make_phi
 from mig_jax.pool import Pool, load_pool
 from mig_jax.samplers import Order, Rows, SamplingTask, find_sampler
 from mig_jax.samplers.config import SamplerOptions
+from mig_jax.samplers.configured import sampler_options
 from mig_jax.vectors.vectors import Vectors
 
 
 def options(name: str, **given: Any) -> SamplerOptions:
     """A sampler's settings."""
-    return find_sampler(name).options(name=name, **given)
+    return sampler_options(name, given)
 
 
 def picked(name: str, task: SamplingTask, n: int, **given: Any) -> Order:

@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from mig_jax.commands.registry import COMMANDS
 from mig_jax.commands.select.row_embeddings import row_embeddings, vectors_of
+from mig_jax.config.compose import composed
 from mig_jax.core.errors import UserError
 from mig_jax.encode import encode
 from mig_jax.pool import load_pool
@@ -15,17 +17,10 @@ from mig_jax.vectors.vectors import Vectors
 
 def config(path=None, **more):
     """The least that row_embeddings reads."""
-    plain = {
-        "pool": {"path": "pool.jsonl", "name": "p"},
-        "embedder": dict.fromkeys(
-            ("architecture", "path", "wheel", "hub", "revision", "sha256", "pooling", "max_length")
-        ) | {"name": "none", "normalize": True, "threshold": "auto"},
-        "phi": {"kind": "power"},
-        "sampler": {"name": "random"},
-        "n": 1,
-        "out": "out",
-        "embeddings": {"path": None if path is None else str(path)},
-    }  # fmt: skip
+    plain = OmegaConf.to_container(
+        composed("select", ["embedder=bert", "embedder.path=null", "sampler=random", "n=1"]), resolve=True
+    )
+    plain = {**plain, "embeddings": {"path": None if path is None else str(path)}, "out": "out"}
     return COMMANDS["select"].check(plain | more)
 
 

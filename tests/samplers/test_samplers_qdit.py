@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import msgspec
 import numpy as np
 import pytest
 from sampler_tasks import options, picked, vectors_task
@@ -14,6 +13,7 @@ from mig_jax.engine import pool_mesh
 from mig_jax.engine.checkpoint import from_bytes, to_bytes
 from mig_jax.samplers import Limits, Order, SamplingTask, find_sampler
 from mig_jax.samplers.config import SamplerOptions
+from mig_jax.samplers.configured import sampler_options
 from mig_jax.samplers.limits import NO_MOST
 from mig_jax.samplers.qdit import Options, QditState, sample
 from mig_jax.vectors.facility_location import GRID, steps
@@ -159,8 +159,8 @@ def test_no_quality_at_all():
 @pytest.mark.parametrize("wrong", [{"alpha": 1.1}, {"alpha": -0.1}, {"normalize": "so"}, {"beta": 1}])
 def test_options_have_their_ranges(wrong: dict):
     assert issubclass(Options, SamplerOptions)
-    with pytest.raises(msgspec.ValidationError):
-        msgspec.convert({"name": "qdit"} | wrong, Options)
+    with pytest.raises(UserError):
+        sampler_options("qdit", wrong)
 
 
 def limited(**changes: Any) -> Limits:

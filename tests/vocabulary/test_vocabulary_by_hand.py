@@ -11,6 +11,7 @@ from mig_jax.commands.vocabulary import Normalised, normalise, tags_of
 from mig_jax.commands.vocabulary import steps as module
 from mig_jax.commands.vocabulary.config import VocabularyOptions
 from mig_jax.commands.vocabulary.steps import embeds
+from mig_jax.config.check import part
 from mig_jax.core.errors import UserError
 from mig_jax.pool import load_pool
 
@@ -35,7 +36,13 @@ ROWS = [
 """
 ANGLES = {"web development": 0, "frontend work": 10, "site building": 20, "python": 90, "pandas": 130, "series": 170}
 ANGLES |= {"c++": 220, "C#": 260, "web developments": 45, "animal": 300, "anime": 346}
-OPTIONS = VocabularyOptions(min_count=2, distance=0.02, support=3, confidence=0.8)
+
+
+def settings(**changes) -> VocabularyOptions:
+    return part("vocabulary", "vocabulary", VocabularyOptions, **changes)
+
+
+OPTIONS = settings(min_count=2, distance=0.02, support=3, confidence=0.8)
 
 
 def record(tags) -> str:
@@ -100,7 +107,7 @@ def test_four_steps(tmp_path):
 
 def test_each_step_works_on_what_the_one_before_left(tmp_path):
     """Without the semantic step web development is on 6 rows, and what is said with pandas and series is python."""
-    found = made(tmp_path, ROWS, VocabularyOptions(distance=None, support=3, confidence=0.8))
+    found = made(tmp_path, ROWS, settings(distance=None, support=3, confidence=0.8))
     assert found.steps[2].settings is None and found.steps[2].after == found.steps[2].before == 10
     # series goes with python, web development and pandas alike: two are on 6 rows, and python comes first by name.
     # pandas: python 4 of 5 rows. python: web development 5 of 6, on as many rows, later by name: web development
@@ -113,9 +120,9 @@ def test_each_step_works_on_what_the_one_before_left(tmp_path):
 
 def test_special_characters_that_make_another_language_stay_or_do_not(tmp_path):
     rows = [["C++ code"], ["C++ code"], ["c code"], ["c code"], ["C#  Codes"], ["C#  Codes"]]
-    apart = made(tmp_path, rows, VocabularyOptions(distance=None), {})
+    apart = made(tmp_path, rows, settings(distance=None), {})
     assert apart.labels == ("C#  Codes", "C++ code", "c code")
-    one = made(tmp_path, rows, VocabularyOptions(distance=None, keep=""), {"C++ code": 0, "C#  Codes": 1})
+    one = made(tmp_path, rows, settings(distance=None, keep=""), {"C++ code": 0, "C#  Codes": 1})
     assert one.labels == ("C++ code",), "equals by name; one with stray white space is the last choice"
     assert one.aliases == {"C#  Codes": "C++ code", "c code": "C++ code"} and one.rows == (6,)
 
@@ -141,30 +148,30 @@ def test_only_what_decides_something_is_embedded(tmp_path):
     stems = ["animal", "anime", "web development", "web developments"]
     left = ["C#", "animal", "anime", "c++", "frontend work", "pandas", "python", "series", "site building"]
     for options, expected in (
-        (VocabularyOptions(rules="spelling", distance=None), []),
-        (VocabularyOptions(rules=None, distance=None), []),
-        (VocabularyOptions(distance=None), [stems]),
-        (VocabularyOptions(stem_cosine=None, distance=None), []),
-        (VocabularyOptions(min_count=3, distance=None), []),  # no two stems are equal
-        (VocabularyOptions(), [stems, [*left, "web development"]]),
+        (settings(rules="spelling", distance=None), []),
+        (settings(rules=None, distance=None), []),
+        (settings(distance=None), [stems]),
+        (settings(stem_cosine=None, distance=None), []),
+        (settings(min_count=3, distance=None), []),  # no two stems are equal
+        (settings(), [stems, [*left, "web development"]]),
     ):
         asked.clear()
         normalise(tags, options, embed)
         assert [[*names] for names in asked] == expected and embeds(options) >= bool(expected)
-    assert not embeds(VocabularyOptions(rules="spelling", distance=None))
-    assert not embeds(VocabularyOptions(stem_cosine=None, distance=None))
+    assert not embeds(settings(rules="spelling", distance=None))
+    assert not embeds(settings(stem_cosine=None, distance=None))
 
 
 def test_stems_as_published(tmp_path):
-    found = made(tmp_path, ROWS, VocabularyOptions(stem_cosine=None, distance=None))
+    found = made(tmp_path, ROWS, settings(stem_cosine=None, distance=None))
     assert found.steps[1].settings == {"rules": "stem", "keep": "+#", "stem_cosine": None}
     assert found.aliases["anime"] == "animal" and found.aliases["web developments"] == "web development"
-    apart = made(tmp_path, ROWS, VocabularyOptions(stem_cosine=0.71, distance=None))
+    apart = made(tmp_path, ROWS, settings(stem_cosine=0.71, distance=None))
     assert set(apart.aliases) == {"Web-Development"}
 
 
 def test_no_step_no_merge(tmp_path):
-    off = VocabularyOptions(min_count=1, rules=None, distance=None, support=None)
+    off = settings(min_count=1, rules=None, distance=None, support=None)
     found = made(tmp_path, ROWS, off)
     assert len(found.labels) == 13 and not found.aliases
     assert found.labels[:3] == ("python", "pandas", "series") and found.rows[:3] == (6, 5, 3)
@@ -172,7 +179,7 @@ def test_no_step_no_merge(tmp_path):
 
 def test_what_cannot_become_a_vocabulary_says_why(tmp_path):
     with pytest.raises(UserError, match=r"vocabulary\.min_count=7: no tag .* 10 rows; .*'python', is on 6"):
-        made(tmp_path, ROWS, VocabularyOptions(min_count=7))
+        made(tmp_path, ROWS, settings(min_count=7))
     with pytest.raises(UserError, match=r"none of the pool's 2 annotated rows has a tag; .*pool\.fields\.tags"):
         made(tmp_path, [[], [""], None])
 
@@ -182,5 +189,5 @@ def test_missing_packages_are_named_before_any_work(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"snowballstemmer and scikit-learn: pip install 'mig_jax\[vocabulary\]'"):
         made(tmp_path, ROWS)
     with pytest.raises(UserError, match=r"needs scikit-learn: pip"):
-        made(tmp_path, ROWS, VocabularyOptions(rules="spelling"))
-    assert made(tmp_path, ROWS, VocabularyOptions(rules="spelling", distance=None)).labels
+        made(tmp_path, ROWS, settings(rules="spelling"))
+    assert made(tmp_path, ROWS, settings(rules="spelling", distance=None)).labels

@@ -8,7 +8,6 @@ from tag_rows import circle, merges, tags
 
 from mig_jax.commands.registry import compose
 from mig_jax.commands.vocabulary.association import associated, rules_of
-from mig_jax.commands.vocabulary.config import VocabularyOptions
 from mig_jax.commands.vocabulary.rules import frequent, spellings
 from mig_jax.commands.vocabulary.semantic import near, nearest, span
 from mig_jax.core.errors import UserError
@@ -87,11 +86,12 @@ def test_the_border_between_stems_under_minilm():
     one = ["counting count", "pricing price", "proportion proportionality", "politics political"]
     two = ["animal anime", "celebrity celebration", "conversation conversion", "terminal termination"]
     two += ["politeness political", "function functionality"]
-    spec = spec_of(compose("vocabulary", ["out=any"]).embedder)
+    config = compose("vocabulary", ["out=any"])
+    spec = spec_of(config.embedder)
     for pair in one + two:
         found = tags([[tag] for tag in pair.split()])
         into = spellings(
-            found, True, "+#", VocabularyOptions().stem_cosine, lambda names: embed_labels(names, spec, None)[0]
+            found, True, "+#", config.vocabulary.stem_cosine, lambda names: embed_labels(names, spec, None)[0]
         ).into
         assert (len(set(into.tolist())) == 1) == (pair in one), pair
 

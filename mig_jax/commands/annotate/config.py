@@ -1,12 +1,12 @@
 """The settings of ``mig-jax annotate``."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 
 from mig_jax.batch.config import BatchOptions
 from mig_jax.config.mesh import MeshConfig
-from mig_jax.config.struct import PathStr, Positive, Struct
+from mig_jax.config.struct import NOT_IN_KEY, PathStr, Positive, Struct
 from mig_jax.models.config import EmbedderConfig
 from mig_jax.pool.config import PoolConfig
 
@@ -17,18 +17,18 @@ class AnnotateConfig(Struct, frozen=True):
     pool: PoolConfig
     embedder: EmbedderConfig
     annotators: str | tuple[str, ...]
-    out: PathStr
+    out: Annotated[PathStr, NOT_IN_KEY]
     tags: Any
     deita: Any
     ifd: Any
     car: Any
     tokens: Any
-    rows: Positive | None = None
-    plan: bool = False
-    annotate: BatchOptions = BatchOptions()
-    overwrite: bool = False
-    mesh: MeshConfig = MeshConfig()
-    cache: PathStr | None = None
+    rows: Positive | None
+    plan: Annotated[bool, NOT_IN_KEY]
+    annotate: BatchOptions
+    overwrite: Annotated[bool, NOT_IN_KEY]
+    mesh: Annotated[MeshConfig, NOT_IN_KEY]
+    cache: Annotated[PathStr | None, NOT_IN_KEY]
 
     @classmethod
     def for_settings(cls, settings: Any) -> type[Self]:

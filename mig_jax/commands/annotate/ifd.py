@@ -48,7 +48,7 @@ class Options(Struct, frozen=True):
     name: Literal["cherry", "superfiltering"]
     model: ModelConfig
     max_length: Positive
-    turns: Literal["mean", "first"] = "mean"
+    turns: Literal["mean", "first"]
 
 
 class Pair(NamedTuple):

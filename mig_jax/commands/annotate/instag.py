@@ -25,7 +25,7 @@ class Options(Struct, frozen=True):
     name: Literal["instag"]
     model: ModelConfig
     prompt: str
-    max_new_tokens: Positive = 512
+    max_new_tokens: Positive
 
 
 def prepare(options: Options, task: Task) -> Prepared:

@@ -30,9 +30,9 @@ SHOWN = 20  # of the labels that most rows have
 
 class Options(Struct, frozen=True):
     name: Literal["nearest"]
-    threshold: Literal["auto"] | Annotated[float, msgspec.Meta(ge=-1, le=1)] = "auto"
-    max_tags: Positive = 5
-    centre: bool = True
+    threshold: Literal["auto"] | Annotated[float, msgspec.Meta(ge=-1, le=1)]
+    max_tags: Positive
+    centre: bool
 
 
 def prepare(options: Options, task: Task) -> Prepared:

@@ -10,24 +10,24 @@ from mig_jax.models.config import ModelConfig
 
 
 class GenerateOptions(Struct, frozen=True):
-    max_new_tokens: Positive = 256
-    temperature: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-    top_k: Positive | None = None
-    top_p: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    stop: tuple[str, ...] = ()
-    chat: Literal["auto"] | bool = "auto"
-    system: TextStr | None = None
+    max_new_tokens: Positive
+    temperature: Annotated[float, msgspec.Meta(ge=0)]
+    top_k: Positive | None
+    top_p: Annotated[float, msgspec.Meta(ge=0)] | None
+    stop: tuple[str, ...]
+    chat: Literal["auto"] | bool
+    system: TextStr | None
 
 
 class GenerateConfig(Struct, frozen=True):
     """``mig-jax generate``."""
 
     model: ModelConfig
-    prompt: TextStr | None = None
-    prompts: PathStr | None = None
-    out: PathStr | None = None
-    overwrite: bool = False
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 42
-    generate: GenerateOptions = GenerateOptions()
-    mesh: MeshConfig = MeshConfig()
-    cache: PathStr | None = None
+    prompt: TextStr | None
+    prompts: PathStr | None
+    out: PathStr | None
+    overwrite: bool
+    seed: Annotated[int, msgspec.Meta(ge=0)]
+    generate: GenerateOptions
+    mesh: MeshConfig
+    cache: PathStr | None

@@ -16,12 +16,12 @@ import zstandard
 from mig_jax.commands.plan.engine import fastest, most_bytes, through
 from mig_jax.commands.select.config import SelectConfig
 from mig_jax.commands.select.inputs import columns_of, encoded_of
+from mig_jax.config.check import part
 from mig_jax.core.errors import UserError
 from mig_jax.encode import Encoded
 from mig_jax.encode.config import ScoreConfig
 from mig_jax.labels import LabelGraph
 from mig_jax.pool import Pool, load_pool
-from mig_jax.pool.config import PoolConfig
 from mig_jax.pool.configured import BUNDLED, bundled_pool, pool_of
 from mig_jax.pool.parallel import workers_for
 from mig_jax.pool.sources import Source, resolve
@@ -91,8 +91,11 @@ def measure_pool(config: SelectConfig, sources: list[Source], like: int | None, 
       text_bytes: of the whole pool, about: decides whether other processes parse.
     """
     if like:
+        bundled = {"path": sources[0].path, "name": "bundled", "layout": "auto", "fields": {}, "valid_tags": None}
         config = msgspec.structs.replace(
-            config, pool=PoolConfig(path=sources[0].path, name="bundled"), score=ScoreConfig()
+            config,
+            pool=msgspec.structs.replace(config.pool, **bundled),
+            score=part("select", "score", ScoreConfig),
         )
     skipping = msgspec.structs.replace(config.pool, on_error="skip")
     with tempfile.TemporaryDirectory(prefix="mig_jax_plan_") as place:

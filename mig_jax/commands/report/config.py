@@ -6,6 +6,6 @@ from mig_jax.config.struct import PathStr, Struct
 class ReportConfig(Struct, frozen=True):
     """``mig-jax report``."""
 
-    runs: tuple[str, ...] = ()
-    out: PathStr | None = None
-    overwrite: bool = False
+    runs: tuple[str, ...]
+    out: PathStr | None
+    overwrite: bool

@@ -6,38 +6,39 @@ from typing import Annotated, Any, Literal, Self
 
 import msgspec
 
-from mig_jax.config.check import checked
-from mig_jax.config.keys import read
+from mig_jax.config.check import part
 from mig_jax.config.mesh import MeshConfig
-from mig_jax.config.struct import PathStr, Positive, Struct, wrapped
+from mig_jax.config.struct import NOT_IN_KEY, PathStr, Positive, Struct, key_of
 from mig_jax.core.errors import UserError
 from mig_jax.encode.config import ScoreConfig
 from mig_jax.engine.config import EngineConfig
 from mig_jax.labels.config import GraphConfig
 from mig_jax.models.config import EmbedderConfig
-from mig_jax.objective.config import PhiConfig
+from mig_jax.objective.config import phi_struct
 from mig_jax.pool.config import PoolConfig
 
 Rows = PathStr | tuple[int | str, ...] | None  # a file of rows, or the rows
 
 
 class LimitsConfig(Struct, frozen=True):
-    warm_start: Rows = None
-    include: Rows = None
-    exclude: Rows = None
-    sources: dict[str, Any] | str = {}  # noqa: RUF012
-    labels: dict[str, Any] | str = {}  # noqa: RUF012
-    tokens: Positive | None = None
-    cost: str = "tokens"
+    """What they make of the pool's rows is in the key of a run by its hash."""
+
+    warm_start: Annotated[Rows, NOT_IN_KEY]
+    include: Annotated[Rows, NOT_IN_KEY]
+    exclude: Annotated[Rows, NOT_IN_KEY]
+    sources: Annotated[dict[str, Any] | str, NOT_IN_KEY]
+    labels: Annotated[dict[str, Any] | str, NOT_IN_KEY]
+    tokens: Annotated[Positive | None, NOT_IN_KEY]
+    cost: Annotated[str, NOT_IN_KEY]
 
 
 class EmbeddingsConfig(Struct, frozen=True):
-    path: PathStr | None = None
+    path: Annotated[PathStr | None, NOT_IN_KEY]  # their hash is in the key
 
 
 class ExportConfig(Struct, frozen=True):
-    layout: Literal["mig", "sharegpt", "openai", "alpaca"] | None = None
-    runners_up: Annotated[int, msgspec.Meta(ge=0)] = 50
+    layout: Literal["mig", "sharegpt", "openai", "alpaca"] | None
+    runners_up: Annotated[int, msgspec.Meta(ge=0)]
 
 
 _BUDGETS = msgspec.Meta(description="a whole number >= 1, or a list of such numbers")
@@ -48,20 +49,20 @@ class SelectConfig(Struct, frozen=True):
 
     pool: PoolConfig
     embedder: EmbedderConfig
-    phi: PhiConfig
+    phi: Any  # the PhiConfig of its kind
     sampler: Any  # the SamplerOptions of the sampler that it names, see for_settings
     n: Annotated[Positive | Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1)] | None, _BUDGETS]
-    out: PathStr
-    seed: int = 42
-    overwrite: bool = False
-    score: ScoreConfig = ScoreConfig()
-    graph: GraphConfig = GraphConfig()
-    embeddings: EmbeddingsConfig = EmbeddingsConfig()
-    limits: LimitsConfig = LimitsConfig()
-    export: ExportConfig = ExportConfig()
-    engine: EngineConfig = EngineConfig()
-    mesh: MeshConfig = MeshConfig()
-    cache: PathStr | None = None
+    out: Annotated[PathStr, NOT_IN_KEY]
+    seed: int
+    overwrite: Annotated[bool, NOT_IN_KEY]
+    score: ScoreConfig
+    graph: GraphConfig
+    embeddings: EmbeddingsConfig
+    limits: LimitsConfig
+    export: ExportConfig
+    engine: Annotated[EngineConfig, NOT_IN_KEY]
+    mesh: Annotated[MeshConfig, NOT_IN_KEY]
+    cache: Annotated[PathStr | None, NOT_IN_KEY]
 
     @classmethod
     def for_settings(cls, settings: Any) -> type[Self]:
@@ -71,7 +72,8 @@ class SelectConfig(Struct, frozen=True):
 
         sampler = settings.get("sampler") if isinstance(settings, dict) else None
         name = sampler.get("name") if isinstance(sampler, dict) else None
-        return _with(cls, find_sampler(name).options if isinstance(name, str) else SamplerOptions)
+        options = find_sampler(name).options if isinstance(name, str) else SamplerOptions
+        return _with(cls, options, phi_struct(settings.get("phi") if isinstance(settings, dict) else None))
 
     def check(self) -> None:
         """A budget is given, and scores can be read."""
@@ -89,40 +91,17 @@ class SelectConfig(Struct, frozen=True):
         """The budgets in rows, ascending; none where tokens alone are the budget."""
         return () if self.n is None else tuple(sorted({self.n} if isinstance(self.n, int) else set(self.n)))
 
-    def decides(self) -> dict:
-        """What the selected rows depend on: all but where they go, how fast, and on which devices."""
-        plain = msgspec.to_builtins(self)
-        for key in ("out", "overwrite", "mesh", "engine", "cache", "limits"):
-            plain.pop(key)
-        # Contents count, not where they lie: files, labels, limits and graph are in the run's key by their hashes.
-        for part, key in (
-            ("pool", "path"),
-            ("pool", "valid_tags"),
-            ("pool", "n"),
-            ("pool", "note"),
-            ("graph", "path"),
-            ("embeddings", "path"),
-            ("embedder", "path"),
-            ("embedder", "instruction"),  # labels go in as they are
-            ("embedder", "prompt"),
-            ("embedder", "tag_threshold"),  # of mig-jax annotate
-        ):
-            plain[part].pop(key)
-        plain["sampler"].pop("workers", None)
-        return plain
+    def decides(self) -> dict[str, Any]:
+        """What the selected rows depend on. Labels are embedded as they are, so an instruction does not matter."""
+        return key_of(self, without=("embedder.instruction", "embedder.prompt", "embedder.tag_threshold"))
 
 
 @cache
-def _with(struct: Any, options: Any) -> Any:
-    return msgspec.defstruct(struct.__name__, [("sampler", options)], bases=(struct,), frozen=True, kw_only=True)
+def _with(struct: Any, options: Any, phi: Any) -> Any:
+    fields = [("sampler", options), ("phi", phi)]
+    return msgspec.defstruct(struct.__name__, fields, bases=(struct,), frozen=True, kw_only=True)
 
 
 def limits_config(settings: Mapping[str, Any]) -> LimitsConfig:
-    """What ``limits.key=value ...`` sets: the defaults of conf/select.yaml, then ``settings``.
-
-    Raises:
-      UserError: there is no such limit, or a value is out of its range.
-    """
-    return checked(
-        {"limits": {**read("select")["limits"], **settings}}, wrapped("limits", LimitsConfig), "select"
-    ).limits
+    """What ``limits.key=value ...`` sets."""
+    return part("select", "limits", LimitsConfig, **settings)

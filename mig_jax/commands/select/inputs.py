@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import msgspec
 import numpy as np
 from jaxtyping import Float64
 
@@ -264,4 +265,4 @@ def mesh_of(config: MeshConfig):
 
 
 def _phi(config: PhiConfig) -> Phi:
-    return make_phi(config.kind, exponent=config.exponent, eps=config.eps, alpha=config.alpha, c=config.c)
+    return make_phi(**msgspec.structs.asdict(config))

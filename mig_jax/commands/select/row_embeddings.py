@@ -10,8 +10,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from mig_jax.commands.embed.config import EmbedConfig
+from mig_jax.commands.embed.config import EmbedConfig, EmbedOptions
 from mig_jax.commands.select.config import SelectConfig
+from mig_jax.config.check import part
 from mig_jax.core import processes
 from mig_jax.core.cache import one_at_a_time
 from mig_jax.core.errors import UserError
@@ -122,7 +123,15 @@ def _embedded(
 ) -> RowEmbeddings:
     from mig_jax.commands.embed.run import run_embed  # Flax
 
-    asked = EmbedConfig(pool=config.pool, embedder=config.embedder, out=str(out), mesh=config.mesh, cache=config.cache)
+    asked = EmbedConfig(
+        pool=config.pool,
+        embedder=config.embedder,
+        out=str(out),
+        overwrite=False,
+        embed=part("embed", "embed", EmbedOptions),
+        mesh=config.mesh,
+        cache=config.cache,
+    )
 
     def told(text: str) -> None:
         if "holds this very run already" not in text:
