@@ -21,6 +21,7 @@ CONF = Path(str(importlib.resources.files("mig_jax.conf")))
 PARTS = {f"{name}.yaml" for name in ("annotate", "base", "embed", "generate", "plan", "report", "select", "vocabulary")}
 COMMAND = {"model": "generate", "tags": "annotate", "ifd": "annotate"}  # group -> whose it is; any other is of select
 OPTIONS = sorted(file.relative_to(CONF).with_suffix("").parts for file in CONF.glob("*/*.yaml"))
+CHOICES = [(group, name) for group, name in OPTIONS if group != "experiment" and not name.startswith("_")]
 EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
 
 
@@ -46,7 +47,9 @@ def test_the_defaults_are_a_configuration():
     assert compose("vocabulary").vocabulary.min_count == 2
 
 
-@pytest.mark.parametrize(("group", "name"), [parts for parts in OPTIONS if parts[0] != "experiment"])
+@pytest.mark.parametrize(
+    ("group", "name"), [parts for parts in OPTIONS if parts[0] != "experiment" and parts[1][0] != "_"]
+)
 def test_every_option_of_every_group(group: str, name: str):
     command = COMMAND.get(group, "select")
     config = COMMANDS[command].check(composed(f"{group}={name}", command=command))
