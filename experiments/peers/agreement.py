@@ -8,7 +8,7 @@ import numpy as np
 from mig_jax.encode import Encoded
 from mig_jax.labels.label_graph import Propagation
 from mig_jax.objective import Phi
-from mig_jax.objective.information import curve
+from mig_jax.objective.information_curve import curve
 
 
 def differences(points: np.ndarray, oracle: np.ndarray, margins: np.ndarray) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ from mig_jax.core.errors import UserError
 from mig_jax.encode import Encoded
 from mig_jax.labels.label_graph import Propagation
 from mig_jax.objective import Phi, make_phi
-from mig_jax.objective.information import propagation_matrix
+from mig_jax.objective.matrices import propagation_matrix
 from mig_jax.objective.phi import KINDS
 
 HOW = "the heap needs numba: uv pip install --require-hashes -r requirements/bench.txt"

@@ -1,7 +1,7 @@
-"""The greedy selection: full passes over all groups, a heap over the candidates, and a host that counts.
+"""The greedy selection: full passes make a shortlist, a heap picks from it, and the host loops over both.
 
-The host decides nothing that the picks depend on: where it cuts the work into calls, and when it writes a checkpoint,
-leaves every pick as it is, because each pick is the first row of the whole pool at its state.
+No pick depends on how the host divides the work into calls, or on when it writes a checkpoint: each pick is the first
+point of the whole pool, by gain, at its state.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,28 +18,28 @@ from jaxtyping import Float64, Int64
 from mig_jax.core.errors import UserError
 from mig_jax.core.index import PointArray, as_points
 from mig_jax.core.progress import Progress, silent
-from mig_jax.engine.blocks import Blocks
 from mig_jax.engine.checkpoint import Snapshot
 from mig_jax.engine.full_pass import AXIS
-from mig_jax.engine.home import cpu, exactly, home_of
+from mig_jax.engine.heap_device import cpu, float64_on, heap_device_of
 from mig_jax.engine.kernels import KERNELS, State, label_gains
 from mig_jax.engine.lazy_heap import make_heap, pick
-from mig_jax.engine.problem import Problem, Side, make_labels, power_of_two
-from mig_jax.engine.resident import Resident
-from mig_jax.engine.rules import Allowance, laid_out, open_rows
+from mig_jax.engine.pool_in_memory import PoolInMemory
+from mig_jax.engine.pool_on_disk import PoolOnDisk
+from mig_jax.engine.problem import Objective, Problem, pad_propagation, power_of_two
+from mig_jax.engine.rules import Allowance, in_queue_order, pickable
 from mig_jax.labels.label_graph import Propagation
 from mig_jax.objective.phi import Phi
 
 SHORTLIST = 16_384
-LEAST = 2_048  # a list of all of a small pool would take longer to make than to look through
-PICKS_PER_CALL = 1_024  # picks a call at most: how often the host hears of progress
+SMALLEST_SHORTLIST = 2_048
+PICKS_PER_CALL = 1_024  # at most, in one call of the heap; progress is reported after each call
 
 
 @dataclass(frozen=True)
 class Result:
-    """``points`` int64 ``[n]`` and ``gains`` float64 ``[n]``, in order. Fewer than asked where no row gains any more.
+    """``points`` and ``gains`` ``[n]`` in pick order; fewer than asked for where no further point gains anything.
 
-    ``counts``: full passes, looks (gains computed by the heap) and calls. ``state``: of the labels, on the host.
+    ``counts``: full passes, looks (gain evaluations of the heap) and calls. ``state``: of the labels, on the host.
     """
 
     points: Int64[PointArray, " n"]
@@ -61,34 +61,44 @@ def greedy(
     resume: Snapshot | None = None,
     on_snapshot: Callable[[Snapshot], None] | None = None,
 ) -> Result:
-    """Pick n rows, each the first in (gain descending, row ascending) at its turn: the naive greedy's picks.
+    """Pick n points, each the first in (gain descending, point ascending) at its state: the picks of the naive greedy.
 
     Args:
-      problem: laid out for as many shards as the mesh has devices. Laid out with a cost: the first in (gain / cost
-        descending, row ascending); ``gains`` are gains all the same.
-      n: picks, at most the number of candidates; picking ends early when every gain left is 0.
+      problem: laid out for as many shards as the mesh has devices. If it has a cost, each pick is the first in (gain /
+        cost descending, point ascending); ``gains`` are still gains.
+      n: picks; picking ends early when every remaining gain is 0.
       mesh: one axis, "pool"; may span processes, which then all call this with equal arguments.
       shortlist_size: candidates of a full pass, at most, and at most an eighth of a large pool: speed only.
+      picks_per_call: picks between two calls of ``progress``: speed only.
       heap_device: where the heap is: "host" (the CPU), "device" (one of the mesh's), or "auto": the host. Its steps are
         small and each waits for the one before, which is slow on an accelerator. All that decides is computed there,
         so the picks of a machine with an accelerator are those of one without, bit for bit.
-      allowance: what may be picked, in one phase, and what is left of that with the rows of ``resume`` in; rows that
-        may not are passed over. None: everything may. A problem with a cost needs one with the same.
-      resume: go on from here. Under an allowance its rows may be any; n counts them.
-      on_snapshot: called after every call of the heap; decides itself what to keep.
+      allowance: the rules of one phase, and what remains of them after the picks of ``resume``; None: every point may
+        be picked. A problem with a cost needs an allowance with the same cost.
+      resume: the snapshot to continue from. Under an allowance its points may be any; they count to n.
+      on_snapshot: called with a snapshot after every call of the heap.
     """
     if problem.shards != mesh.shape[AXIS]:
         raise ValueError(f"problem for {problem.shards} shards on a mesh of {mesh.shape[AXIS]} devices")
-    home = home_of(mesh, heap_device)
+    device = heap_device_of(mesh, heap_device)
     eighth = int(power_of_two(problem.groups.many // 8))
 
-    def source(taken: np.ndarray, state: Any) -> Resident:
-        return Resident(problem, mesh, min(shortlist_size, max(LEAST, eighth)), taken, state, home)
+    def make_pool(picked: np.ndarray, state: Any) -> PoolInMemory:
+        return PoolInMemory(problem, mesh, min(shortlist_size, max(SMALLEST_SHORTLIST, eighth)), picked, state, device)
 
     if allowance is None:
-        return _select(problem.side, source, min(n, problem.rows), home, picks_per_call, progress, resume, on_snapshot)
-    by_place = laid_out(allowance, problem.groups.row)
-    return _select(problem.side, source, n, home, picks_per_call, progress, resume, on_snapshot, by_place)
+        return _select(
+            problem.objective,
+            make_pool,
+            min(n, problem.num_points),
+            device,
+            picks_per_call,
+            progress,
+            resume,
+            on_snapshot,
+        )
+    by_position = in_queue_order(allowance, problem.groups.point)
+    return _select(problem.objective, make_pool, n, device, picks_per_call, progress, resume, on_snapshot, by_position)
 
 
 def greedy_from_disk(
@@ -103,94 +113,106 @@ def greedy_from_disk(
     resume: Snapshot | None = None,
     on_snapshot: Callable[[Snapshot], None] | None = None,
 ) -> Result:
-    """The same picks, by the first-order gain, from what BlockWriter wrote: memory does not grow with the pool.
+    """The same picks, by the first-order gain, from blocks that BlockWriter wrote: memory does not grow with the pool.
 
-    ``counts`` has besides: blocks_read and bytes_read.
+    ``counts`` also has blocks_read and bytes_read.
     """
-    side = Side("first_order", phi, make_labels(p), len(p.ptr) - 1)
-    with closing(Blocks(folder, shortlist_size, np.empty(0, np.int32) if resume is None else resume.points)) as pool:
-        if pool.num_labels != side.num_labels:
-            raise UserError(f"{folder}: blocks of {pool.num_labels} labels, a graph of {side.num_labels}")
-        found = _select(side, lambda taken, state: pool, n, cpu(), picks_per_call, progress, resume, on_snapshot)
+    objective = Objective("first_order", phi, pad_propagation(p), len(p.ptr) - 1)
+    with closing(
+        PoolOnDisk(folder, shortlist_size, np.empty(0, np.int32) if resume is None else resume.points)
+    ) as pool:
+        if pool.num_labels != objective.num_labels:
+            raise UserError(f"blocks of {pool.num_labels} labels, a graph of {objective.num_labels}", where=folder)
+        found = _select(objective, lambda picked, state: pool, n, cpu(), picks_per_call, progress, resume, on_snapshot)
         reads = {"blocks_read": pool.blocks_read, "bytes_read": pool.bytes_read}
         return replace(found, counts=found.counts | reads)
 
 
 def _select(
-    side: Side, source, n: int, home: Any, picks_per_call: int, progress, resume, on_snapshot, allowance: Any = None
+    objective: Objective,
+    make_pool: Callable[[np.ndarray, Any], Any],
+    n: int,
+    device: Any,
+    picks_per_call: int,
+    progress: Progress,
+    resume: Snapshot | None,
+    on_snapshot: Callable[[Snapshot], None] | None,
+    allowance: Allowance | None = None,
 ) -> Result:
-    kernel, native = KERNELS[side.kind], home.platform == "cpu"
+    kernel, native = KERNELS[objective.kind], device.platform == "cpu"
     no_rules: tuple[Any, Any] = None, None
-    rules, left = no_rules if allowance is None else allowance
-    state: Any = kernel.start(side)
-    rows = [] if resume is None else [resume.points.astype(np.int32)]
+    rules, remaining = no_rules if allowance is None else allowance
+    state: Any = kernel.start(objective)
+    points = [] if resume is None else [resume.points.astype(np.int32)]
     gains = [] if resume is None else [resume.gains]
     if resume is not None:
         if type(resume.state) is not type(state):
-            raise ValueError(f"a snapshot of {type(resume.state).__name__} cannot resume {side.kind}")
+            raise ValueError(f"a snapshot of {type(resume.state).__name__} cannot resume {objective.kind}")
         state = resume.state
-    done, counts = sum(map(len, rows)), {"full_passes": 0, "looks": 0, "calls": 0}
-    if rules is not None and not open_rows(rules, left).any():
+    done, counts = sum(map(len, points)), {"full_passes": 0, "looks": 0, "calls": 0}
+    if rules is not None and not pickable(rules, remaining).any():
         n = done  # nothing to lay out
     if done < n:
-        # Picks leave a queue from its front, but not where rows of it were passed over: the rules know those as out.
-        gone = [] if rules is not None else rows
-        pool = source(np.concatenate([*gone, np.empty(0, np.int32)]), state)
-        with exactly(home):
-            labels, rules_there = jax.device_put((side.labels, rules), home)
+        # Picks are the front of their queue, unless rules passed over points of it; picks are ``out`` in the rules.
+        front = [] if rules is not None else points
+        pool = make_pool(np.concatenate([*front, np.empty(0, np.int32)]), state)
+        with float64_on(device):
+            p, rules_on_device = jax.device_put((objective.p, rules), device)
     while done < n:
         if rules is not None:
-            pool.skip(open_rows(rules, left))
-        with exactly(home):
-            y = np.asarray(label_gains(labels, side.phi.slope(np.asarray(state.x)), native=native))
-        found = pool.shortlist(y)
+            pool.skip_unpickable(pickable(rules, remaining))
+        with float64_on(device):
+            y = np.asarray(label_gains(p, objective.phi.slope(np.asarray(state.x)), native=native))
+        candidates = pool.shortlist(y)
         counts["full_passes"] += 1
-        heap = make_heap(found.bound, found.row, found.head, found.end)
+        heap = make_heap(candidates.bound, candidates.point, candidates.head, candidates.end)
         before, exhausted = done, False
-        with exactly(home):
-            listed, queues, state, heap, left = jax.device_put((found.labels, found.queues, state, heap, left), home)
+        with float64_on(device):
+            listed, queues, state, heap, remaining = jax.device_put(
+                (candidates.labels, candidates.queues, state, heap, remaining), device
+            )
         while done < n and not exhausted:
             limit = np.int32(min(n - done, picks_per_call))
-            with exactly(home):
-                state, heap, picks, exhausted, left = pick(
-                    labels, side.phi, state, listed, queues, heap, found.cut, limit, rules_there, left,
-                    kind=side.kind, size=picks_per_call, native=native,
+            with float64_on(device):
+                state, heap, picks, exhausted, remaining = pick(
+                    p, objective.phi, state, listed, queues, heap, candidates.cut, limit, rules_on_device, remaining,
+                    kind=objective.kind, size=picks_per_call, native=native,
                 )  # fmt: skip
             counts["calls"] += 1
-            row = np.asarray(picks.row)
-            count = int((row >= 0).sum())
+            point = np.asarray(picks.point)
+            count = int((point >= 0).sum())
             if count:
-                rows.append(row[:count])
+                points.append(point[:count])
                 gains.append(np.asarray(picks.gain)[:count])
                 done += count
                 progress("select", done, n)
                 if on_snapshot is not None:
-                    on_snapshot(_snapshot(rows, gains, state))
-        state, heap, left = jax.tree.map(np.asarray, (state, heap, left))
-        counts["looks"] += int(heap.looks)
-        pool.taken(found, heap)
+                    on_snapshot(_snapshot(points, gains, state))
+        state, heap, remaining = jax.tree.map(np.asarray, (state, heap, remaining))
+        counts["looks"] += int(heap.evaluations)
+        pool.record_picks(candidates, heap)
         if done == before:
-            if max(heap.top.key, found.cut) <= 0:
+            if max(heap.top.key, candidates.cut) <= 0:
                 break
-            if (heap.head > found.head).any():
-                continue  # all that came first was passed over
-            if pool.whole:
-                raise RuntimeError(f"a row gains {heap.top.key}, and none was picked")
-            pool.widen()  # so many equals that no bound tells those inside from those outside
-    picked = np.concatenate(rows) if rows else np.empty(0, np.int32)
+            if (heap.head > candidates.head).any():
+                continue  # the heap passed over points that may not be picked
+            if pool.lists_all:
+                raise RuntimeError(f"a point gains {heap.top.key}, and none was picked")
+            pool.widen()  # more equal gains than the shortlist holds: no bound separates it from the groups outside
+    picked = np.concatenate(points) if points else np.empty(0, np.int32)
     gain = np.concatenate(gains) if gains else np.empty(0)
     return Result(as_points(picked.astype(np.int64)), gain, counts, _on_host(state))
 
 
 def pool_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh of all devices (or of those given) along the one axis that rows are sharded over."""
+    """A mesh of all devices, or of ``devices``, along the one axis over which a pool is sharded."""
     chosen = np.array(devices if devices is not None else jax.devices())
     return Mesh(chosen, (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
 
 
-def _snapshot(rows, gains, state) -> Snapshot:
-    points = as_points(np.concatenate(rows).astype(np.int64))
-    return Snapshot(points, np.concatenate(gains), _on_host(state))
+def _snapshot(points, gains, state) -> Snapshot:
+    picked = as_points(np.concatenate(points).astype(np.int64))
+    return Snapshot(picked, np.concatenate(gains), _on_host(state))
 
 
 def _on_host(state: State) -> State:

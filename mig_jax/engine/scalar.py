@@ -2,11 +2,11 @@
 
 XLA runs each operation of a loop's body as a call of its own, about a microsecond on a CPU; a body of fifty operations
 on single numbers is then a thousand times slower than the same in C. Marked as a small call, the whole loop becomes one
-function. Two rules keep it fast (a test holds them against the compiled text):
+function. Two rules keep it fast (tests/engine/test_engine_structure.py verifies them in the compiled text):
 
-- No cond or switch around arrays: their branches copy what they return. A loop of no or one turn does the same.
-- In one turn an array is first written, then read: a value read before the write and used after it makes XLA keep a
-  copy of the array. What a turn needs is read at the end of the turn before and carried over as a number.
+- No cond or switch around arrays: their branches copy what they return. A loop of no or one iteration does the same.
+- In one iteration an array is first written, then read: a value read before the write and used after it makes XLA copy
+  the array. What an iteration needs is read at the end of the previous one and carried over as a number.
 """
 
 from collections.abc import Callable
@@ -28,17 +28,17 @@ def put(array: Any, i: Any, value: Any) -> Any:
 
 
 def as_one_function(function: Callable[..., Any], *args: Any) -> Any:
-    """function(*args), its operations (no scatter, sort or dot among them) as one native function of a CPU."""
+    """function(*args) as one native function of a CPU; the operations must not include scatter, sort or dot."""
     leaves, tree = jax.tree.flatten(args)
     traced, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
     needed = {var for equation in traced.jaxpr.eqns for var in equation.invars if not isinstance(var, Literal)}
     used = [i for i, var in enumerate(traced.jaxpr.invars) if var in needed]
 
-    def call(*given):  # only what is read: XLA aborts on a parameter of such a function that is not
-        whole = list(leaves)
-        for i, value in zip(used, given, strict=True):
-            whole[i] = value
-        return jax.tree.leaves(function(*jax.tree.unflatten(tree, whole)))
+    def call(*read):  # only what is read: XLA aborts on an unused parameter of such a function
+        filled = list(leaves)
+        for i, value in zip(used, read, strict=True):
+            filled[i] = value
+        return jax.tree.leaves(function(*jax.tree.unflatten(tree, filled)))
 
     out = jax.jit(call)(*(leaves[i] for i in used))
     out[0] = set_xla_metadata(out[0], inlineable="false", xla_cpu_small_call="true")

@@ -1,4 +1,4 @@
-"""A selection that begins with rows that somebody else chose."""
+"""A selection that begins with points chosen elsewhere: an earlier selection, or rows that must be included."""
 
 from typing import Any
 
@@ -9,40 +9,41 @@ from jaxtyping import Int64
 
 from mig_jax.core.index import PointArray
 from mig_jax.engine.checkpoint import Snapshot
-from mig_jax.engine.home import exactly, home_of
-from mig_jax.engine.kernels import KERNELS, Rows, absorb_all
-from mig_jax.engine.problem import Problem, power_of_two, rows_of
+from mig_jax.engine.heap_device import float64_on, heap_device_of
+from mig_jax.engine.kernels import KERNELS, RowLabels, absorb_all
+from mig_jax.engine.problem import Problem, csr_rows, power_of_two
 
 
 def warm_start(problem: Problem, points: Int64[PointArray, " f"], mesh: Mesh, heap_device: str = "auto") -> Snapshot:
-    """These points are picked, one after the other: what ``greedy`` goes on from. ``gains`` is what each gained then.
+    """The snapshot after picking these points in order, from which ``greedy`` resumes.
 
-    Had the greedy picked them, there would be the same bits. A point without labels or of score 0 is in, and gains 0.
+    Its bits are those that the greedy leaves when it picks these points itself. ``gains`` are the gains at each pick; a
+    point without labels or with score 0 gains 0.
     """
-    home, side, groups = home_of(mesh, heap_device), problem.side, problem.groups
-    state: Any = KERNELS[side.kind].start(side)
+    device, objective, groups = heap_device_of(mesh, heap_device), problem.objective, problem.groups
+    state: Any = KERNELS[objective.kind].start(objective)
     gains = np.zeros(len(points))
-    place = np.full(max(points.max(initial=-1), groups.row.max(initial=-1)) + 1, -1)
-    place[groups.row] = np.arange(problem.rows)
-    gaining = np.flatnonzero(place[points] >= 0)
-    place = place[points[gaining]]
-    if len(place):
-        group = np.searchsorted(groups.queue, place, "right") - 1
-        ptr, idx = rows_of(groups.ptr, groups.idx, group)
-        part = None if groups.part is None else _padded(rows_of(groups.ptr, groups.part, group)[1])
-        missing = int(power_of_two(len(place))) - len(place)
-        rows = Rows(np.pad(ptr, (0, missing), mode="edge").astype(np.int32), _padded(idx), part)
-        with exactly(home):
-            state, found = absorb_all(
-                *jax.device_put((side.labels, side.phi, state, rows, _padded(groups.score[place])), home),
-                np.int32(len(place)),
-                kind=side.kind,
-                native=home.platform == "cpu",
+    position = np.full(max(points.max(initial=-1), groups.point.max(initial=-1)) + 1, -1)
+    position[groups.point] = np.arange(problem.num_points)
+    gaining = np.flatnonzero(position[points] >= 0)
+    position = position[points[gaining]]
+    if len(position):
+        group = np.searchsorted(groups.queue, position, "right") - 1
+        ptr, idx = csr_rows(groups.ptr, groups.idx, group)
+        unit_mass = None if groups.unit_mass is None else _padded(csr_rows(groups.ptr, groups.unit_mass, group)[1])
+        missing = int(power_of_two(len(position))) - len(position)
+        rows = RowLabels(np.pad(ptr, (0, missing), mode="edge").astype(np.int32), _padded(idx), unit_mass)
+        with float64_on(device):
+            state, absorbed = absorb_all(
+                *jax.device_put((objective.p, objective.phi, state, rows, _padded(groups.score[position])), device),
+                np.int32(len(position)),
+                kind=objective.kind,
+                native=device.platform == "cpu",
             )
-        gains[gaining] = np.asarray(found)[: len(place)]
+        gains[gaining] = np.asarray(absorbed)[: len(position)]
     return Snapshot(points, gains, jax.tree.map(np.asarray, state))
 
 
 def _padded(values: np.ndarray) -> np.ndarray:
-    """Up to a power of two: few lengths, each is compiled for."""
+    """Padded to a power of two: each length is compiled, so there must be few."""
     return np.pad(values, (0, int(power_of_two(len(values))) - len(values)))

@@ -1,15 +1,15 @@
-"""How far from the best possible a selection can be at most.
+"""An upper bound on E of the best selection of n points, from any selection S.
 
-E is monotone and submodular, so for every S of any origin and the best set O of n points
+E is monotone and submodular, so for every S and the best set O of n points
 
     E(O) <= E(S u O) <= E(S) + sum_{d in O} E(S + d) - E(S) <= E(S) + the sum of the n largest exact gains at S.
 
-It holds at every prefix of S, and the least of these is the bound.
+It holds for every prefix of S; the bound is the least of these.
 
-Under limits O is the best set that they allow, and the sum is the largest that any such set may have: over the rows
-that must be in and are not in S, and over others: at most n with those, and of each quota what it takes at most (each
-row counts towards one); or, with a budget, what fits into it where the last row may be cut (the fractional knapsack);
-the smaller of the two. A limit that is left out only raises the bound.
+Under limits, O is the best set that they allow, and the sum is the largest that such a set may have: the gains of the
+points in ``first`` that are not in S, and the largest gains of other points, at most n with ``first`` and at most the
+maximum of each quota (each point counts towards one); or, with a budget, the fractional knapsack (the last point may be
+cut); the smaller of the two. Omitting a limit only raises the bound.
 """
 
 import math
@@ -19,13 +19,14 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from mig_jax.core.html import Described
+from mig_jax.core.index import PointArray
 from mig_jax.encode.encoded import Encoded
 from mig_jax.labels.label_graph import Propagation
-from mig_jax.objective.information import first_order_gains, label_rows, propagation_matrix, reached
+from mig_jax.objective.matrices import label_matrix, propagation_matrix
 from mig_jax.objective.phi import Phi
+from mig_jax.objective.pool_gains import exact_gains, first_order_gains
 
-BLOCK = 100_000
-ROUNDING = 1e-9  # a first-order gain may come out lower than the exact one by a few of its 2^-53
+ROUNDING = 1e-9  # float64 rounding may place a first-order gain below the exact one, by a few 2^-53 of it
 
 
 class Certificate(NamedTuple):
@@ -43,20 +44,20 @@ class Certificate(NamedTuple):
 
 
 class Feasible(NamedTuple):
-    """The selections of M points that a bound speaks of; Q quotas.
+    """The set of feasible selections of M points; Q quotas.
 
     Args:
-      n: points in one, at most.
-      first: points that are in every one; int64 ``[f]``.
-      banned: points that are in none; bool ``[M]``.
-      quota: the one that a point counts towards; int64 ``[M]``, in 0..Q-1.
-      most: points of a quota beside ``first``, at most; int64 ``[Q]``.
+      n: the largest number of points.
+      first: points in every selection; int64 ``[f]``.
+      banned: points in no selection; bool ``[M]``.
+      quota: the quota of each point; int64 ``[M]``, in 0..Q-1.
+      most: the largest number of points of each quota, without ``first``; int64 ``[Q]``.
       cost: of each point, > 0; float64 ``[M]``; None: no budget.
-      budget: the sum of costs of a selection, at most.
+      budget: the largest sum of costs.
     """
 
     n: int
-    first: np.ndarray
+    first: PointArray
     banned: np.ndarray
     quota: np.ndarray
     most: np.ndarray
@@ -64,31 +65,12 @@ class Feasible(NamedTuple):
     budget: float | None = None
 
 
-def exact_gains(
-    encoded: Encoded,
-    p: Propagation,
-    phi: Phi,
-    x: Float64[np.ndarray, " L"],
-    points: Int64[np.ndarray, " m"] | None = None,
-) -> Float64[np.ndarray, " m"]:
-    """E(S + d) - E(S) at mass x of every point, or of those asked, in float64, in blocks of rows."""
-    matrix = propagation_matrix(p)
-    points = np.arange(len(encoded)) if points is None else points
-    out = np.zeros(len(points))
-    for lo in range(0, len(points), BLOCK):
-        block = points[lo : lo + BLOCK]
-        reach = reached(label_rows(encoded, block), matrix)
-        mass = reach.data * np.repeat(encoded.score[block], np.diff(reach.indptr))
-        row = np.repeat(np.arange(len(block)), np.diff(reach.indptr))
-        out[lo : lo + BLOCK] = np.bincount(row, weights=phi.rise(x[reach.indices], mass), minlength=len(block))
-    return out
-
-
 def _largest(encoded: Encoded, p: Propagation, phi: Phi, x: np.ndarray, points: np.ndarray, n: int) -> float:
     """The sum of the n largest exact gains of the points (of all, where there are fewer).
 
-    A gain is never above the first-order one, a gather: the n highest of these have n gains, and whose first-order gain
-    is below the least of those needs no more.
+    The first-order gain bounds the exact gain and costs less. The exact gains of the n points with the highest
+    first-order gains are computed first; a point whose first-order gain is below the least of these cannot be among the
+    n largest.
     """
     above = first_order_gains(encoded, p, phi, x)[points]
     if len(points) <= n:
@@ -106,8 +88,8 @@ def _largest_within(
 ) -> float:
     """The largest sum of exact gains at x that a feasible selection may have of the points in ``rest`` (bool ``[M]``).
 
-    A gain is computed where it counts: as long as the best choice by first-order gains, which are above, holds a point
-    whose exact gain is not known, those become known.
+    Exact gains are computed only where they matter: the best choice by upper bounds (first-order gains, replaced by
+    exact gains once computed) is repeated until the exact gain of every chosen point is computed.
     """
     others = rest & ~limits.banned
     others[limits.first] = False
@@ -120,7 +102,7 @@ def _largest_within(
     gain, known = first_order_gains(encoded, p, phi, x)[points] * (1 + ROUNDING), np.zeros(len(points), bool)
     n = max(limits.n - len(limits.first), 0)
 
-    def fullest() -> tuple[float, np.ndarray]:
+    def best_by_quota() -> tuple[float, np.ndarray]:
         order = np.argsort(-gain, kind="stable")
         quota = limits.quota[points[order]]
         by_quota = np.argsort(quota, kind="stable")
@@ -133,10 +115,10 @@ def _largest_within(
     def knapsack() -> tuple[float, np.ndarray]:
         order = np.argsort(-gain / cost, kind="stable")
         before = np.concatenate([[0.0], np.cumsum(cost[order])])
-        whole = int(np.searchsorted(before, room, "right")) - 1  # rows that fit
+        whole = int(np.searchsorted(before, room, "right")) - 1  # points that fit
         chosen = order[: max(whole, 0) + 1]
-        share = np.minimum(1.0, np.maximum(room - before[: len(chosen)], 0.0) / cost[chosen])
-        return (gain[chosen] * share).sum(), chosen
+        fraction = np.minimum(1.0, np.maximum(room - before[: len(chosen)], 0.0) / cost[chosen])
+        return (gain[chosen] * fraction).sum(), chosen
 
     def least(best) -> float:
         while True:
@@ -147,25 +129,25 @@ def _largest_within(
             gain[new], known[new] = exact_gains(encoded, p, phi, x, points[new]), True
 
     forced = float(exact_gains(encoded, p, phi, x, limits.first[rest[limits.first]]).sum())
-    return forced + min(map(least, (fullest,) if room == np.inf else (fullest, knapsack)))
+    return forced + min(map(least, (best_by_quota,) if room == np.inf else (best_by_quota, knapsack)))
 
 
 def certify(
     encoded: Encoded,
     p: Propagation,
     phi: Phi,
-    points: Int64[np.ndarray, " n"],
+    points: Int64[PointArray, " n"],
     objective: Float64[np.ndarray, " n"],
     prefixes: tuple[int, ...] | None = None,
     limits: Feasible | None = None,
 ) -> Certificate:
-    """Bound the best E of any n = len(points) rows, for a selection made by any system.
+    """Bound the best E of any n = len(points) points, from a selection made by any sampler.
 
     Args:
       points: the selection, in order.
       objective: E after each of them (``curve(...).objective``).
-      prefixes: the lengths at which the bound is tried (0 = the empty set); default: n/8, n/4, n/2, n.
-      limits: bound the best E of any selection within these instead, whatever len(points) is.
+      prefixes: the lengths of the prefixes that give a bound (0 = the empty set); default: n/8, n/4, n/2, n.
+      limits: bound the best E of any feasible selection instead, independent of len(points).
     """
     n = len(points)
     if n == 0 and limits is None:
@@ -174,14 +156,14 @@ def certify(
     bound = np.inf
     for length in prefixes or sorted({n // 8, n // 4, n // 2, n}):
         chosen = points[:length]
-        x = matrix.T @ (label_rows(encoded, chosen).T @ encoded.score[chosen])
+        x = matrix.T @ (label_matrix(encoded, chosen).T @ encoded.score[chosen])
         rest = np.ones(len(encoded), bool)
-        rest[chosen] = False  # a picked row adds nothing to S: it is in it
+        rest[chosen] = False  # a picked point is in S and adds nothing
         if limits is None:
             more = _largest(encoded, p, phi, x, np.flatnonzero(rest), n)
         else:
             more = _largest_within(encoded, p, phi, x, rest, limits)
         bound = min(bound, (float(objective[length - 1]) if length else 0.0) + more)
-    reached = float(objective[-1]) if n else 0.0
-    bound = max(bound, reached)
-    return Certificate(reached, bound, reached / bound if bound > 0 else 1.0)
+    value = float(objective[-1]) if n else 0.0
+    bound = max(bound, value)
+    return Certificate(value, bound, value / bound if bound > 0 else 1.0)

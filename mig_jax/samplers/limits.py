@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from mig_jax.engine.problem import rows_of
-from mig_jax.engine.rules import Allowance, Left, Rules, open_rows
+from mig_jax.engine.problem import csr_rows
+from mig_jax.engine.rules import Allowance, Remaining, Rules, pickable
 from mig_jax.objective.certificate import Feasible
 
 NO_MOST = np.int64(2**62)
@@ -135,7 +135,7 @@ class Gate:
         self.limits = limits
         taken = limits.first if taken is None else taken.astype(np.int64)
         self.counts = np.bincount(
-            rows_of(limits.quota_ptr, limits.quota_idx, taken)[1], minlength=len(limits.quota_names)
+            csr_rows(limits.quota_ptr, limits.quota_idx, taken)[1], minlength=len(limits.quota_names)
         )
         self.out = limits.banned.copy()
         self.out[taken] = True
@@ -174,11 +174,11 @@ class Gate:
         least = none if limits.least is None else limits.least - self.counts
         cost, budget = (None, None) if limits.budget is None else (limits.cost, np.float64(limits.budget))
         rules = Rules(self.out, limits.quota_ptr, limits.quota_idx, cost, budget, np.bool_(self.minima))
-        return Allowance(rules, Left(most, least, np.float64(self.spent)))
+        return Allowance(rules, Remaining(most, least, np.float64(self.spent)))
 
     def open(self) -> Bool[np.ndarray, " M"]:
         """``allows`` of all points."""
-        return open_rows(*self.allowance())
+        return pickable(*self.allowance())
 
     def first_open(self, ranked: np.ndarray, most: int) -> Int64[np.ndarray, " k"]:
         """Of points in an order the first that may be taken, one after the other, at most so many; they are taken."""

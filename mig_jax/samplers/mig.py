@@ -26,7 +26,7 @@ def sample(task: SamplingTask, n: int) -> Order:
     problem = make_problem(task.encoded, task.propagation, task.phi, task.gain, mesh.size)
     found = greedy(
         problem,
-        min(n, problem.rows),
+        min(n, problem.num_points),
         mesh,
         shortlist_size=task.shortlist_size,
         picks_per_call=task.picks_per_call,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mig_jax.core.errors import UserError
 from mig_jax.engine import BlockWriter, greedy, greedy_from_disk, make_problem, pool_mesh
-from mig_jax.engine.blocks import DATA, INDEX
+from mig_jax.engine.pool_on_disk import DATA, INDEX
 from mig_jax.objective import make_phi
 
 QUICK = settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -43,7 +43,7 @@ def from_disk(drawn: Case, folder: Path, n: int, **more):
 def test_the_picks_are_those_of_the_pool_in_memory(tmp_path_factory, name, kind, data):
     style = data.draw(st.sampled_from(STYLES))
     drawn = fill(SHAPES[name], data.draw(st.integers(0, 2**32)), style, data.draw(phis(kind)), 1.0, same_labels=False)
-    folder = write(drawn, tmp_path_factory.mktemp("blocks"), chunk=data.draw(st.sampled_from([1, 7, 1_000])))
+    folder = write(drawn, tmp_path_factory.mktemp("pool_on_disk"), chunk=data.draw(st.sampled_from([1, 7, 1_000])))
     snapshots = []
     found = from_disk(drawn, folder, drawn.candidates, shortlist_size=5, picks_per_call=4, on_snapshot=snapshots.append)
     assert_greedy(drawn, found, drawn.candidates, "first_order")
@@ -82,7 +82,7 @@ def test_the_bounds_hold_even_where_they_are_tight(tmp_path, monkeypatch):
     folder = write(drawn, tmp_path, chunk=500, block=64)
     right = from_disk(drawn, folder, 400, shortlist_size=20)
     assert_same_bits(in_memory(drawn, 400), right)
-    monkeypatch.setattr("mig_jax.engine.blocks.BOUND_SLACK", 0.9)
+    monkeypatch.setattr("mig_jax.engine.pool_on_disk.BOUND_SLACK", 0.9)
     wrong = from_disk(drawn, folder, 400, shortlist_size=20)
     assert not np.array_equal(right.points, wrong.points)
 
@@ -112,7 +112,7 @@ def test_what_is_no_whole_set_of_blocks_is_refused(tmp_path):
     drawn = large()
     with pytest.raises(UserError, match="no blocks of a pool"):
         from_disk(drawn, tmp_path / "nowhere", 3)
-    folder = write(drawn, tmp_path / "blocks", chunk=500)
+    folder = write(drawn, tmp_path / "pool_on_disk", chunk=500)
     smaller = case(((0,),), np.ones(1), np.eye(4, dtype=np.float32), make_phi(), 1.0)
     with pytest.raises(UserError, match="blocks of 60 labels, a graph of 4"):
         from_disk(smaller, folder, 3)

@@ -7,9 +7,9 @@ from engine_cases import SHAPES, Case, fill, naive
 from oracle import Naive
 
 from mig_jax.engine import Problem, make_problem, pool_mesh
-from mig_jax.engine.full_pass import first_bounds
+from mig_jax.engine.full_pass import exact_bounds
 from mig_jax.engine.kernels import KERNELS, Exact, FirstOrder, label_gains
-from mig_jax.engine.resident import SLACK, Resident
+from mig_jax.engine.pool_in_memory import SLACK, PoolInMemory
 from mig_jax.objective import make_phi
 
 PHIS = {"power": make_phi(exponent=0.3), "exp": make_phi("exp", alpha=0.02), "log": make_phi("log")}
@@ -38,16 +38,16 @@ def bounds(problem: Problem, x: np.ndarray) -> np.ndarray:
     mesh = pool_mesh(jax.devices()[: problem.shards])
     mass = np.append(x, 0).astype(np.float32)
     assert problem.reach is not None
-    found = first_bounds(problem.side.phi, mass, *problem.reach, mesh=mesh)
+    found = exact_bounds(problem.objective.phi, mass, *problem.reach, mesh=mesh)
     return np.asarray(found)[: problem.groups.many]
 
 
 @pytest.mark.parametrize("shards", [1, 8])
 @pytest.mark.parametrize("phi", PHIS)
 def test_the_first_bounds_are_the_exact_gains_in_float32(phi, shards):
-    """What ``Resident`` raises by SLACK is then above every gain, and within a thousandth of it."""
+    """What ``PoolInMemory`` raises by SLACK is then above every gain, and within a thousandth of it."""
     drawn, problem = pool(phi, shards)
-    heads = problem.groups.row[problem.groups.queue[:-1]]
+    heads = problem.groups.point[problem.groups.queue[:-1]]
     for picks in (0, 1, 40):
         oracle, gains = after(drawn, "exact", picks, heads)
         cancelled = 1e-13 * abs(oracle.objective())
@@ -64,7 +64,7 @@ def test_no_candidate_gains_more_than_its_bound_and_no_other_row_more_than_the_c
     """With costs: gains more per cost."""
     cost = np.random.default_rng(1).uniform(1, 3_000, 600) if costs else None
     drawn, problem = pool(phi, shards, kind, cost)
-    heads = problem.groups.row[problem.groups.queue[:-1]]
+    heads = problem.groups.point[problem.groups.queue[:-1]]
     mesh = pool_mesh(jax.devices()[:shards])
     for picks in (0, 1, 40):
         oracle, gains = after(drawn, kind, picks, heads)
@@ -73,14 +73,14 @@ def test_no_candidate_gains_more_than_its_bound_and_no_other_row_more_than_the_c
         x = np.append(oracle.x, 0)
         state = Exact(x, x) if kind == "exact" else FirstOrder(x, drawn.phi.slope(x))
         with jax.enable_x64(True):
-            y = np.asarray(label_gains(problem.side.labels, drawn.phi.slope(x), native=True))
-        resident = Resident(problem, mesh, 64, np.zeros(0, np.int32), state, jax.devices()[0])
+            y = np.asarray(label_gains(problem.objective.p, drawn.phi.slope(x), native=True))
+        resident = PoolInMemory(problem, mesh, 64, np.zeros(0, np.int32), state, jax.devices()[0])
         found = resident.shortlist(y)
         assert (np.diff(found.bound) <= 0).all()
         assert (found.bound >= gains[found.group] - cancelled).all()
         assert (found.bound <= gains[found.group] * 1.001 + cancelled).all()
         assert found.cut >= np.delete(gains, found.group).max() - cancelled
-        np.testing.assert_array_equal(found.row, heads[found.group])
+        np.testing.assert_array_equal(found.point, heads[found.group])
 
 
 @pytest.mark.parametrize("shards", [1, 2])
@@ -96,7 +96,7 @@ def test_overlapping_blocks_are_one_block(shards, monkeypatch):
         jax.clear_caches()
         np.testing.assert_allclose(bounds(problem, x), whole, rtol=2**-22, err_msg=f"{block} of {most}")
         mesh, mass = pool_mesh(jax.devices()[:shards]), np.zeros(len(x) + 1, np.float32)
-        text = first_bounds.lower(problem.side.phi, mass, *problem.reach, mesh=mesh).as_text()
+        text = exact_bounds.lower(problem.objective.phi, mass, *problem.reach, mesh=mesh).as_text()
         in_blocks = sum(bucket.labels.shape[1] // shards > block for bucket in problem.reach[0])
         assert text.count("stablehlo.while") == in_blocks
     monkeypatch.undo()

@@ -23,8 +23,8 @@ import mig_jax
 from mig_jax.commands.annotate.nearest_labels import _candidates
 from mig_jax.encode import Encoded
 from mig_jax.engine import Problem, make_problem, pool_mesh
-from mig_jax.engine.blocks import _block_top
-from mig_jax.engine.kernels import KERNELS, Rows, absorb_all
+from mig_jax.engine.kernels import KERNELS, RowLabels, absorb_all
+from mig_jax.engine.pool_on_disk import _block_top
 from mig_jax.labels.cosine import _tile
 from mig_jax.labels.label_graph import Propagation
 from mig_jax.models.checkpoints.architectures import ARCHITECTURES
@@ -72,14 +72,14 @@ def problem_of(kind: str, shards: int, phi: str, repeats: int = 100, costs: bool
 
 
 def of_pass(name: str, kind: str, shards: int = 1, phi: str = "power"):
-    return call_of("resident", name, problem_of(kind, shards, phi))
+    return call_of("pool_in_memory", name, problem_of(kind, shards, phi))
 
 
 def of_first_bounds_in_blocks():
     """Traced here, where a block is small; a shape of its own, for the trace is kept."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mig_jax.engine.full_pass.BLOCK", 30)
-        jitted, args, options = call_of("resident", "first_bounds", problem_of("exact", 1, "power", repeats=70))
+        jitted, args, options = call_of("pool_in_memory", "exact_bounds", problem_of("exact", 1, "power", repeats=70))
         jitted.trace(*args, **options)
     return jitted, args, options
 
@@ -93,7 +93,7 @@ def of_heap(name: str, kind: str, phi: str = "power", native: bool = False):
 def of_limited_heap(kind: str, by_cost: bool):
     """With quotas and a budget; by the gain or by the gain per cost."""
     problem = problem_of(kind, 1, "power", costs=by_cost)
-    points = int(problem.groups.row.max()) + 1
+    points = int(problem.groups.point.max()) + 1
     jitted, args, options = call_of("greedy", "pick", problem, allowance=allowance_of(points, 5, np.full(points, 2.0)))
     return jitted, args, options | {"native": False}
 
@@ -102,9 +102,9 @@ def of_warm_start(kind: str, native: bool = False):
     problem, size = problem_of(kind, 1, "power"), 8
     groups, kernel = problem.groups, KERNELS[kind]
     stop = int(groups.ptr[size])
-    part = None if groups.part is None else groups.part[:stop]
-    rows = Rows(groups.ptr[: size + 1].astype(np.int32), groups.idx[:stop], part)
-    args = problem.side.labels, problem.side.phi, kernel.start(problem.side), rows, np.ones(size), np.int32(5)
+    part = None if groups.unit_mass is None else groups.unit_mass[:stop]
+    rows = RowLabels(groups.ptr[: size + 1].astype(np.int32), groups.idx[:stop], part)
+    args = problem.objective.p, problem.objective.phi, kernel.start(problem.objective), rows, np.ones(size), np.int32(5)
     return absorb_all, args, {"kind": kind, "native": native}
 
 
@@ -227,9 +227,9 @@ ENTRIES = {
     "decode in a loop": Entry("models/inference/decoding.py:decode", lambda: of_decode(Rule(True, None, False))),
     "decode in a loop and draw": Entry("models/inference/decoding.py:decode", lambda: of_decode(Rule(False, 5, True))),
     "label gains": Entry("engine/kernels.py:label_gains", lambda: of_heap("label_gains", "first_order")),
-    "bounds in blocks": Entry("engine/full_pass.py:first_bounds", of_first_bounds_in_blocks),
-    "bounds, 8 devices": Entry("engine/full_pass.py:first_bounds", lambda: of_pass("first_bounds", "exact", SHARDS)),
-    "top of a block": Entry("engine/blocks.py:_block_top", of_block_top),
+    "bounds in blocks": Entry("engine/full_pass.py:exact_bounds", of_first_bounds_in_blocks),
+    "bounds, 8 devices": Entry("engine/full_pass.py:exact_bounds", lambda: of_pass("exact_bounds", "exact", SHARDS)),
+    "top of a block": Entry("engine/pool_on_disk.py:_block_top", of_block_top),
 }
 for _kind in KERNELS:
     ENTRIES[f"{_kind} warm start"] = Entry("engine/kernels.py:absorb_all", lambda k=_kind: of_warm_start(k))
@@ -252,8 +252,8 @@ for _sampler, _module, _functions in (
         _entry = Entry(f"vectors/{_module}.py:{_function}", partial(of_vectors, _sampler, _module, _function))
         ENTRIES[f"vectors: {'coverage' if _sampler == 'qdit' else _module} {_function}"] = _entry
 for _phi in PHIS:
-    _bounds = "engine/full_pass.py:first_bounds"
-    ENTRIES[f"bounds, {_phi}"] = Entry(_bounds, lambda p=_phi: of_pass("first_bounds", "exact", phi=p))
+    _bounds = "engine/full_pass.py:exact_bounds"
+    ENTRIES[f"bounds, {_phi}"] = Entry(_bounds, lambda p=_phi: of_pass("exact_bounds", "exact", phi=p))
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -316,7 +316,7 @@ def test_the_list_holds_every_entry_of_the_package():
         for path in ROOT.rglob("*.py")
         for use in jit_uses(path.read_text(encoding="utf-8"))
     }
-    assert found == {entry.where for entry in ENTRIES.values()} | APART
+    assert found == {entry.column for entry in ENTRIES.values()} | APART
 
 
 def test_the_search_finds_every_form_of_jit():

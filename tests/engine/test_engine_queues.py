@@ -7,8 +7,8 @@ import pytest
 from engine_cases import Case, Size, assert_same_bits, case, naive, run
 
 from mig_jax.engine.greedy import SHORTLIST
+from mig_jax.engine.pool_in_memory import PoolInMemory
 from mig_jax.engine.problem import make_groups
-from mig_jax.engine.resident import Resident
 from mig_jax.objective import make_phi
 
 KINDS = ["first_order", "exact"]
@@ -27,7 +27,7 @@ def groups_of(labels, score, count: int):
 def queues(groups) -> list[tuple[tuple[int, ...], list[int]]]:
     """(labels, rows in order) of each."""
     sets = [tuple(part.tolist()) for part in np.split(groups.idx, groups.ptr[1:-1])]
-    return list(zip(sets, [part.tolist() for part in np.split(groups.row, groups.queue[1:-1])], strict=True))
+    return list(zip(sets, [part.tolist() for part in np.split(groups.point, groups.queue[1:-1])], strict=True))
 
 
 @pytest.mark.parametrize("size", [Size(1, SHORTLIST, 1_024), Size(8, SHORTLIST, 300)])
@@ -113,13 +113,13 @@ def test_equal_digests_of_different_sets_share_no_queue(marks, monkeypatch):
 @pytest.fixture
 def widened(monkeypatch) -> list[int]:
     """The length of the list each time that it was widened."""
-    lengths, widen = [], Resident.widen
+    lengths, widen = [], PoolInMemory.widen
 
-    def spy(pool: Resident) -> None:
+    def spy(pool: PoolInMemory) -> None:
         lengths.append(pool.shortlist_size)
         widen(pool)
 
-    monkeypatch.setattr(Resident, "widen", spy)
+    monkeypatch.setattr(PoolInMemory, "widen", spy)
     return lengths
 
 

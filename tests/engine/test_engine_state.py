@@ -10,7 +10,7 @@ from engine_cases import SHAPES, Case, Size, assert_greedy, assert_same_bits, fi
 from mig_jax.engine import make_problem
 from mig_jax.engine.kernels import FirstOrder, label_gains
 from mig_jax.objective import make_phi
-from mig_jax.objective.information import propagation_matrix
+from mig_jax.objective.matrices import propagation_matrix
 
 # The slopes of exp end below 1e-30 of what they were: among float32's last numbers.
 PHIS = {"power": make_phi(), "exp": make_phi("exp", alpha=0.45), "log": make_phi("log", c=0.5)}
@@ -46,7 +46,7 @@ def test_first_order(phi, name):
         assert state.x[-1] == 0, "padding must gain nothing"
         np.testing.assert_allclose(state.slope, drawn.phi.slope(state.x), rtol=1e-12, atol=0)
         with jax.enable_x64(True):
-            y = np.asarray(label_gains(problem.side.labels, state.slope, native=True))
+            y = np.asarray(label_gains(problem.objective.p, state.slope, native=True))
         assert y.dtype == np.float64
         exact = p @ state.slope[:-1]
         np.testing.assert_allclose(y[:-1], exact, rtol=1e-11, atol=0)

@@ -12,7 +12,7 @@ import pytest
 
 import mig_jax
 from experiments.synthetic import synthetic_pool
-from mig_jax.engine import Allowance, Left, Rules, greedy, make_problem, pool_mesh
+from mig_jax.engine import Allowance, Remaining, Rules, greedy, make_problem, pool_mesh
 from mig_jax.engine.kernels import KERNELS, FirstOrder
 from mig_jax.engine.scalar import at, put
 from mig_jax.objective import make_phi
@@ -66,7 +66,7 @@ def allowance_of(points: int, quotas: int, cost: np.ndarray | None = None) -> Al
     idx = np.random.default_rng(0).integers(0, quotas, 2 * points)
     budget = None if cost is None else np.float64(1e4)
     rules = Rules(np.zeros(points, bool), 2 * np.arange(points + 1), idx, cost, budget, np.bool_(False))
-    return Allowance(rules, Left(np.full(quotas, 9), np.zeros(quotas, np.int64), np.float64(0)))
+    return Allowance(rules, Remaining(np.full(quotas, 9), np.zeros(quotas, np.int64), np.float64(0)))
 
 
 def text_of(where: str, name: str, problem, **more) -> str:
@@ -131,7 +131,7 @@ def problem_of(kind: str, shards: int, phi="power", cost=None):
 @pytest.mark.parametrize("kind", KERNELS)
 def test_the_full_pass_finds_its_list_by_top_k(kind, shards):
     """Sorting all gains takes nine times the time."""
-    text = text_of("resident", "full_pass", problem_of(kind, shards))
+    text = text_of("pool_in_memory", "full_pass", problem_of(kind, shards))
     assert re.search(r'custom_call_target="TopK"|topk\(', text), "no TopK"
     _, found = computations(text)
     lines = [line for computation in found.values() for line in computation]
@@ -160,7 +160,7 @@ def test_the_heap_is_one_native_function_that_copies_no_array(kind, phi, limits)
     lines = [line for computation in found.values() for line in computation]
     assert not [line.text for line in lines if line.what in ("sort", "conditional", "custom-call", "scatter")]
     assert not [line.text for line in lines if line.what.startswith(COLLECTIVES)]
-    of_queues = [line for line in lines if problem.rows in [size for _, size in line.makes]]
+    of_queues = [line for line in lines if problem.num_points in [size for _, size in line.makes]]
     assert of_queues
     assert not [line.text for line in of_queues if line.what not in LOOPS], "the queues are as long as the pool"
 
@@ -226,6 +226,6 @@ def all_labels(labels, phi, state, rows, start, stop, score):
 def test_what_the_rules_forbid_is_seen(absorb, monkeypatch):
     monkeypatch.setitem(KERNELS, absorb.__name__, KERNELS["first_order"]._replace(absorb=absorb))
     problem = problem_of("first_order", 1)
-    problem = dataclasses.replace(problem, side=problem.side._replace(kind=absorb.__name__))
+    problem = dataclasses.replace(problem, objective=problem.objective._replace(kind=absorb.__name__))
     text = text_of("greedy", "pick", problem)
     assert whole_arrays(text)

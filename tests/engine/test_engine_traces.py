@@ -19,7 +19,7 @@ from mig_jax.objective import make_phi
 KINDS = ["first_order", "exact"]
 ONCE = {
     "first_order": {"jit(pick)": 1, "jit(full_pass)": 1, "jit(label_gains)": 1},
-    "exact": {"jit(pick)": 1, "jit(full_pass)": 1, "jit(first_bounds)": 1, "jit(label_gains)": 1},
+    "exact": {"jit(pick)": 1, "jit(full_pass)": 1, "jit(exact_bounds)": 1, "jit(label_gains)": 1},
 }
 
 
@@ -58,7 +58,7 @@ def test_other_numbers_on_equal_shapes_do_not_compile_again(kind, shards, compil
     once(0, 1, make_phi(exponent=0.5), 2.0, "real")
     assert compiled == ONCE[kind]
     once(0, 20, make_phi("log"), 1.0, "real")
-    assert compiled == {name: 1 + (name in ("jit(pick)", "jit(first_bounds)")) for name in ONCE[kind]}
+    assert compiled == {name: 1 + (name in ("jit(pick)", "jit(exact_bounds)")) for name in ONCE[kind]}
 
 
 def test_a_run_from_a_snapshot_compiles_nothing(compiled):

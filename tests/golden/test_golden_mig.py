@@ -11,7 +11,8 @@ from mig_jax.encode import Encoded
 from mig_jax.engine import greedy, make_problem, pool_mesh
 from mig_jax.labels import LabelGraph
 from mig_jax.objective import curve, make_phi
-from mig_jax.objective.information import gains_at, label_rows, propagation_matrix
+from mig_jax.objective.matrices import label_matrix, propagation_matrix
+from mig_jax.objective.pool_gains import gains_and_shares
 
 NEAR_TIE = 1e-6  # a relative margin below which float32 cannot tell two rows apart
 NUMBERS = np.load(Path(__file__).parent / "mig.npz")
@@ -88,14 +89,14 @@ def test_each_pick_of_the_reference_is_our_best_along_its_path(name):
     setting = SETTINGS[name]
     points, p, phi = encoded(setting), graph(setting).propagation(setting.alpha), make_phi(**setting.phi)
     order, margin = NUMBERS[f"{name}_order"].astype(np.int64), NUMBERS[f"{name}_margin"]
-    v, matrix = label_rows(points), propagation_matrix(p)
+    v, matrix = label_matrix(points), propagation_matrix(p)
     whole = np.arange(len(points))
     left = np.ones(len(points), bool)
     x = np.zeros(len(points.labels))
     for step, pick in enumerate(order):
         # Every tenth step through the function that reports use; between them the same sum without its shares.
         if step % 10 == 0:
-            gain = gains_at(points, p, phi, x, whole, "first_order")[0]
+            gain = gains_and_shares(points, p, phi, x, whole, "first_order")[0]
         else:
             gain = points.score * (v @ (matrix @ phi.slope(x)))
         gain[~left] = -1

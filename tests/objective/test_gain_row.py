@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mig_jax.engine.resident import SLACK, ULP
+from mig_jax.engine.pool_in_memory import SLACK, ULP
 from mig_jax.objective import make_phi
-from mig_jax.objective.gain import exact_gain, labels_sum
+from mig_jax.objective.row_gain import exact_gain, first_order_sum
 
 L = 300
 PHIS = {"power": make_phi(), "exp": make_phi("exp", alpha=0.1), "log": make_phi("log")}
@@ -35,7 +35,7 @@ def test_a_gain_is_that_of_float64_up_to_what_a_bound_has_room_for(kind, width):
     x = mass()
     if kind == "first_order":
         x[L] = 0
-        one = jax.vmap(lambda t, p, s: labels_sum(jnp.asarray(x), t) * s, in_axes=(1, 1, 0))
+        one = jax.vmap(lambda t, p, s: first_order_sum(jnp.asarray(x), t) * s, in_axes=(1, 1, 0))
         right = x.astype(np.float64)[labels].sum(0) * score
         room = (width + 4) * ULP
     else:
@@ -53,7 +53,7 @@ def test_both_gains_by_hand(phi):
     x = mass()
     y = np.append(mass()[:L], 0).astype(np.float32)
     labels, part = np.array([3, 17, 9, L], np.int32), np.array([0.5, 0.25, 1.0, 0.0], np.float32)
-    got = labels_sum(jnp.asarray(y), jnp.asarray(labels)) * 2.5
+    got = first_order_sum(jnp.asarray(y), jnp.asarray(labels)) * 2.5
     np.testing.assert_allclose(got, 2.5 * (float(y[3]) + float(y[17]) + float(y[9])), rtol=1e-6)
     x64 = x.astype(np.float64)
     expected = sum(
