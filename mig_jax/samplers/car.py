@@ -20,7 +20,7 @@ from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import Limits
 from mig_jax.samplers.order import Order
 from mig_jax.samplers.task import Sampler, SamplingTask
-from mig_jax.vectors.kmeans import Points, kmeans
+from mig_jax.vectors.kmeans import ShardedPoints, kmeans
 from mig_jax.vectors.pca import fit_pca, project
 
 
@@ -172,7 +172,7 @@ def _clusters(task: SamplingTask) -> _Clustered:
     decides.update(repr((coordinates.shape, k, options.n_init, task.seed)).encode())
     if decides.digest() in _newest:
         return _newest[decides.digest()]
-    points = Points(coordinates, mesh)
+    points = ShardedPoints(coordinates, mesh)
     for run in range(int(found.facts[0]) if found is not None else 0, options.n_init):
         stage = f"k-means, run {run + 1} of {options.n_init}"
         new = kmeans(points, k, (task.seed, run), lambda done, stage=stage: task.progress(stage, done, None))

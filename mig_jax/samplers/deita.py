@@ -23,7 +23,7 @@ from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import Gate
 from mig_jax.samplers.order import Order
 from mig_jax.samplers.task import Sampler, SamplingTask
-from mig_jax.vectors.novelty import BLOCK, NOBODY, TILE, Block, Kept, Near, hundredths
+from mig_jax.vectors.novelty import BLOCK, NO_COSINE, TILE, Block, BlockCosines, SelectedVectors, hundredths
 
 
 class Options(SamplerOptions, frozen=True):
@@ -70,7 +70,7 @@ class Picks:
         """From what is in already, or where an earlier process stopped."""
         if task.resume is None:
             first = array("q", task.limit.first.tolist())
-            return cls(first, array("h", [hundredths(NOBODY)] * len(first)), np.zeros(len(task.encoded), bool))
+            return cls(first, array("h", [hundredths(NO_COSINE)] * len(first)), np.zeros(len(task.encoded), bool))
         state: DeitaState = task.resume.state
         points, nearest = array("q", task.resume.points.tolist()), array("h", state.nearest.tolist())
         return cls(points, nearest, state.rejected.copy(), int(state.phase), int(state.position))
@@ -88,7 +88,7 @@ def sample(task: SamplingTask, n: int, *, block: int = BLOCK, tile: int = TILE) 
 
     A threshold of 1 rejects nothing, not even equal vectors: the cosine is held to be 1 at most.
 
-    ``block`` and ``tile``, of ``Kept``, do not change what is picked.
+    ``block`` and ``tile``, of ``SelectedVectors``, do not change what is picked.
 
     Raises:
       UserError: no row has a score; a batch size without ``compat``, or with limits.
@@ -102,7 +102,7 @@ def sample(task: SamplingTask, n: int, *, block: int = BLOCK, tile: int = TILE) 
         raise UserError(f"sampler.batch_size={options.batch_size}: the reference's batches know no limits; must be 1")
     picks = Picks.start(task)
     block = -(-block // options.batch_size) * options.batch_size  # a batch lies in one block
-    kept = Kept(task.vectors, task.mesh or pool_mesh(), options.threshold, block, tile)
+    kept = SelectedVectors(task.vectors, task.mesh or pool_mesh(), options.threshold, block, tile)
     kept.redecided = int(task.resume.state.redecided) if task.resume is not None else 0
     points = np.array(picks.points, np.int64)
     kept.add_points(points)
@@ -135,7 +135,7 @@ def _ranked(task: SamplingTask, score: np.ndarray) -> np.ndarray:
     return scored[np.argsort(-score[scored], kind="stable")]
 
 
-def _walk(task: SamplingTask, n: int, ranked: np.ndarray, gate: Gate, kept: Kept, picks: Picks) -> None:
+def _walk(task: SamplingTask, n: int, ranked: np.ndarray, gate: Gate, kept: SelectedVectors, picks: Picks) -> None:
     """Go on through the ranking until n are picked or it ends."""
     batch = task.options.batch_size
     assert task.ranking is not None
@@ -144,14 +144,14 @@ def _walk(task: SamplingTask, n: int, ranked: np.ndarray, gate: Gate, kept: Kept
         started = kept.compare(block)
         picks.position = end
         ahead, end = _read(kept, ranked, picks, gate, batch)
-        kept.add(block, _novel(Near(kept, block, *started), n, gate, picks, batch))
+        kept.add(block, _novel(BlockCosines(kept, block, *started), n, gate, picks, batch))
         block = ahead
         task.progress("select", len(picks.points), n)
         if task.on_snapshot is not None:
             task.on_snapshot(picks.snapshot(task.ranking, kept.redecided))
 
 
-def _novel(near: Near, n: int, gate: Gate, picks: Picks, batch: int) -> list[int]:
+def _novel(near: BlockCosines, n: int, gate: Gate, picks: Picks, batch: int) -> list[int]:
     """The places of a block that are picked."""
     chosen = []
     for place, point in enumerate(near.block.points.tolist()):
@@ -160,12 +160,12 @@ def _novel(near: Near, n: int, gate: Gate, picks: Picks, batch: int) -> list[int
         if not gate.allows(point):
             continue
         cosine = near.cosine(place)
-        if cosine > near.kept.threshold:
+        if cosine > near.selected.threshold:
             picks.rejected[point] = True
             if batch > 1:
-                near.beside(place, (place // batch + 1) * batch)
+                near.compare_with(place, (place // batch + 1) * batch)
             continue
-        near.beside(place)
+        near.compare_with(place)
         gate.take(point)
         chosen.append(place)
         picks.points.append(point)
@@ -173,7 +173,7 @@ def _novel(near: Near, n: int, gate: Gate, picks: Picks, batch: int) -> list[int
     return chosen
 
 
-def _read(kept: Kept, ranked: np.ndarray, picks: Picks, gate: Gate, batch: int) -> tuple[Block, int]:
+def _read(kept: SelectedVectors, ranked: np.ndarray, picks: Picks, gate: Gate, batch: int) -> tuple[Block, int]:
     """The next points that may be picked, and where in the ranking those after them begin."""
     start = picks.position
     if not gate.limits.kinds:
@@ -199,7 +199,7 @@ def _why(task: SamplingTask, score: np.ndarray, points: np.ndarray, nearest: arr
     why = task.limit.why(len(points), "")
     for i in range(len(task.limit.first), len(points)):
         why[i] = f"score {score[points[i]]:.4g}"
-        if nearest[i] != hundredths(NOBODY):
+        if nearest[i] != hundredths(NO_COSINE):
             why[i] += f", nearest kept {nearest[i] / 100:.2f}"
     return why
 

@@ -18,7 +18,7 @@ from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.limits import Gate
 from mig_jax.samplers.order import Order
 from mig_jax.samplers.task import Sampler, SamplingTask
-from mig_jax.vectors.facility_location import FacilityLocation, steps
+from mig_jax.vectors.facility_location import FacilityLocation, grid_steps
 from mig_jax.vectors.lazy_greedy import LISTED, LazyGreedy
 
 EVERY = 32  # passes over the pool between two snapshots
@@ -83,7 +83,7 @@ def sample(task: SamplingTask, n: int, *, block: int | None = None, listed: int 
       UserError: no point has a quality, or the embeddings do not fit into memory.
     """
     assert task.vectors is not None
-    objective = _objective(task, steps(len(task.vectors)))
+    objective = _objective(task, grid_steps(len(task.vectors)))
     coverage = FacilityLocation(task.vectors, task.mesh or pool_mesh(), block, task.progress)
     resume, done = task.resume, []
     if resume is not None and resume.state.finished:
@@ -125,7 +125,7 @@ def _greedy(
     points, gains = ([], []) if resume is None else (resume.points.tolist(), resume.gains.tolist())
     stage = "select" if cost is None else "select by gain per cost"
     coverage.restart()
-    coverage.absorb(np.array(points, np.int64))
+    coverage.add(as_points(np.array(points, np.int64)))
 
     def keep() -> None:
         if not points:
@@ -139,7 +139,7 @@ def _greedy(
         gain = greedy.gain(point)  # may look, and so tell of the picks before this one
         points.append(point)
         gains.append(gain)
-        greedy.take(point)
+        greedy.pick(point)
         task.progress(stage, len(points), n)
 
     bounds = None if resume is None else resume.state.bounds
@@ -150,7 +150,7 @@ def _greedy(
     allows = gate.allows if {"caps", "minima", "tokens"} & set(task.limit.kinds) else None
     for minima in gate.phases:
         gate.minima = minima
-        greedy.open(objective.pickable & ~gate.out)
+        greedy.restrict_to(objective.pickable & ~gate.out)
         while len(points) < n and (point := greedy.best(allows)) is not None:
             gate.take(point)
             take(point)

@@ -1,9 +1,9 @@
-"""k-means: seeds drawn by k-means++, then Lloyd's iterations, over points sharded on the devices of a mesh.
+"""k-means: seeds by greedy k-means++, then Lloyd's iterations, over points sharded on the devices of a mesh.
 
 No bit depends on the number of devices or on the tile. Seeds are drawn by distances between points that are rounded to
-a grid on which every sum of products is a whole number that float32 holds: exact in any order. Labels are those of the
-nearest centre in float64: the devices find it in float32 and say where rounding could have chosen another; those few
-are done again on the host. Centres are float64 sums in the order of the points.
+a grid on which every sum of products is an integer that float32 represents: exact in any order. Labels are those of the
+nearest centre in float64: the devices find it in float32 and mark the points where rounding could have chosen another
+centre; the host recomputes those. Centres are float64 sums in the order of the points.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,9 +22,9 @@ from mig_jax.core.errors import UserError
 from mig_jax.core.processes import whole
 from mig_jax.engine.full_pass import AXIS
 
-TILE = 1 << 12  # rows whose distances to all centres are in memory at once, on a device
-BLOCK = 1 << 13  # and on the host
-MOST = 2.0**12  # longest vector on the grid: products of two stay within the 24 bits of a float32
+TILE = 1 << 12  # rows whose distances to all centres are in the memory of a device at once
+BLOCK = 1 << 13  # the same on the host
+LONGEST = 2.0**12  # length of the longest vector on the grid: products of two fit into the 24 bits of a float32
 LOW = 16  # bits of the lower part of a squared distance (27 bits), so that int32 can sum a tile of either part
 
 
@@ -41,11 +41,11 @@ class Clusters(NamedTuple):
     iterations: int
 
 
-class Points:
-    """M points of c numbers, on the host and, tile after tile of rows, on the devices.
+class ShardedPoints:
+    """M points of c numbers, on the host and, in tiles of rows, on the devices.
 
     Args:
-      x: float32 ``[M, c]``, finite. Best with their mean at 0.
+      x: float32 ``[M, c]``, finite; a mean of 0 gives the finest grid.
     """
 
     def __init__(self, x: Float32[np.ndarray, "M c"], mesh: Mesh):
@@ -53,19 +53,21 @@ class Points:
         count, dim = x.shape
         self.squared = np.concatenate([np.einsum("mc,mc->m", b, b, dtype=np.float64) for _, b in _blocks(x)])
         longest = float(np.sqrt(self.squared.max()))
-        room = MOST - np.sqrt(dim) / 2 - 1  # rounding lengthens a vector by half a step a coordinate
+        room = (
+            LONGEST - np.sqrt(dim) / 2 - 1
+        )  # rounding increases the length by at most half a grid step in each coordinate
         self.scale = 2.0 ** np.floor(np.log2(room / longest)) if longest > 0 else 1.0
         self.tile = min(TILE, 1 << (-(-count // mesh.size) - 1).bit_length())
         self.rows = -(-count // (mesh.size * self.tile)) * mesh.size * self.tile
 
         def padded(rows: np.ndarray) -> np.ndarray:
-            mine = x[rows[0] : rows[-1] + 1]
-            return np.pad(mine, ((0, len(rows) - len(mine)), (0, 0)))
+            block = x[rows[0] : rows[-1] + 1]
+            return np.pad(block, ((0, len(rows) - len(block)), (0, 0)))
 
-        self.on_devices = self.spread(padded)
+        self.on_devices = self.shard(padded)
 
-    def spread(self, of: Callable[[np.ndarray], np.ndarray]) -> Array:
-        """An array over the devices: ``of`` consecutive numbers of points, up to ``rows`` with the padding."""
+    def shard(self, of: Callable[[np.ndarray], np.ndarray]) -> Array:
+        """The sharded array ``of(range(rows))``; ``of`` maps consecutive row numbers, padding included, to an array."""
         sharding, tail = NamedSharding(self.mesh, P(AXIS)), of(np.arange(1)).shape[1:]
 
         def part(index: Any) -> np.ndarray:
@@ -77,76 +79,79 @@ class Points:
         return len(self.x)
 
 
-def kmeans(points: Points, k: int, seed: tuple[int, ...], progress: Callable[[int], None] = lambda i: None) -> Clusters:
-    """One run: k seeds, then Lloyd's iterations. ``progress`` is told their number."""
+def kmeans(
+    points: ShardedPoints, k: int, seed: tuple[int, ...], progress: Callable[[int], None] = lambda i: None
+) -> Clusters:
+    """One run: k seeds, then Lloyd's iterations; ``progress`` is called with the number of each iteration."""
     rng = np.random.default_rng(seed)
     return lloyd(points, points.x[draw_seeds(points, k, rng)].astype(np.float64), progress=progress)
 
 
-def draw_seeds(points: Points, k: int, rng: np.random.Generator) -> np.ndarray:
-    """Greedy k-means++ (Arthur and Vassilvitskii 2007, as scikit-learn has it): k distinct points; int64 ``[k]``.
+def draw_seeds(points: ShardedPoints, k: int, rng: np.random.Generator) -> np.ndarray:
+    """Greedy k-means++ (Arthur and Vassilvitskii 2007, the variant of scikit-learn): k distinct points; int64 ``[k]``.
 
-    The first is drawn from all; then 2 + log k candidates by their squared distance to the nearest seed so far, of
-    which the one is taken that leaves the least sum of these. Where every point lies on a seed, the lowest numbers
-    follow.
+    The first seed is drawn uniformly. Then 2 + log k candidates are drawn with probability proportional to the squared
+    distance to the nearest seed, and the candidate that minimises the sum of these distances is the next seed. Where
+    every point coincides with a seed, the remaining seeds are the lowest points.
 
     Raises:
       UserError: fewer points than k.
     """
     if k > len(points):
-        raise UserError(f"{k} clusters of {len(points)} points: there can be at most as many as points")
-    tries, scale = 2 + int(np.log(k)), np.float32(points.scale)
-    nearest = points.spread(lambda rows: np.where(rows < len(points), np.iinfo(np.int32).max, 0).astype(np.int32))
-    candidates = np.full(tries, rng.integers(len(points)))
+        raise UserError(key="clusters", value=k, allowed=f"at most {len(points)}, the points")
+    num_candidates, scale = 2 + int(np.log(k)), np.float32(points.scale)
+    nearest = points.shard(lambda rows: np.where(rows < len(points), np.iinfo(np.int32).max, 0).astype(np.int32))
+    candidates = np.full(num_candidates, rng.integers(len(points)))
     seeds: list[int] = []
     while True:
         drawn = _grid(points.x[candidates], scale, np)
-        trial, sums = _try(points.on_devices, nearest, drawn, scale, tile=points.tile, mesh=points.mesh)
+        trial, sums = _try_seeds(points.on_devices, nearest, drawn, scale, tile=points.tile, mesh=points.mesh)
         high, low = whole(sums).sum(axis=0, dtype=np.int64)
         best = int(np.argmin((high << LOW) + low))
         seeds.append(int(candidates[best]))
-        nearest, chosen = _take(trial, np.int32(best), mesh=points.mesh)
-        reached = np.cumsum(whole(chosen)[: len(points)], dtype=np.int64)
-        if len(seeds) == k or reached[-1] == 0:
-            left = np.setdiff1d(np.arange(len(points)), seeds)[: k - len(seeds)]
-            return np.array([*seeds, *left], np.int64)
-        candidates = np.searchsorted(reached, rng.integers(reached[-1], size=tries), side="right")
+        nearest, chosen = _add_seed(trial, np.int32(best), mesh=points.mesh)
+        cumulative = np.cumsum(whole(chosen)[: len(points)], dtype=np.int64)
+        if len(seeds) == k or cumulative[-1] == 0:
+            rest = np.setdiff1d(np.arange(len(points)), seeds)[: k - len(seeds)]
+            return np.array([*seeds, *rest], np.int64)
+        candidates = np.searchsorted(cumulative, rng.integers(cumulative[-1], size=num_candidates), side="right")
 
 
 def lloyd(
-    points: Points,
+    points: ShardedPoints,
     centres: Float64[np.ndarray, "k c"],
-    most: int = 300,
+    max_iterations: int = 300,
     tol: float = 1e-4,
     progress: Callable[[int], None] = lambda i: None,
 ) -> Clusters:
-    """Lloyd's iterations from given centres, by scikit-learn's rules.
+    """Lloyd's iterations from ``centres``, by the rules of scikit-learn.
 
-    Until no label changes, or the centres' squared moves add up to ``tol`` times the mean variance of a coordinate, or
-    ``most`` iterations. A centre that has lost its points goes to the point that is farthest from its own.
+    They end when no label changes, when the sum of the squared moves of the centres is at most ``tol`` times the mean
+    variance of a coordinate, or after ``max_iterations``. A centre without points moves to the point that is farthest
+    from its own centre.
     """
     count, dim = points.x.shape
     mean = sum(block.sum(axis=0, dtype=np.float64) for _, block in _blocks(points.x)) / count
-    still = tol * float(points.squared.mean() - mean @ mean) / dim
+    tolerance = tol * float(points.squared.mean() - mean @ mean) / dim
     labels = np.full(count, -1, np.int32)
-    for done in range(1, most + 1):
+    for done in range(1, max_iterations + 1):
         before, labels = labels, _assign(points, centres)
         moved = _means(points, labels, centres)
         shift, centres = float(((moved - centres) ** 2).sum()), moved
         progress(done)
         if (labels == before).all():
             break
-        if shift <= still or done == most:
+        if shift <= tolerance or done == max_iterations:
             labels = _assign(points, centres)
             break
     return Clusters(labels, centres, float(_distances(points, labels, centres).sum()), done)
 
 
-def _assign(points: Points, centres: np.ndarray) -> np.ndarray:
-    """The nearest centre of each point, the first of equals: the least |c|^2 / 2 - x c; int32 ``[M]``."""
+def _assign(points: ShardedPoints, centres: np.ndarray) -> np.ndarray:
+    """The nearest centre of each point, argmin_c |c|^2 / 2 - x . c, the first of equals; int32 ``[M]``."""
     half = np.einsum("kc,kc->k", centres, centres) / 2
     longest, widest = np.sqrt(points.squared.max()), np.sqrt(2 * half.max())
-    # Of two values, each at most (c + 2) u |x||c| + u |c|^2 off with u = 2^-24, and a margin for this sum itself.
+    # The error of two values, each at most (c + 2) u |x||c| + u |c|^2 with u = 2^-24, and a margin for this sum.
     doubt = (centres.shape[1] + 8) * 2.0**-23 * (longest * widest + widest**2)
     found = _nearest(
         points.on_devices, centres.astype(np.float32), half.astype(np.float32), np.float32(doubt),
@@ -162,7 +167,7 @@ def _assign(points: Points, centres: np.ndarray) -> np.ndarray:
     return labels
 
 
-def _means(points: Points, labels: np.ndarray, centres: np.ndarray) -> np.ndarray:
+def _means(points: ShardedPoints, labels: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """The mean of the points of each label; float64 ``[k, c]``."""
     k = len(centres)
     sums, sizes = np.zeros_like(centres), np.bincount(labels, minlength=k)
@@ -172,7 +177,7 @@ def _means(points: Points, labels: np.ndarray, centres: np.ndarray) -> np.ndarra
         sums += members @ block.astype(np.float64)
     empty = np.flatnonzero(sizes == 0)
     away = _distances(points, labels, centres) if len(empty) else np.zeros(1)
-    if away.max() > 0:  # else there are fewer distinct points than centres
+    if away.max() > 0:  # otherwise there are fewer distinct points than centres
         for cluster, point in zip(empty, np.argsort(-away, kind="stable"), strict=False):
             sums[labels[point]] -= points.x[point]
             sizes[labels[point]] -= 1
@@ -180,8 +185,8 @@ def _means(points: Points, labels: np.ndarray, centres: np.ndarray) -> np.ndarra
     return np.where(sizes[:, None] > 0, sums / np.maximum(sizes, 1)[:, None], centres)
 
 
-def _distances(points: Points, labels: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Squared, of each point to the centre of its label; float64 ``[M]``."""
+def _distances(points: ShardedPoints, labels: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """The squared distance of each point to the centre of its label; float64 ``[M]``."""
     found = np.empty(len(points))
     for start, block in _blocks(points.x):
         away = block - centres[labels[start : start + len(block)]]
@@ -196,7 +201,7 @@ def _blocks(x: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 @partial(jax.jit, static_argnames=("tile", "mesh"))
 def _nearest(x: Array, centres: Array, half: Array, doubt: Array, *, tile: int, mesh: Mesh) -> tuple[Array, Array]:
-    """Of each point the nearest centre, and whether another is as near for all that float32 can tell."""
+    """(the nearest centre of each point, whether another centre is within ``doubt`` of it)."""
 
     def one(tile_TxC: Array) -> tuple[Array, Array]:
         value_TxK = half - jnp.matmul(tile_TxC, centres.T, precision=jax.lax.Precision.HIGHEST)
@@ -210,21 +215,25 @@ def _nearest(x: Array, centres: Array, half: Array, doubt: Array, *, tile: int, 
         found = jax.lax.map(one, x.reshape(-1, tile, x.shape[1]))
         return tuple(jax.lax.all_gather(part.reshape(-1), AXIS, tiled=True) for part in found)
 
-    whole = P()
+    replicated = P()
     return jax.shard_map(
-        local, mesh=mesh, in_specs=(P(AXIS), whole, whole, whole), out_specs=(whole, whole), check_vma=False
+        local,
+        mesh=mesh,
+        in_specs=(P(AXIS), replicated, replicated, replicated),
+        out_specs=(replicated, replicated),
+        check_vma=False,
     )(x, centres, half, doubt)
 
 
 def _grid(x: Any, scale: Any, xp: Any) -> Any:
-    """Whole numbers; the same on the host and on a device, a product with a power of two being exact."""
+    """Integers; equal on the host and on a device, because a product with a power of two is exact."""
     return xp.round(x * scale)
 
 
 @partial(jax.jit, static_argnames=("tile", "mesh"))
-def _try(x: Array, nearest: Array, seeds: Array, scale: Array, *, tile: int, mesh: Mesh) -> tuple[Array, Array]:
-    """Each point's squared distance to its nearest seed if this one came to them, int32 ``[t, M]``, for t seeds on the
-    grid; and the sums of these over each tile in two parts, int32 ``[tiles, 2, t]``."""
+def _try_seeds(x: Array, nearest: Array, seeds: Array, scale: Array, *, tile: int, mesh: Mesh) -> tuple[Array, Array]:
+    """For t candidate seeds on the grid: each point's squared distance to its nearest seed if the candidate is added,
+    int32 ``[t, M]``; and the sums of these over each tile in two parts, int32 ``[tiles, 2, t]``."""
 
     def one(part: tuple[Array, Array], seeds: Array, scale: Array) -> tuple[Array, Array]:
         grid_TxC, nearest_T = _grid(part[0], scale, jnp), part[1]
@@ -244,8 +253,8 @@ def _try(x: Array, nearest: Array, seeds: Array, scale: Array, *, tile: int, mes
 
 
 @partial(jax.jit, static_argnames=("mesh",))
-def _take(trial: Array, best: Array, *, mesh: Mesh) -> tuple[Array, Array]:
-    """The distances with one of the seeds that were tried: sharded, and whole."""
+def _add_seed(trial: Array, best: Array, *, mesh: Mesh) -> tuple[Array, Array]:
+    """The distances of the best candidate: sharded, and replicated."""
 
     def local(trial: Array, best: Array) -> tuple[Array, Array]:
         return trial[best], jax.lax.all_gather(trial[best], AXIS, tiled=True)

@@ -16,14 +16,14 @@ from mig_jax.core.progress import Progress, silent
 from mig_jax.engine.full_pass import AXIS
 from mig_jax.vectors.vectors import Vectors
 
-TILE = 1 << 12  # rows whose float32 sums are one: fixed, since bits depend on it
+TILE = 1 << 12  # rows of a float32 sum; fixed, since bits depend on it
 
 
 class Pca(NamedTuple):
-    """Where the vectors lie and the c directions in which they spread most.
+    """The mean of the vectors and the c directions of largest variance.
 
-    ``mean`` float64 ``[d]``; ``components`` float64 ``[c, d]``, orthonormal rows, the widest first; ``ratio`` float64
-    ``[d]``: the share of the variance along each of all d directions.
+    ``mean`` float64 ``[d]``; ``components`` float64 ``[c, d]``, orthonormal rows, by falling variance; ``ratio``
+    float64 ``[d]``: the explained variance ratio of all d directions.
     """
 
     mean: Float64[np.ndarray, " d"]
@@ -32,15 +32,15 @@ class Pca(NamedTuple):
 
 
 def fit_pca(vectors: Vectors, variance: float, mesh: Mesh, progress: Progress = silent) -> Pca:
-    """As many principal components as it takes to keep a share of the variance.
+    """The principal components that explain a share of the variance.
 
-    c is the least number whose share is above ``variance`` (scikit-learn's count), 1 at least and d at most; the entry
-    of a component that is largest in magnitude is positive. The covariance is that of x - m with m the mean in float32
-    (what that lacks is less than the vectors' own rounding): float32 sums over each tile, added up in float64 in the
-    order of the tiles. Bits do not depend on the number of devices.
+    c is the least number of components whose explained ratio is above ``variance`` (as in scikit-learn), at least 1 and
+    at most d; the entry of largest magnitude of a component is positive. The covariance is that of x - m, with m the
+    mean in float32 (its rounding error is below that of the vectors): float32 sums over each tile, added in float64 in
+    the order of the tiles. Bits do not depend on the number of devices.
 
     Args:
-      variance: from 0 to 1; 1 keeps all d directions.
+      variance: from 0 to 1; 1 returns all d directions.
     """
     mean, count = _mean(vectors), len(vectors)
     scatter = np.zeros((vectors.dim, vectors.dim))
@@ -48,14 +48,14 @@ def fit_pca(vectors: Vectors, variance: float, mesh: Mesh, progress: Progress = 
         for product in products[: -(-(count - start) // TILE)]:
             scatter += product
         progress("covariance", min(start + TILE * mesh.size, count), count)
-    spread, directions = np.linalg.eigh(scatter / count)
-    spread, directions = np.maximum(spread[::-1], 0.0), directions.T[::-1]
-    total = spread.sum()
-    ratio = spread / total if total > 0 else spread
-    kept = min(int(np.searchsorted(np.cumsum(ratio), variance, side="right")) + 1, vectors.dim) if total > 0 else 1
+    variances, directions = np.linalg.eigh(scatter / count)
+    variances, directions = np.maximum(variances[::-1], 0.0), directions.T[::-1]
+    total = variances.sum()
+    ratio = variances / total if total > 0 else variances
+    c = min(int(np.searchsorted(np.cumsum(ratio), variance, side="right")) + 1, vectors.dim) if total > 0 else 1
     largest = np.abs(directions).argmax(axis=1)
     sign = np.where(directions[np.arange(vectors.dim), largest] < 0, -1.0, 1.0)
-    return Pca(mean, (directions * sign[:, None])[:kept], ratio)
+    return Pca(mean, (directions * sign[:, None])[:c], ratio)
 
 
 def project(vectors: Vectors, pca: Pca, mesh: Mesh, progress: Progress = silent) -> Float32[np.ndarray, "M c"]:
@@ -87,7 +87,7 @@ def _coordinates(tile_TxD: Array, onto_DxC: Array) -> Array:
 def _tiles(
     vectors: Vectors, mean: np.ndarray, more: tuple[np.ndarray, ...], work: Callable[..., Array], mesh: Mesh
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(number of the first point, ``work`` of each of as many centred tiles as there are devices); zeros pad the last.
+    """(first point, ``work`` of a centred tile on each device), tile after tile; the last is padded with zeros.
 
     A process reads the tiles of its own devices only.
     """

@@ -244,8 +244,8 @@ for _kind in KERNELS:
         ENTRIES[f"{_kind} pick, {_phi}"] = Entry(_pick, lambda k=_kind, p=_phi: of_heap("pick", k, p))
 for _sampler, _module, _functions in (
     ("deita", "novelty", "_nearest _among _with _put"),
-    ("qdit", "facility_location", "_look _write"),
-    ("car", "kmeans", "_nearest _try _take"),
+    ("qdit", "facility_location", "_add_and_gain _write"),
+    ("car", "kmeans", "_nearest _try_seeds _add_seed"),
     ("car", "pca", "_each"),
 ):
     for _function in _functions.split():

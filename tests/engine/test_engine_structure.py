@@ -17,6 +17,8 @@ from mig_jax.engine.kernels import KERNELS, FirstOrder
 from mig_jax.engine.scalar import at, put
 from mig_jax.objective import make_phi
 
+pytestmark = pytest.mark.compiled  # the text of compiled programs, not behaviour
+
 ROOT = Path(mig_jax.__file__).parent
 ROWS, LABELS, SHORTLIST, PICKS_PER_CALL = 6_000, 300, 100, 90
 SMALL = 64  # an array of no more numbers may be copied

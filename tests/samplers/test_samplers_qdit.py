@@ -16,7 +16,7 @@ from mig_jax.samplers.config import SamplerOptions
 from mig_jax.samplers.configured import sampler_options
 from mig_jax.samplers.limits import NO_MOST
 from mig_jax.samplers.qdit import Options, QditState, sample
-from mig_jax.vectors.facility_location import GRID, steps
+from mig_jax.vectors.facility_location import GRID, grid_steps
 
 ROWS = 48
 
@@ -53,10 +53,10 @@ class Naive:
         self.limit, count = task.limit, len(task.vectors)
         unit = task.vectors.take(np.arange(count)).astype(np.float64)
         x = np.rint(unit * 2**GRID).astype(np.int64)
-        self.s = np.rint((x @ x.T) / (2.0 ** (2 * GRID) / steps(count)))
+        self.s = np.rint((x @ x.T) / (2.0 ** (2 * GRID) / grid_steps(count)))
         self.has = ~np.isnan(task.ranking)
         q = np.where(self.has, task.ranking, 0.0)
-        self.weight = (1 - alpha) / steps(count)
+        self.weight = (1 - alpha) / grid_steps(count)
         if normalize:
             low, high = q[self.has].min(), q[self.has].max()
             q = np.where(self.has, (q - low) / (high - low or 1.0), 0.0)

@@ -8,11 +8,11 @@ from sklearn.cluster import KMeans
 from mig_jax.core.errors import UserError
 from mig_jax.engine import pool_mesh
 from mig_jax.vectors import kmeans as module
-from mig_jax.vectors.kmeans import Points, draw_seeds, kmeans, lloyd
+from mig_jax.vectors.kmeans import ShardedPoints, draw_seeds, kmeans, lloyd
 
 
-def points(x: np.ndarray, devices: int = 1) -> Points:
-    return Points(x.astype(np.float32), pool_mesh(jax.devices()[:devices]))
+def points(x: np.ndarray, devices: int = 1) -> ShardedPoints:
+    return ShardedPoints(x.astype(np.float32), pool_mesh(jax.devices()[:devices]))
 
 
 def blobs(rows: int = 600, count: int = 12, dim: int = 6, seed: int = 0) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 
 from mig_jax.engine import pool_mesh
 from mig_jax.vectors import novelty
-from mig_jax.vectors.novelty import NOBODY, Kept, Near, cosines, hundredths, slack
+from mig_jax.vectors.novelty import NO_COSINE, BlockCosines, SelectedVectors, cosines, hundredths, slack
 from mig_jax.vectors.vectors import Vectors
 
 
@@ -46,8 +46,8 @@ def test_float32_is_off_by_less_than_the_slack(dim):
 def test_chunks_hold_what_was_added_in_its_order(devices):
     """Three blocks over chunks that they do not fill and do not fit into; then one block against all of it."""
     vectors = unit(np.random.default_rng(devices), 50, 4)
-    kept = Kept(vectors, pool_mesh(jax.devices()[:devices]), 0.9, block=6, tile=2)
-    assert Near(kept, *started(kept, np.arange(6))).largest.tolist() == [NOBODY] * 6
+    kept = SelectedVectors(vectors, pool_mesh(jax.devices()[:devices]), 0.9, block=6, tile=2)
+    assert BlockCosines(kept, *started(kept, np.arange(6))).largest.tolist() == [NO_COSINE] * 6
     kept.add_points(np.arange(20, 28))
     block = kept.read(np.array([3, 1, 4, 0, 5]))
     kept.add(block, [])
@@ -58,12 +58,12 @@ def test_chunks_hold_what_was_added_in_its_order(devices):
     assert len(kept.chunks) == -(-len(expected) // (2 * devices))
     rows = vectors.take(np.arange(50)).astype(np.float64)
     asked = np.array([45, 4, 46, 47])
-    near = Near(kept, *started(kept, asked))
+    near = BlockCosines(kept, *started(kept, asked))
     np.testing.assert_allclose(near.largest, (rows[asked] @ rows[expected].T).max(axis=1), atol=slack(4))
     for place, point in enumerate(asked):
         cosine = rows[expected] @ rows[point]
         middle = float(np.sort(cosine)[len(cosine) // 2 :][:2].mean())
-        found = [p for i in range(len(kept.chunks)) for p in kept.near(near.block, place, i, middle)]
+        found = [p for i in range(len(kept.chunks)) for p in kept.points_above(near.block, place, i, middle)]
         assert found == [p for p, c in zip(expected, cosine, strict=True) if c >= middle]
         assert (
             near._exact(place, near.largest[place] - 2 * kept.slack)
@@ -77,9 +77,9 @@ def test_float32_decides_nothing_within_its_slack(threshold):
     signs = np.ones((3, 48), np.float32)
     signs[1, :21], signs[2, :12] = -1, -1
     vectors = Vectors(signs, np.arange(3))
-    kept = Kept(vectors, pool_mesh(jax.devices()[:1]), threshold, block=2, tile=2)
+    kept = SelectedVectors(vectors, pool_mesh(jax.devices()[:1]), threshold, block=2, tile=2)
     kept.add_points(np.array([0]))
-    near = Near(kept, *started(kept, np.array([1, 2])))
+    near = BlockCosines(kept, *started(kept, np.array([1, 2])))
     rows = vectors.take(np.arange(3))
     for place, at in [(0, 0.125)] + [(1, 0.5)] * (threshold == 0.5):
         exact = cosines(rows[place + 1], rows[:1])[0]
@@ -93,7 +93,7 @@ def test_float32_decides_nothing_within_its_slack(threshold):
     assert kept.redecided == (4 if threshold == 0.5 else 2)
 
 
-def started(kept: Kept, points: np.ndarray):
+def started(kept: SelectedVectors, points: np.ndarray):
     block = kept.read(points)
     return block, *kept.compare(block)
 
@@ -101,9 +101,9 @@ def started(kept: Kept, points: np.ndarray):
 def test_a_pool_of_any_size_compiles_each_program_once():
     vectors = unit(np.random.default_rng(0), 60, 5)  # no other test has five numbers
     before = [program._cache_size() for program in (novelty._nearest, novelty._among, novelty._put, novelty._with)]
-    kept = Kept(vectors, pool_mesh(jax.devices()[:2]), 0.9, block=7, tile=2)
+    kept = SelectedVectors(vectors, pool_mesh(jax.devices()[:2]), 0.9, block=7, tile=2)
     for start in range(0, 60, 5):
-        near = Near(kept, *started(kept, np.arange(start, start + 5)))
+        near = BlockCosines(kept, *started(kept, np.arange(start, start + 5)))
         if kept.points:
             near._exact(1, -1.0)
         kept.add(near.block, [0, 2, 3])

@@ -89,7 +89,7 @@ def vectors_of(array: np.ndarray, pool: Pool, encoded: Encoded, progress: Progre
       UserError: a vector that holds NaN or infinity; names its row.
     """
     vectors = Vectors(array, encoded.row)
-    wrong = np.flatnonzero(vectors.wrong(progress))
+    wrong = np.flatnonzero(vectors.not_finite(progress))
     if len(wrong):
         raise UserError(
             f"{pool.where(int(encoded.row[wrong[0]]))}: its embedding is not finite ({len(wrong)} of {len(encoded)} are"
