@@ -1,4 +1,4 @@
-"""Arrays kept on disk under the hash of what they were made from; safe for any number of runs at once."""
+"""Arrays cached on disk under the hash of what they were made from; any number of runs may use a cache at once."""
 
 import fcntl
 import hashlib
@@ -15,9 +15,9 @@ import numpy as np
 
 @contextmanager
 def one_at_a_time(folder: Path | None, what: str) -> Iterator[None]:
-    """No other process of this machine makes the same entry meanwhile: of a sweep's workers one does, the others wait.
+    """Hold a lock, so that of the processes of this machine that make the entry ``what`` one does and the others wait.
 
-    The lock ends with the process, however it ends. Where files cannot be locked each makes its own.
+    The lock ends with the process, however it ends. There is no lock without a folder or where files cannot be locked.
     """
     if folder is None:
         yield
@@ -36,26 +36,29 @@ def one_at_a_time(folder: Path | None, what: str) -> Iterator[None]:
 
 
 class ArrayCache:
-    """A folder of .npz files. ``folder`` None: nothing is kept."""
+    """A folder of .npz files. ``folder`` None: no cache."""
 
     def __init__(self, folder: Path | None):
         self.folder = folder
 
     def get(self, kind: str, key: Any, make: Callable[[], dict[str, np.ndarray]]) -> tuple[dict[str, np.ndarray], bool]:
-        """The arrays of ``make()``, from disk where they are there: (arrays, whether they were).
+        """(the arrays of ``make()``, whether they come from the cache). A damaged entry is made again.
 
-        ``key`` is JSON-able and names everything that ``make`` depends on. A damaged entry is made again.
+        Args:
+          kind: the subfolder.
+          key: all that ``make`` depends on, as JSON types.
+          make: computes the arrays, by name.
         """
         if self.folder is None:
             return make(), False
         name = hashlib.sha256(json.dumps([kind, key], sort_keys=True).encode()).hexdigest()
         path = self.folder / kind / f"{name}.npz"
         damaged = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
-        # A file, not its path: np.load would leave a damaged one open.
+        # An open file: given a path, np.load does not close a damaged file.
         with suppress(*damaged), path.open("rb") as file, np.load(file) as stored:
             return {field: stored[field] for field in stored.files}, True
         arrays = make()
-        with suppress(OSError):  # a full or read-only disk costs the cache, not the run
+        with suppress(OSError):  # on a full or read-only disk the run goes without a cache
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
             try:

@@ -1,4 +1,4 @@
-"""Compiled programs kept on disk, so that only the first run on a machine compiles."""
+"""The cache of compiled programs on disk: only the first run on a machine compiles."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import jax
 
 
 def use_compile_cache(cache: str | None) -> None:
-    """Keep every compiled program, small ones too, in ``cache``/xla; None: keep none."""
+    """Store every compiled program, small ones too, in ``cache``/xla; None: no cache."""
     if cache is None:
         return
     jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser() / "xla"))

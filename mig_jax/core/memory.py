@@ -1,4 +1,4 @@
-"""The most memory that a run held at once, for its manifest."""
+"""The peak memory of a run, for its manifest."""
 
 import resource
 import sys
@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import Any
 
 _RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-_PEAK = "5"  # what clear_refs takes for: the peak of the resident set begins anew (proc_pid_clear_refs(5))
+_RESET_PEAK = "5"  # resets the peak of the resident set, see proc_pid_clear_refs(5)
 
 
 class PeakMemory:
-    """Counts from where it is made: ``peak = PeakMemory()`` as the run begins, ``peak.facts()`` at its end.
+    """Measures from its creation: ``peak = PeakMemory()`` when the run begins, ``peak.facts()`` at its end.
 
-    Where the system does not let the count begin anew (only Linux does), it is that of the whole process: imports, and
-    in a sweep the jobs before.
+    Only Linux can reset the peak. Elsewhere it is the peak of the whole process, with imports and, in a sweep, the runs
+    before.
     """
 
     def __init__(self) -> None:
         self.since = "process"
         with suppress(OSError):
-            _RESET.write_text(_PEAK, encoding="ascii")
+            _RESET.write_text(_RESET_PEAK, encoding="ascii")
             self.since = "run"
 
     def facts(self) -> dict[str, Any]:
-        """``{"peak_bytes": resident memory of this process at its most, "since": "run" or "process"}``."""
+        """``{"peak_bytes": peak resident memory of this process in bytes, "since": "run" or "process"}``."""
         return {"peak_bytes": _peak(), "since": self.since}
 
 
@@ -32,5 +32,5 @@ def _peak() -> int:
     with suppress(OSError, ValueError, StopIteration):
         lines = _STATUS.read_text(encoding="ascii", errors="replace").splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else 1024 * most  # in bytes there, in kilobytes elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # in bytes there, in kilobytes elsewhere

@@ -1,4 +1,4 @@
-"""Where a run's seconds go, for its manifest."""
+"""The seconds of a run by stage, for its manifest."""
 
 import time
 from collections.abc import Iterator
@@ -9,12 +9,13 @@ _began: list[float] = []
 
 
 def begin() -> None:
-    """The command starts here; the next ``Stopwatch`` counts from it (imports, configuration) as "start"."""
+    """Mark the start of the command; the next ``Stopwatch`` counts the time from here (imports, config) as "start"."""
     _began[:] = [time.perf_counter()]
 
 
 class Stopwatch:
-    """Seconds by stage, in the order in which the stages end. What JAX compiles counts apart, as "compile"."""
+    """Seconds by stage, in the order in which the stages end. The time of JAX's compiler is a stage of its own,
+    "compile"."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -24,7 +25,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time what happens inside."""
+        """Time the body of the ``with`` statement."""
         start, compiled = time.perf_counter(), self._compiled
         yield
         compiled = self._compiled - compiled
@@ -34,8 +35,8 @@ class Stopwatch:
 
     @contextmanager
     def compiling(self) -> Iterator[None]:
-        """Count what JAX compiles inside."""
-        import jax
+        """Count the time that JAX's compiler takes in the body of the ``with`` statement."""
+        import jax  # a second, which commands without a model or an engine save
 
         jax.monitoring.register_event_duration_secs_listener(self._listen)
         try:

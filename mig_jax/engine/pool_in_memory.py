@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from mig_jax.core.errors import UserError
 from mig_jax.core.index import PointArray, as_points
-from mig_jax.core.processes import whole
+from mig_jax.core.processes import replicated
 from mig_jax.engine.full_pass import AXIS, Changes, Heads, exact_bounds, full_pass
 from mig_jax.engine.kernels import RowLabels
 from mig_jax.engine.lazy_heap import Heap, Queues, keys_by_slot
@@ -123,7 +123,7 @@ class PoolInMemory:
             shortlist_size=self.shortlist_size,
             mesh=self.mesh,
         )
-        group, bound = map(whole, top)
+        group, bound = map(replicated, top)
         bound = raise_bounds(bound, self.slack, self.least)
         self.forget_changes()
         head, queue = self.head[group], self.problem.groups.queue

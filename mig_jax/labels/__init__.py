@@ -1,4 +1,4 @@
-"""Label embeddings -> sparse W -> sparse P. Never a dense L x L kept beyond a tile."""
+"""Label embeddings -> sparse W -> sparse P. A dense L x L matrix exists in tiles only."""
 
 from mig_jax.labels.label_graph import LabelGraph, Propagation, label_graph
 

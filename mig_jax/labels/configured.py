@@ -1,4 +1,4 @@
-"""From ``graph.*`` and ``embedder.*`` to the label graph."""
+"""The label graph of the configuration: ``graph.*`` and ``embedder.*``."""
 
 import hashlib
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def graph_of(
     progress: Progress = silent,
     mesh: MeshConfig | None = None,
 ) -> LabelGraph:
-    """The label graph: a stored one, or cosines of the labels' embeddings."""
+    """The label graph: the one stored in ``graph.path``, or W from the cosines of the labels' embeddings, cached."""
     if not labels:
         return no_graph()
     if graph.path is not None:

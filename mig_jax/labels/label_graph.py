@@ -19,7 +19,7 @@ FORMAT = 1
 
 
 class Propagation(NamedTuple):
-    """P in CSR, row by row: P[l, m] is the part of a unit of label l that arrives at label m; nnz entries.
+    """P in CSR: P[l, m] is the mass that a unit of label l adds at label m; nnz entries.
 
     ``ptr`` int64 ``[L+1]``, ``idx`` int32 ``[nnz]`` ascending within a row, ``val`` float64 ``[nnz]`` > 0.
     """
@@ -39,7 +39,7 @@ class LabelGraph(Described):
       source, target: the edges p < q, sorted; int32 ``[E]``.
       weight: their cosines; float32 ``[E]``, in (0, 1].
       threshold: the T of these edges.
-      automatic: whether T was found from a mean degree rather than given.
+      automatic: whether T was computed from a mean degree.
     """
 
     labels: tuple[str, ...]
@@ -52,7 +52,7 @@ class LabelGraph(Described):
 
     @property
     def degree(self) -> Int64[np.ndarray, " L"]:
-        """Neighbours of each label, itself left out; int64 ``[L]``."""
+        """The number of other labels that each label is joined to; int64 ``[L]``."""
         count = len(self.labels)
         return np.bincount(self.source, minlength=count) + np.bincount(self.target, minlength=count)
 
@@ -67,7 +67,7 @@ class LabelGraph(Described):
         }
 
     def facts(self) -> dict[str, float | int | bool]:
-        """Numbers that say what graph this is, for the manifest and for people."""
+        """The size and the degrees of the graph, for the manifest and for messages."""
         degree = self.degree
         return {
             "labels": len(self.labels),
@@ -80,18 +80,18 @@ class LabelGraph(Described):
         }
 
     def warnings(self) -> list[str]:
-        """What a user should know of this graph: that it is nearly empty, or nearly full."""
+        """A message where the graph is nearly empty or nearly full; else nothing."""
         facts, count = self.facts(), len(self.labels)
-        told = f"graph.threshold={self.threshold:g}"
+        setting = f"graph.threshold={self.threshold:g}"
         if count > 10 and facts["isolated_share"] > 0.9:
             return [
-                f"{told} isolates {facts['isolated_share']:.1%} of the {count} labels: the graph says almost nothing."
+                f"{setting} isolates {facts['isolated_share']:.1%} of the {count} labels: the graph is nearly empty."
                 " Use graph.threshold=auto, or the threshold that suits this embedder."
             ]
         if count > 10 and facts["mean_degree"] > 0.5 * (count - 1):
             return [
-                f"{told} joins each of the {count} labels to {facts['mean_degree']:.0f} others on average: the graph is"
-                " nearly full, so labels hardly differ. Use graph.threshold=auto or a higher threshold."
+                f"{setting} joins each of the {count} labels to {facts['mean_degree']:.0f} others on average: the graph"
+                " is nearly full, so labels hardly differ. Use graph.threshold=auto or a higher threshold."
             ]
         return []
 
@@ -104,7 +104,7 @@ class LabelGraph(Described):
           UserError: alpha is negative or not finite.
         """
         if not (np.isfinite(alpha) and alpha >= 0):
-            raise UserError(f"graph.propagation={alpha}: must be a finite number >= 0 (the paper uses 1.0)")
+            raise UserError(key="graph.propagation", value=alpha, allowed="a finite number >= 0 (the paper uses 1.0)")
         count = len(self.labels)
         off = np.float64(alpha) * self.weight.astype(np.float64) if alpha > 0 else np.empty(0)
         p, q = (self.source, self.target) if alpha > 0 else (self.source[:0], self.target[:0])
@@ -120,7 +120,7 @@ class LabelGraph(Described):
         return Propagation(ptr, col.astype(np.int32), val / column_sum[col])
 
     def digest(self) -> str:
-        """sha256 of everything that a selection depends on."""
+        """sha256 of all that a selection depends on."""
         h = hashlib.sha256(repr((FORMAT, self.threshold, len(self.labels))).encode())
         h.update("\0".join(self.labels).encode("utf-8", "surrogatepass"))
         for array in (self.diagonal, self.source, self.target, self.weight):
@@ -146,16 +146,18 @@ class LabelGraph(Described):
 
     @classmethod
     def load(cls, path: Path | str) -> "LabelGraph":
-        """Read what ``save`` wrote.
+        """Read a file that ``save`` wrote.
 
         Raises:
           UserError: the file is missing, is no label graph, or is damaged.
         """
         try:
-            # Opened here: numpy leaves a file that it cannot read to the garbage collector.
+            # Opened here: np.load does not close a file that it cannot read.
             with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as z:
                 if int(z["format"]) != FORMAT:
-                    raise UserError(f"{path}: label graph of format {int(z['format'])}; this version reads {FORMAT}")
+                    raise UserError(
+                        f"label graph of format {int(z['format'])}; this version reads {FORMAT}", where=path
+                    )
                 graph = cls(
                     _unpack(z["label_text"], z["label_ptr"]),
                     z["diagonal"],
@@ -168,17 +170,21 @@ class LabelGraph(Described):
         except UserError:
             raise
         except FileNotFoundError:
-            raise UserError(f"{path}: no such label graph") from None
-        except Exception as error:  # zipfile, numpy and zlib each raise their own on a damaged file
-            raise UserError(f"{path}: not a label graph that mig_jax saved ({error})") from None
+            raise UserError("no such label graph", where=path) from None
+        except Exception as error:  # a damaged file raises errors of zipfile, numpy or zlib
+            raise UserError(f"not a label graph that mig_jax saved ({error})", where=path) from None
         count = len(graph.labels)
         ends = np.concatenate([graph.source, graph.target])
         if len(graph.diagonal) != count or (len(ends) and not (ends.min() >= 0 and ends.max() < count)):
-            raise UserError(f"{path}: the label graph's arrays do not fit each other; build it again")
+            raise UserError("the label graph's arrays do not fit each other; build it again", where=path)
         return graph
 
     def restrict(self, labels: tuple[str, ...]) -> "LabelGraph":
-        """The graph on these labels only, in this order (sorted); a label it does not know is an error."""
+        """The subgraph of these labels, in this order (sorted).
+
+        Raises:
+          UserError: the graph lacks one of them.
+        """
         if labels == self.labels:
             return self
         position = {name: i for i, name in enumerate(self.labels)}
@@ -235,21 +241,27 @@ def label_graph(
     diagonal = self_cosines(embeddings)
     if threshold == "auto":
         if not (np.isfinite(degree) and degree >= 0):
-            raise UserError(f"graph.degree={degree}: must be a finite number >= 0")
-        found, p, q, w = densest_edges(embeddings, degree, progress=progress)
-        return LabelGraph(labels, diagonal, p, q, w, found, automatic=True)
+            raise UserError(key="graph.degree", value=degree, allowed="a finite number >= 0")
+        automatic, p, q, w = densest_edges(embeddings, degree, progress=progress)
+        return LabelGraph(labels, diagonal, p, q, w, automatic, automatic=True)
     value = check_threshold(threshold)
     return LabelGraph(labels, diagonal, *cosine_edges(embeddings, value, progress=progress), value)
 
 
 def check_threshold(threshold: float | str) -> float:
-    """T as a number in [0, 1] (a negative T would let labels take information away, and gains would no longer fall)."""
+    """T as a number in [0, 1].
+
+    A negative weight would let a label remove information, and gains would no longer fall.
+
+    Raises:
+      UserError: it is no such number.
+    """
     try:
         value = float(threshold)
     except (TypeError, ValueError):
         value = np.nan
     if not 0.0 <= value <= 1.0:
-        raise UserError(f"graph.threshold={threshold}: must be auto or a number from 0 to 1")
+        raise UserError(key="graph.threshold", value=threshold, allowed="auto or a number from 0 to 1")
     return value
 
 

@@ -1,8 +1,9 @@
-"""Which tags are labels, and under what name: a plain set of tags, or labels with the tags that stand for them."""
+"""Which tags are labels: a plain set of tags, or a vocabulary of labels and aliases."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ _KEYS = ("labels", "aliases")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Labels, and other tags that mean one of them; what ``mig-jax vocabulary`` makes of a pool's tags.
+    """Labels, and aliases that are replaced by a label; ``mig-jax vocabulary`` makes it from the tags of a pool.
 
     Args:
-      labels: the tags that are labels as they are.
-      aliases: tag -> label, for tags that are none themselves.
+      labels: tags that are labels.
+      aliases: tag -> label, of tags that are not labels.
 
     Raises:
-      UserError: an alias that maps to no label, or is one; the empty text as either.
+      UserError: an alias maps to no label, or is a label; a label or an alias is the empty text.
     """
 
     labels: frozenset[str]
@@ -29,15 +30,15 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         if "" in self.labels or "" in self.aliases:
-            raise UserError("the empty text is no tag; take it out of labels and aliases")
+            raise UserError("the empty text is not a tag; remove it from labels and aliases")
         for tag, label in self.aliases.items():
             if tag in self.labels:
-                raise UserError(f"aliases: {tag!r} is a label itself; a tag is one or the other")
+                raise UserError(f"{tag!r} is a label itself; a tag is one or the other", key="aliases")
             if label not in self.labels:
-                raise UserError(f"aliases: {tag!r} maps to {label!r}, which is not one of the labels")
+                raise UserError(f"{tag!r} maps to {label!r}, which is not one of the labels", key="aliases")
 
     def label_of(self, tag: str) -> str | None:
-        """The label that a tag stands for; None: it does not count."""
+        """The label of a tag; None: the tag is ignored."""
         return tag if tag in self.labels else self.aliases.get(tag)
 
 
@@ -45,10 +46,10 @@ ValidTags = Collection[str] | Vocabulary
 
 
 def labels_of(tags: Sequence[str], valid_tags: ValidTags | None) -> list[str | None]:
-    """The label of each tag, None where it does not count. The empty tag never does.
+    """The label of each tag, None where the tag is ignored. The empty tag always is.
 
     Args:
-      valid_tags: only these tags are labels (exact match); a vocabulary also knows aliases; None: every tag is.
+      valid_tags: the tags that are labels (exact match), or a vocabulary; None: every tag is a label.
     """
     if isinstance(valid_tags, Vocabulary):
         return [valid_tags.label_of(tag) for tag in tags]
@@ -61,53 +62,60 @@ def read_valid_tags(path: Path | str) -> frozenset[str] | Vocabulary:
     The last is ``{"labels": ["label", ...], "aliases": {"tag": "label", ...}}``; aliases may be left out.
 
     Raises:
-      UserError: the file is missing, or holds something else.
+      UserError: the file is missing, cannot be read, or holds something else.
     """
     path = Path(path)
+    wrong = partial(UserError, key="pool.valid_tags", value=path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"pool.valid_tags={path}: no such file; {PUBLISHED_TAGS}, and null uses every tag") from None
+        raise wrong(f"no such file; {PUBLISHED_TAGS}, and null uses every tag") from None
     except IsADirectoryError:
         inside = path / "vocabulary.json"
         hint = f"{inside} is one" if inside.is_file() else PUBLISHED_TAGS
-        raise UserError(f"pool.valid_tags={path}: is a folder; it must be a file of tags ({hint})") from None
+        raise wrong(f"is a folder; it must be a file of tags ({hint})") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"pool.valid_tags={path}: cannot be read as UTF-8 text ({error})") from None
+        raise wrong(f"cannot be read as UTF-8 text ({error})") from None
     if not text.lstrip().startswith(("[", "{")):
         tags: Any = [line for line in text.splitlines() if line]
     else:
         try:
             tags = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"pool.valid_tags={path}: not JSON ({error})") from None
+            raise wrong(f"not JSON ({error})") from None
     if isinstance(tags, dict) and "labels" in tags:
         try:
             return _vocabulary(tags)
         except UserError as error:
-            raise UserError(f"pool.valid_tags={path}: {error}") from None
+            raise wrong(str(error)) from None
     if not isinstance(tags, list) or not tags or not all(isinstance(tag, str) for tag in tags):
-        raise UserError(
-            f"pool.valid_tags={path}: must hold a JSON list of strings, or one tag a line, or the object of a"
+        raise wrong(
+            "must hold a JSON list of strings, or one tag a line, or the object of a"
             f" vocabulary.json (labels, aliases); {PUBLISHED_TAGS}"
         )
     return frozenset(tags)
 
 
-def _vocabulary(found: dict[str, Any]) -> Vocabulary:
-    """The vocabulary of a JSON object; what is wrong names its key."""
-    unknown = [key for key in found if key not in _KEYS]
+def _vocabulary(content: dict[str, Any]) -> Vocabulary:
+    """The vocabulary of a JSON object.
+
+    Raises:
+      UserError: with the key that is wrong.
+    """
+    unknown = [key for key in content if key not in _KEYS]
     if unknown:
-        raise UserError(f"{unknown[0]}: no such key; a vocabulary has labels and aliases")
-    labels, aliases = found["labels"], found.get("aliases", {})
+        raise UserError("no such key; a vocabulary has labels and aliases", key=unknown[0])
+    labels, aliases = content["labels"], content.get("aliases", {})
     if not isinstance(labels, list) or not labels:
-        raise UserError("labels: must be a list of strings, of one at least")
+        raise UserError(key="labels", allowed="a list of strings, of one at least")
     if not isinstance(aliases, dict):
-        raise UserError('aliases: must be an object, {"tag": "label", ...}')
+        raise UserError(key="aliases", allowed='an object, {"tag": "label", ...}')
     for at, label in enumerate(labels):
         if not isinstance(label, str):
-            raise UserError(f"labels[{at}]={json.dumps(label)}: must be a string")
+            raise UserError(key=f"labels[{at}]", value=label, allowed="a string")
     for tag, label in aliases.items():
         if not isinstance(label, str):
-            raise UserError(f"aliases: {tag!r} maps to {json.dumps(label)}, which must be a string, one of the labels")
+            raise UserError(
+                f"{tag!r} maps to {json.dumps(label)}, which must be a string, one of the labels", key="aliases"
+            )
     return Vocabulary(frozenset(labels), aliases)

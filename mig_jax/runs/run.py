@@ -119,7 +119,7 @@ class Run:
             return claim(self._folder, run_key, overwrite)
 
         made = processes.together(begin)
-        state = _STATES[int(processes.share(np.int64(_STATES.index(made.state) if made else 0)))]
+        state = _STATES[int(processes.broadcast(np.int64(_STATES.index(made.state) if made else 0)))]
         return self._begun(made, run_key, state)
 
     def join(self, run_key: str, overwrite: bool = False, *, process: int, count: int) -> State:

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float32, Float64, Int32, Int64
 
 from mig_jax.core.errors import UserError
 from mig_jax.core.index import PointArray
-from mig_jax.core.processes import whole
+from mig_jax.core.processes import replicated
 from mig_jax.core.progress import Progress, silent
 from mig_jax.engine.full_pass import AXIS
 from mig_jax.vectors.vectors import Vectors
@@ -80,7 +80,7 @@ class FacilityLocation:
     def _pass(self, picks: Int32[np.ndarray, " p"], points: Int32[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
         with jax.enable_x64(True):
             self.covered, gains = _add_and_gain(self.x, self.covered, picks, points, unit=self.unit, mesh=self.mesh)
-        return whole(gains)
+        return replicated(gains)
 
     def _load(self, vectors: Vectors, progress: Progress) -> Float32[Array, "S_blocks B d"]:
         """The vectors on the mesh; each process loads those of its own devices, a block at a time."""

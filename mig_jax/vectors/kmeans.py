@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float32, Float64, Int32
 
 from mig_jax.core.errors import UserError
-from mig_jax.core.processes import whole
+from mig_jax.core.processes import replicated
 from mig_jax.engine.full_pass import AXIS
 
 TILE = 1 << 12  # rows whose distances to all centres are in the memory of a device at once
@@ -106,11 +106,11 @@ def draw_seeds(points: ShardedPoints, k: int, rng: np.random.Generator) -> np.nd
     while True:
         drawn = _grid(points.x[candidates], scale, np)
         trial, sums = _try_seeds(points.on_devices, nearest, drawn, scale, tile=points.tile, mesh=points.mesh)
-        high, low = whole(sums).sum(axis=0, dtype=np.int64)
+        high, low = replicated(sums).sum(axis=0, dtype=np.int64)
         best = int(np.argmin((high << LOW) + low))
         seeds.append(int(candidates[best]))
         nearest, chosen = _add_seed(trial, np.int32(best), mesh=points.mesh)
-        cumulative = np.cumsum(whole(chosen)[: len(points)], dtype=np.int64)
+        cumulative = np.cumsum(replicated(chosen)[: len(points)], dtype=np.int64)
         if len(seeds) == k or cumulative[-1] == 0:
             rest = np.setdiff1d(np.arange(len(points)), seeds)[: k - len(seeds)]
             return np.array([*seeds, *rest], np.int64)
@@ -157,7 +157,7 @@ def _assign(points: ShardedPoints, centres: np.ndarray) -> np.ndarray:
         points.on_devices, centres.astype(np.float32), half.astype(np.float32), np.float32(doubt),
         tile=points.tile, mesh=points.mesh,
     )  # fmt: skip
-    labels, unsure = (whole(part)[: len(points)] for part in found)
+    labels, unsure = (replicated(part)[: len(points)] for part in found)
     labels, unsure = labels.copy(), np.flatnonzero(unsure)
     step = max(1, (1 << 22) // len(centres))
     for start in range(0, len(unsure), step):
@@ -215,12 +215,12 @@ def _nearest(x: Array, centres: Array, half: Array, doubt: Array, *, tile: int, 
         found = jax.lax.map(one, x.reshape(-1, tile, x.shape[1]))
         return tuple(jax.lax.all_gather(part.reshape(-1), AXIS, tiled=True) for part in found)
 
-    replicated = P()
+    everywhere = P()
     return jax.shard_map(
         local,
         mesh=mesh,
-        in_specs=(P(AXIS), replicated, replicated, replicated),
-        out_specs=(replicated, replicated),
+        in_specs=(P(AXIS), everywhere, everywhere, everywhere),
+        out_specs=(everywhere, everywhere),
         check_vma=False,
     )(x, centres, half, doubt)
 

@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float32, Float64, Int, Int64
 
 from mig_jax.core.index import PointArray, as_points
-from mig_jax.core.processes import whole
+from mig_jax.core.processes import replicated
 from mig_jax.engine.full_pass import AXIS
 from mig_jax.vectors.vectors import Vectors
 
@@ -121,7 +121,7 @@ class SelectedVectors:
 
     def points_above(self, block: Block, position: int, chunk: int, least: float) -> list[int]:
         """The selected points of a chunk whose float32 cosine with one point of a block is ``least`` or more."""
-        cosine = whole(_with(self.chunks[chunk], block.rows_BxD, position, mesh=self.mesh))
+        cosine = replicated(_with(self.chunks[chunk], block.rows_BxD, position, mesh=self.mesh))
         start = chunk * self.chunk_size
         # In the order of devices; device s holds vectors s, s + S, s + 2 S, ...
         cosine = cosine.reshape(self.mesh.size, -1).T.reshape(-1)[: len(self.points) - start]
@@ -135,8 +135,8 @@ class BlockCosines:
     def __init__(self, selected: SelectedVectors, block: Block, per_chunk: list[jax.Array], among: jax.Array):
         m = len(block.points)
         self.selected, self.block = selected, block
-        self.chunks_KxM = np.array([whole(one)[:m] for one in per_chunk], np.float64).reshape(-1, m)
-        self.among_MxM = whole(among)[:m, :m].astype(np.float64)
+        self.chunks_KxM = np.array([replicated(one)[:m] for one in per_chunk], np.float64).reshape(-1, m)
+        self.among_MxM = replicated(among)[:m, :m].astype(np.float64)
         self.largest = self.chunks_KxM.max(axis=0, initial=NO_COSINE)
         self._compared: list[tuple[int, int]] = []
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float32, Float64
 
-from mig_jax.core.processes import whole
+from mig_jax.core.processes import replicated
 from mig_jax.core.progress import Progress, silent
 from mig_jax.engine.full_pass import AXIS
 from mig_jax.vectors.vectors import Vectors
@@ -103,7 +103,7 @@ def _tiles(
 
     for start in range(0, count, TILE * mesh.size):
         rows = jax.make_array_from_callback((TILE * mesh.size, vectors.dim), sharding, tile)
-        yield start, whole(_each(rows, *more, work=work, mesh=mesh))
+        yield start, replicated(_each(rows, *more, work=work, mesh=mesh))
 
 
 @partial(jax.jit, static_argnames=("work", "mesh"))

@@ -256,6 +256,7 @@ for _phi in PHIS:
     ENTRIES[f"bounds, {_phi}"] = Entry(_bounds, lambda p=_phi: of_pass("exact_bounds", "exact", phi=p))
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("name", ENTRIES)
 def test_it_lowers_for_cuda_and_tpu(name: str):
     function, args, options = ENTRIES[name].make()
@@ -275,6 +276,7 @@ def test_it_lowers_for_cuda_and_tpu(name: str):
     assert "xla_cpu_small_call" not in text
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("kind", KERNELS)
 def test_the_native_form_lowers_for_a_cpu(kind):
     function, args, options = of_heap("pick", kind, native=True)

@@ -102,8 +102,8 @@ BAD = [
     ('{"labels": [], "aliases": {}}', "labels: must be a list of strings, of one at least"),
     ('{"labels": {"a": 1}}', "labels: must be a list of strings, of one at least"),
     ('{"labels": ["a"], "alias": {}}', "alias: no such key; a vocabulary has labels and aliases"),
-    ('{"labels": ["a", ""]}', "the empty text is no tag"),
-    ('{"labels": ["a"], "aliases": {"": "a"}}', "the empty text is no tag"),
+    ('{"labels": ["a", ""]}', "the empty text is not a tag"),
+    ('{"labels": ["a"], "aliases": {"": "a"}}', "the empty text is not a tag"),
     ('{"aliases": {}}', "must hold a JSON list of strings, or one tag a line, or the object of a vocabulary.json"),
     ('{"labels": ["a"', "not JSON"),
 ]

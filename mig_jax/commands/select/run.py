@@ -57,7 +57,7 @@ def run_select(
             run.note(f"{rows} passed over; rejects.jsonl has them, rejects.txt says why")
         checkpoint = Checkpoint(run.checkpoint, config.engine.checkpoint_every) if run.writes else None
         stored = checkpoint.load(inputs.sampler.state) if checkpoint else None
-        snapshot = from_bytes(processes.share_bytes(to_bytes(stored)), inputs.sampler.state)
+        snapshot = from_bytes(processes.broadcast_bytes(to_bytes(stored)), inputs.sampler.state)
         if snapshot is not None:
             notify(f"resuming after {len(snapshot.points):,} picks")
         task = replace(inputs.task, resume=snapshot, on_snapshot=checkpoint)
