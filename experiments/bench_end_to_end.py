@@ -1,10 +1,11 @@
-"""The whole command on a pool of Tulu3's size: 3 GB of jsonl in, 50,000 rows out, and where each second goes.
+"""The whole command on a pool of Tulu3's size: 3 GB of jsonl in, 50,000 rows out, seconds by stage.
 
     python -m experiments.bench_end_to_end --work DIR --out runs/end_to_end
 
-Makes the pool (real conversations recombined, tags and scores drawn), unless it is there, and runs ``mig-jax select``
-as a user does: with nothing cached, not even Python's bytecode, and again into another folder. Prints a table of the
-two, and what the machine's disk, hash and JSON decoder do at best. Deletes what it made, unless ``--keep``.
+Makes the pool (real conversations recombined, tags and scores drawn), unless it exists, and runs ``mig-jax select``
+with empty caches (Python's bytecode included) and again into another folder. Prints a table of the two runs, with
+compilation as a stage, and the rates of disk, hash and JSON decoder on this machine. Deletes its files; ``--keep`` does
+not.
 """
 
 import argparse
@@ -82,7 +83,7 @@ def make_pool(folder: Path, rows: int, real: Path, seed: int = 0) -> tuple[Path,
 
 
 def run(command: list[str], env: dict[str, str]) -> dict[str, Any]:
-    """Run it: wall seconds, processor seconds and peak memory (resident, all its processes together, sampled)."""
+    """Run the command: wall seconds, processor seconds and peak resident memory of all its processes, sampled."""
     before, began = os.times(), time.time()
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     peak = 0
@@ -94,11 +95,11 @@ def run(command: list[str], env: dict[str, str]) -> dict[str, Any]:
     if process.returncode:
         raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}\n{out}")
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return {"wall": ended - began, "cpu": cpu, "peak_bytes": peak, "ended": ended, "said": out}
+    return {"wall": ended - began, "cpu": cpu, "peak_bytes": peak, "ended": ended, "output": out}
 
 
 def _tree(pid: int) -> list[int]:
-    """The process and those below it; Linux."""
+    """The process and its descendants; Linux."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
@@ -114,7 +115,7 @@ def _resident(pid: int) -> int:
 
 
 def ledger(ran: dict[str, Any], out: Path) -> dict[str, float]:
-    """Seconds by stage: the manifest's own, what came after it was written, and what nobody has counted."""
+    """Seconds by stage: those of the manifest, those after it was written, and the rest as "not counted"."""
     manifest, report = out / "manifest.json", out / "report.html"
     stages = dict(json.loads(manifest.read_bytes())["timings"])
     stages["report"] = report.stat().st_mtime - manifest.stat().st_mtime
@@ -124,7 +125,7 @@ def ledger(ran: dict[str, Any], out: Path) -> dict[str, float]:
 
 
 def ceilings(pool: Path, most: int = 1 << 28) -> dict[str, float]:
-    """MB/s of one core on the pool's first bytes: reading, sha256, msgspec (checking alone; dialogs made too)."""
+    """MB/s of one core on the pool's first bytes: reading, sha256, msgspec (syntax only; typed rows)."""
     from mig_jax.pool.decode import RowDecoder
     from mig_jax.pool.fields import resolve_fields
     from mig_jax.pool.layouts import LAYOUTS
@@ -155,7 +156,7 @@ def ceilings(pool: Path, most: int = 1 << 28) -> dict[str, float]:
 
 
 def table(runs: dict[str, dict[str, Any]], size: int) -> str:
-    """A column for each run."""
+    """A table with a column for each run."""
     names = dict.fromkeys(stage for ran in runs.values() for stage in ran["stages"])
 
     def line(name: str, value: Callable[[dict[str, Any]], str]) -> str:
@@ -177,7 +178,7 @@ LAST = ("publish, summary, exit", "not counted")
 
 
 def measure(work: Path, rows: int, picks: int, real: Path) -> dict[str, Any]:
-    """Make the pool where it is not there, and run the command cold and cached; what was found."""
+    """Make the pool unless it exists, run the command cold and cached; the results."""
     start = time.perf_counter()
     made = work / f"{rows}"
     pool, graph = made / "pool.jsonl", made / "graph.npz"
@@ -186,8 +187,8 @@ def measure(work: Path, rows: int, picks: int, real: Path) -> dict[str, Any]:
     made_s = time.perf_counter() - start
     for name in ("cache", "bytecode", "cold", "cached"):
         shutil.rmtree(work / name, ignore_errors=True)
-    kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    env = kept | {"MIG_JAX_CACHE": str(work / "cache"), "PYTHONPYCACHEPREFIX": str(work / "bytecode")}
+    without = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    env = without | {"MIG_JAX_CACHE": str(work / "cache"), "PYTHONPYCACHEPREFIX": str(work / "bytecode")}
     runs = {}
     for name in ("cold", "cached"):
         settings = [f"pool.path={pool}", f"graph.path={graph}", f"n={picks}", f"out={work / name}"]
@@ -206,7 +207,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--picks", type=int, default=50_000)
     parser.add_argument("--from", dest="real", type=Path, help="the pool whose conversations are used; the bundled one")
     parser.add_argument("--work", type=Path, required=True, help="a folder for the pool, the caches and the runs")
-    parser.add_argument("--keep", action="store_true", help="leave them there")
+    parser.add_argument("--keep", action="store_true", help="do not delete them")
     parser.add_argument("--out", type=Path, help="a folder for results.json and table.md")
     args = parser.parse_args(argv)
     from mig_jax.pool.configured import bundled_pool

@@ -2,15 +2,14 @@
 
     python -m experiments.bench_large --rows 10000000,30000000 --picks 50000 --folder DIR --out DIR
 
-For each size, in processes of their own (so that each peak is its own): blocks are written to --folder (unless they are
-there already), the picks are made from them, and made in memory. Prints seconds, what was read, peak memory and
-whether the picks are the same.
+For each size, in separate processes (so that each has its own peak): blocks are written to --folder, unless they exist;
+the picks are made from the blocks, and then in memory. Prints the machine, seconds (``first_s`` includes compilation),
+the bytes read, peak memory and whether the picks are the same.
 """
 
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -20,15 +19,11 @@ from typing import Any
 
 import numpy as np
 
-
-def peak_gib() -> float:
-    """This process's own peak of resident memory (ru_maxrss would count its parent's)."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**20
+from experiments.machine import machine, peak_gb
 
 
 def write(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The pool's blocks, streamed."""
+    """Stream the pool into blocks."""
     from experiments.synthetic import synthetic_chunks
     from mig_jax.engine import BlockWriter
 
@@ -43,7 +38,7 @@ def write(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def disk(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Picks from the blocks: a short run that compiles, then the timed one."""
+    """Picks from the blocks: a short run that compiles, then the timed run."""
     from experiments.synthetic import synthetic_graph
     from mig_jax.engine import greedy_from_disk
     from mig_jax.objective import make_phi
@@ -84,7 +79,7 @@ def memory(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def digest(found) -> str:
-    """Of picks and gains, to the last bit."""
+    """A digest of the picks and the bits of their gains."""
     return hashlib.sha256(found.points.tobytes() + found.gains.tobytes()).hexdigest()[:16]
 
 
@@ -92,18 +87,10 @@ PARTS = {"write": write, "disk": disk, "memory": memory}
 
 
 def apart(part: str, args: argparse.Namespace, rows: int, folder: Path) -> dict[str, Any]:
-    """One part in a process of its own."""
-    command = [sys.executable, "-m", "experiments.bench_large", "--part", part, "--one", str(rows)]
-    command += [
-        "--picks",
-        str(args.picks),
-        "--labels",
-        str(args.labels),
-        "--shortlist",
-        str(args.shortlist),
-        "--folder",
-        str(folder),
-    ]
+    """One part, in a separate process."""
+    settings = {name: getattr(args, name) for name in ("picks", "labels", "shortlist")}
+    settings |= {"part": part, "one": rows, "folder": folder}
+    command = [sys.executable, "-m", "experiments.bench_large", *(f"--{k}={v}" for k, v in settings.items())]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{part} of {rows} rows failed:\n{done.stderr[-2000:]}")
@@ -119,18 +106,18 @@ def main() -> None:
     parser.add_argument("--picks", type=int, default=50_000)
     parser.add_argument("--labels", type=int, default=4_531)
     parser.add_argument("--shortlist", type=int, default=65_536)
-    parser.add_argument("--folder", type=Path, default=Path("runs/large"), help="where the blocks go")
+    parser.add_argument("--folder", type=Path, default=Path("runs/large"), help="for the blocks")
     parser.add_argument("--skip-memory", action="store_true", help="leave out the run in memory")
-    parser.add_argument("--keep", action="store_true", help="leave the blocks there")
+    parser.add_argument("--keep", action="store_true", help="do not delete the blocks")
     parser.add_argument("--out", type=Path, help="a folder for results.json")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.part:
         result = PARTS[args.part](args, args.folder)
-        print(json.dumps(result | {"peak_gib": peak_gib()}))
+        print(json.dumps(result | {"peak_gb": peak_gb()}))
         return
-    print(f"{os.cpu_count()} cores; {args.picks:,} picks, {args.labels:,} labels", flush=True)
+    print(f"machine: {machine()}\n{args.picks:,} picks, {args.labels:,} labels", flush=True)
     results = []
     for rows in map(int, args.rows.split(",")):
         folder = args.folder / str(rows)

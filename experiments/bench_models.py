@@ -1,13 +1,13 @@
-"""The models beside the libraries that people use, on the same machine, in one process, in turns.
+"""The models beside sentence-transformers and transformers on torch: one machine, one process, in turns.
 
     python -m experiments.bench_models --pool POOL --parts embed,logprobs,matmul --out runs/models
 
 embed: MiniLM over the pool's rows, against sentence-transformers. logprobs: SmolLM2-135M's log-probabilities of the
-rows, against transformers on torch. Both need torch (`make torch` makes .venv-torch, which has it); without it only we
-are timed. matmul: a decoder of random weights in Mistral-7B's shape (``--layers 32 --width 4096``; smaller on a CPU)
-embeds texts of 512 tokens, against what the device does in one large matrix product of the same type.
+rows, against transformers on torch. Both need torch (`make torch` makes .venv-torch, which has it); without it only
+mig_jax is timed. matmul: a decoder of random weights in Mistral-7B's shape (``--layers 32 --width 4096``; smaller on a
+CPU) embeds texts of 512 tokens, against one large matrix product of the same type on the device.
 
-Compilation and loading are timed apart: each contestant runs once before, then in turns.
+Prints the machine. Compilation and loading are timed apart: each contestant runs once before, then in turns.
 """
 
 import argparse
@@ -22,13 +22,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.machine import machine
 from mig_jax.models.checkpoints.checkpoint import MINILM, SMOLLM2_135M, EmbedderSpec, find_checkpoint
 from mig_jax.models.inference.flops import matmul_rate
 from mig_jax.models.tokenizers.tokens import Tokens
+from mig_jax.pool.configured import bundled_pool
 
 
 def in_turns(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each run; every contestant has run before, so that nothing is compiled or read here."""
+    """Seconds of each run. Every contestant has run before, so that nothing is compiled or read here."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, run in contestants.items():
@@ -38,7 +40,7 @@ def in_turns(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str
     return seconds
 
 
-def told(seconds: dict[str, list[float]], tokens: int) -> dict[str, Any]:
+def report(seconds: dict[str, list[float]], tokens: int) -> dict[str, Any]:
     """Medians, rates and the ratio of the first contestant to the second; printed and returned."""
     medians = {name: statistics.median(each) for name, each in seconds.items()}
     for name, each in seconds.items():
@@ -52,7 +54,7 @@ def told(seconds: dict[str, list[float]], tokens: int) -> dict[str, Any]:
     return facts
 
 
-def rows_of(pool: str, count: int, seed: int = 0) -> list[list[tuple[str, str]]]:
+def sample_rows(pool: str, count: int, seed: int = 0) -> list[list[tuple[str, str]]]:
     """Some rows of a pool, as (role, content) turns; drawn, not the first."""
     from mig_jax.pool import load_pool
 
@@ -68,7 +70,7 @@ def bench_embed(pool: str, count: int, rounds: int) -> dict[str, Any]:
     """All of a row's turns, joined by a blank line; 256 tokens at most, both sides."""
     from mig_jax.models.inference.embed import load_embedder
 
-    texts = ["\n\n".join(content for _, content in dialog) for dialog in rows_of(pool, count)]
+    texts = ["\n\n".join(content for _, content in dialog) for dialog in sample_rows(pool, count)]
     start = time.perf_counter()
     embedder = load_embedder(MINILM)
     print(f"embed: {count:,} texts, MiniLM, float32; loading {time.perf_counter() - start:.1f} s")
@@ -88,7 +90,7 @@ def bench_embed(pool: str, count: int, rounds: int) -> dict[str, Any]:
 
         contestants["sentence-transformers, batches of 32"] = encode
         print(f"  largest difference of a number: {np.abs(ours - encode()).max():.1e}")
-    return told(in_turns(contestants, rounds), int(embedder.tokenize(texts).length.sum()))
+    return report(in_turns(contestants, rounds), int(embedder.tokenize(texts).length.sum()))
 
 
 def bench_logprobs(pool: str, count: int, rounds: int, max_length: int = 512) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def bench_logprobs(pool: str, count: int, rounds: int, max_length: int = 512) ->
 
     start = time.perf_counter()
     model = load_language_model(SMOLLM2_135M)
-    texts = ["\n\n".join(content for _, content in dialog) for dialog in rows_of(pool, count)]
+    texts = ["\n\n".join(content for _, content in dialog) for dialog in sample_rows(pool, count)]
     ids = [one[:max_length] for one in model.tokenizer.encode(texts)]
     ids = [one for one in ids if len(one) > 1]
     print(f"logprobs: {len(ids):,} rows, SmolLM2-135M, float32; loading {time.perf_counter() - start:.1f} s")
@@ -112,7 +114,7 @@ def bench_logprobs(pool: str, count: int, rounds: int, max_length: int = 512) ->
         contestants["transformers on torch, batches of 8"] = run
         theirs = np.concatenate([np.concatenate([[np.nan], one]) for one in run()])
         print(f"  largest difference of a log-probability: {np.nanmax(np.abs(ours - theirs)):.1e}")
-    return told(in_turns(contestants, rounds), sum(map(len, ids)))
+    return report(in_turns(contestants, rounds), sum(map(len, ids)))
 
 
 def torch_logprobs(torch: Any, ids: list[list[int]], batch: int = 8) -> Callable[[], list[np.ndarray]]:
@@ -132,20 +134,20 @@ def torch_logprobs(torch: Any, ids: list[list[int]], batch: int = 8) -> Callable
             mask = torch.tensor([[1] * len(ids[n]) + [0] * (width - len(ids[n])) for n in part])
             with torch.inference_mode():
                 logits = model(input_ids=padded, attention_mask=mask).logits[:, :-1]
-                found = logits.log_softmax(-1).gather(-1, padded[:, 1:, None])[..., 0]
+                logprob = logits.log_softmax(-1).gather(-1, padded[:, 1:, None])[..., 0]
             for row, n in enumerate(part):
-                out[n] = found[row, : len(ids[n]) - 1].numpy()
+                out[n] = logprob[row, : len(ids[n]) - 1].numpy()
         return out
 
     return run
 
 
 def torch_or_none() -> Any:
-    """torch, on all cores; None, said, where it is not installed."""
+    """torch, on all cores; None, with a message, where it is not installed."""
     try:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
-        print("  torch is not installed: our side only")
+        print("  torch is not installed: only mig_jax is timed")
         return None
     torch.set_num_threads(os.cpu_count() or 1)
     return torch
@@ -208,7 +210,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     cpu = jax.default_backend() == "cpu"
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--pool", default="mig_jax/data/pool.jsonl", help="real rows; the bundled pool is small")
+    p.add_argument("--pool", help="real rows; default: the bundled pool, which is small")
     p.add_argument("--parts", default="embed,logprobs,matmul")
     p.add_argument("--texts", type=int, default=2000)
     p.add_argument("--rows", type=int, default=200)
@@ -225,13 +227,13 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run the parts asked for."""
+    """Run the chosen parts."""
     args = arguments()
-    device = jax.devices()[0]
-    print(f"{len(jax.devices())} x {device.device_kind} ({jax.default_backend()}), jax {jax.__version__}")
+    print(f"machine: {machine()}")
+    pool = args.pool or str(bundled_pool())
     parts = {
-        "embed": lambda: bench_embed(args.pool, args.texts, args.rounds),
-        "logprobs": lambda: bench_logprobs(args.pool, args.rows, args.rounds),
+        "embed": lambda: bench_embed(pool, args.texts, args.rounds),
+        "logprobs": lambda: bench_logprobs(pool, args.rows, args.rounds),
         "matmul": lambda: bench_matmul(args),
     }
     unknown = set(args.parts.split(",")) - set(parts)

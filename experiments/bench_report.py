@@ -1,4 +1,4 @@
-"""What bench_select.py measured, as a table and as pictures."""
+"""The measurements of bench_select.py as a table and as plots."""
 
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,11 @@ peak, base: memory of a process with this contestant alone, at its highest, comp
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown; columns that say nothing are left out."""
+    """Markdown; empty columns are left out."""
     cells = [_cells(row) for row in rows]
-    kept = [i for i in range(len(COLUMNS)) if any(line[i] != "-" for line in cells)]
-    lines = [[COLUMNS[i] for i in kept], *([line[i] for i in kept] for line in cells)]
-    width = [max(len(line[i]) for line in lines) for i in range(len(kept))]
+    shown = [i for i in range(len(COLUMNS)) if any(line[i] != "-" for line in cells)]
+    lines = [[COLUMNS[i] for i in shown], *([line[i] for i in shown] for line in cells)]
+    width = [max(len(line[i]) for line in lines) for i in range(len(shown))]
     lines.insert(1, ["-" * w for w in width])
     return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, width, strict=True)) + " |" for line in lines)
 
@@ -58,7 +58,7 @@ def _x(value: float | None) -> str:
 
 
 def plots(rows: list[Row], folder: Path) -> list[Path]:
-    """Cost against whatever was varied of N, n, the graph's degree and L; one picture each, a line a contestant."""
+    """Cost against each of N, n, the graph's degree and L that varies; one plot each, a line for each contestant."""
     made = []
     for key, name in (
         ("rows", "rows N"),
@@ -91,7 +91,7 @@ def plots(rows: list[Row], folder: Path) -> list[Path]:
 
 
 def _lines(rows: list[Row], key: str) -> list[dict[str, Any]]:
-    """Rows that differ in ``key`` alone; what else varies stands in the label."""
+    """Lines of rows that differ in ``key`` alone; the label names the other settings that vary."""
     others = [k for k in ("gain", "rows", "n", "labels", "degree") if k != key]
     fast = [row for row in rows if not row["slow"]]
     varied = [k for k in others if len({row[k] for row in fast}) > 1]

@@ -1,12 +1,12 @@
-"""How long the systems of the table take, and in how much memory: each in a process of its own.
+"""Seconds and memory of the samplers, each in a separate process.
 
     python -m experiments.bench_samplers --pool POOL.jsonl.gz --embeddings runs/rows     # a real pool, embedded
     python -m experiments.bench_samplers --rows 200000 --picks 10000                       # synthetic
     python -m experiments.bench_samplers --rows 939000 --dim 4096 --picks 50000 --samplers qdit,deita   # an accelerator
 
-Real: the pool's own rows and vectors; what the pool lacks (a score, say) is drawn. Synthetic: clustered vectors,
-some 17 near-duplicates of a kind; labels as experiments/synthetic.py has them. Memory is the
-process's peak beyond what it held when its inputs were ready.
+Real: the pool's own rows and vectors; missing fields, such as a score, are drawn. Synthetic: clustered vectors, about
+17 near-duplicates of a kind; labels of experiments/synthetic.py. Memory is the peak of the process minus its memory
+when the inputs were ready. Compilation is part of the seconds; ``compile`` is its share.
 """
 
 import argparse
@@ -22,8 +22,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.machine import machine
 from experiments.synthetic import synthetic_pool
 from mig_jax.core.memory import PeakMemory
+from mig_jax.core.timing import Stopwatch
 from mig_jax.encode import encode
 from mig_jax.engine import pool_mesh
 from mig_jax.labels import LabelGraph
@@ -41,14 +43,14 @@ PEERS = {
     "zip": "O(n K2 / K3) + O(n K1 / K3) compressions of everything selected so far",
     "deita": "O(N n d), a row at a time",
     "car": "O(N k d) a round",
-    "qdit": "O(n N^2 d), or N^2 numbers kept",
+    "qdit": "O(n N^2 d), or N^2 numbers stored",
     "mig": "O(n N L)",
 }
 NEAR = 0.94  # share of synthetic rows that are near-duplicates of one of the others: 17 rows of a kind
 
 
 def clustered(rows: int, dim: int, seed: int = 0, block: int = 8192) -> np.ndarray:
-    """Unit vectors: centres far apart, 6 % of the rows new directions around one, the others one of these, shaken."""
+    """Unit vectors: distant centres, 6 % of the rows are directions around a centre, the others copies with noise."""
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((max(8, rows // 200), dim), np.float32)
     fresh = max(1, int(rows * (1 - NEAR)))
@@ -65,7 +67,7 @@ def clustered(rows: int, dim: int, seed: int = 0, block: int = 8192) -> np.ndarr
 
 
 def synthetic_task(rows: int, dim: int, vectors: bool) -> SamplingTask:
-    """Labels, scores and, where asked, vectors; texts of a few random words."""
+    """Labels, scores and, with ``vectors``, vectors; texts of random words."""
     encoded, graph = synthetic_pool(rows)
     rng = np.random.default_rng(1)
     words = [f"w{i:04d}" for i in range(4000)]
@@ -107,7 +109,7 @@ def real_task(pool_path: str, embeddings: str | None) -> SamplingTask:
 
 
 def measure(args: argparse.Namespace, name: str) -> dict[str, Any]:
-    """One system in this process."""
+    """One sampler in this process."""
     sampler = find_sampler(name)
     if args.pool:
         task = real_task(args.pool, args.embeddings)
@@ -120,7 +122,9 @@ def measure(args: argparse.Namespace, name: str) -> dict[str, Any]:
     n = min(args.picks, len(task.encoded))
     peak = PeakMemory()
     before, start = peak.facts()["peak_bytes"], time.perf_counter()
-    order = sampler.sample(task, n)
+    watch = Stopwatch()
+    with watch.compiling(), watch.stage("sample"):
+        order = sampler.sample(task, n)
     took = time.perf_counter() - start
     return {
         "sampler": name,
@@ -129,15 +133,16 @@ def measure(args: argparse.Namespace, name: str) -> dict[str, Any]:
         "n": n,
         "picked": len(order),
         "seconds": round(took, 2),
+        "compile_s": round(watch.seconds.get("compile", 0.0), 2),
         "megabytes": round((peak.facts()["peak_bytes"] - before) / 1e6),
         "rounds": order.rounds,
         "notes": order.notes,
-        "device": jax.devices()[0].device_kind,
+        "machine": machine(),
     }
 
 
 def main() -> None:
-    """Each system in a process of its own, then the table."""
+    """Each sampler in a separate process, then the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pool", help="rows of a real pool instead of synthetic ones")
     parser.add_argument("--embeddings", help="of the pool's rows: a .npy or a folder of mig-jax embed")
@@ -154,16 +159,20 @@ def main() -> None:
         print(json.dumps(measure(args, args.one)))
         return
     names = args.samplers.split(",")
+    print(f"machine: {machine()}")
     for name in names:
         if name not in SAMPLERS:
             parser.error(f"--samplers: {name} is none of {', '.join(SAMPLERS)}")
-    print(f"{'system':<8}{'rows':>10}{'n':>8}{'picked':>8}{'seconds':>10}{'MB beyond':>11}  facts; the peers' work")
+    print(
+        f"{'system':<8}{'rows':>10}{'n':>8}{'picked':>8}{'seconds':>10}"
+        f"{'compile':>9}{'MB beyond':>11}  facts; the peers' work"
+    )
     for name in names:
-        given = [sys.executable, "-m", "experiments.bench_samplers", *sys.argv[1:], "--one", name]
-        with tempfile.TemporaryFile("w+") as said:
-            made = subprocess.run(given, stdout=said, check=False)
-            said.seek(0)
-            text = said.read()
+        command = [sys.executable, "-m", "experiments.bench_samplers", *sys.argv[1:], "--one", name]
+        with tempfile.TemporaryFile("w+") as output:
+            made = subprocess.run(command, stdout=output, check=False)
+            output.seek(0)
+            text = output.read()
         if made.returncode:
             print(f"{name:<8}  failed (exit code {made.returncode})")
             continue
@@ -171,7 +180,7 @@ def main() -> None:
         facts = ", ".join(f"{key} {value:,}" for key, value in found["rounds"].items())
         print(
             f"{name:<8}{found['rows']:>10,}{found['n']:>8,}{found['picked']:>8,}{found['seconds']:>10,.1f}"
-            f"{found['megabytes']:>11,}  {facts}; {PEERS.get(name, '')}",
+            f"{found['compile_s']:>9,.1f}{found['megabytes']:>11,}  {facts}; {PEERS.get(name, '')}",
             flush=True,
         )
         if args.out:

@@ -1,18 +1,18 @@
-"""How long a selection takes: the engine beside a lazy heap and the naive ways, on synthetic pools, in one process.
+"""Seconds of a selection: the engine, a lazy heap and the naive methods, on synthetic pools, in one process.
 
     python -m experiments.bench_select --rows 939000 --picks 50000
     python -m experiments.bench_select --rows 20000,100000 --picks 1000,5000 --peers heap,scan,dense --memory --out DIR
     python -m experiments.bench_select --rows 939000 --picks 50000 --heap-device host,device  # with an accelerator
 
-Every contestant runs once (compilation), then all in turn, --repeats times. The heap (float64, numba, one thread; see
-experiments/peers/heap.py) also says what the exact greedy's picks are, and how near its runner-up was at each step.
+Every contestant runs once (compilation, reported apart), then all in turn, --repeats times. The heap (float64, numba,
+one thread; see experiments/peers/heap.py) is also the reference for the picks and for the margin of each pick over its
+runner-up.
 """
 
 import argparse
 import itertools
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -25,6 +25,7 @@ import jax
 import numpy as np
 
 from experiments.bench_report import LEGEND, Row, plots, table
+from experiments.machine import machine, peak_gb
 from experiments.peers import dense_jax, dense_numpy, have_numba, heap_numba, scan_jax
 from experiments.peers.agreement import agreement
 from experiments.peers.heap import HOW
@@ -39,7 +40,7 @@ SCANS = {"scan": scan_jax, "dense_numpy": dense_numpy, "dense_jax": dense_jax}
 
 
 class Run(NamedTuple):
-    """What one run of a contestant took: seconds for layout, compilation where known, and picking."""
+    """One run of a contestant: its picks, and the seconds of layout, compilation (where measured) and picking."""
 
     points: np.ndarray
     counts: dict[str, Any]
@@ -49,7 +50,7 @@ class Run(NamedTuple):
 
 
 class Contestant(NamedTuple):
-    """``spec``: what a process of its own needs to run it again."""
+    """``spec``: the arguments with which another process runs it again."""
 
     what: str
     picks: int
@@ -58,24 +59,10 @@ class Contestant(NamedTuple):
     run: Callable[[], Run]
 
 
-def machine() -> dict[str, object]:
-    """What the numbers were measured on."""
-    device = jax.devices()[0]
-    return {
-        "device": f"{device.platform}: {device.device_kind}",
-        "devices": len(jax.devices()),
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "numba": have_numba(),
-    }
-
-
 def engine(
     encoded: Encoded, p: Propagation, gain: str, picks: int, shortlist: str, heap_device: str, prepared: list
 ) -> Contestant:
-    """The engine with these settings; ``prepared`` keeps (problem, layout_s) for all of them."""
+    """The engine with these settings; ``prepared`` caches (problem, layout_s) for all of them."""
 
     def run() -> Run:
         if not prepared:
@@ -115,7 +102,7 @@ def peer(encoded: Encoded, p: Propagation, gain: str, picks: int, name: str) -> 
 
 
 def contestants(encoded: Encoded, p: Propagation, gain: str, picks: int, args: argparse.Namespace) -> list[Contestant]:
-    """All of one setting; says which are left out, and why."""
+    """The contestants of one setting; prints which are left out, and why."""
     prepared: list = []
     settings = itertools.product(args.shortlist, args.heap_device)
     found = [engine(encoded, p, gain, picks, *setting, prepared) for setting in settings]
@@ -184,16 +171,8 @@ def measure(field: list[Contestant], repeats: int) -> list[Row]:
     return rows
 
 
-def peak_gb() -> float:
-    """The most memory of this process; not ru_maxrss, which a new process inherits from the one that started it."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1e6
-    raise OSError("no VmHWM")
-
-
 def memory(contestant: Contestant, gain: str, folder: Path) -> dict[str, float] | None:
-    """Of a process that reads the pool and runs this contestant once."""
+    """The memory of a process that reads the pool and runs this contestant once."""
     spec = json.dumps(contestant.spec | {"gain": gain, "picks": contestant.picks, "folder": str(folder)})
     command = [sys.executable, "-m", "experiments.bench_select", "--worker", spec]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -204,7 +183,7 @@ def memory(contestant: Contestant, gain: str, folder: Path) -> dict[str, float] 
 
 
 def work(spec: dict[str, Any]) -> None:
-    """The other end of ``memory``."""
+    """The process that ``memory`` starts."""
     data = np.load(Path(spec["folder"]) / "pool.npz")
     count = len(data["p_ptr"]) - 1
     names = tuple(f"{i:06d}" for i in range(count))
@@ -220,7 +199,7 @@ def work(spec: dict[str, Any]) -> None:
 
 
 def one_pool(rows: int, labels: int, degree: float, args: argparse.Namespace) -> list[Row]:
-    """Everything that is asked of one pool."""
+    """All settings of one pool."""
     start = time.perf_counter()
     encoded, graph = synthetic_pool(rows, labels, degree=degree, integer_scores=args.integer_scores)
     print(f"pool: {rows:,} rows, {graph.facts()}, made in {time.perf_counter() - start:.1f} s", flush=True)
@@ -230,7 +209,7 @@ def one_pool(rows: int, labels: int, degree: float, args: argparse.Namespace) ->
         for picks in args.picks:
             field = contestants(encoded, p, gain, picks, args)
             with tempfile.TemporaryDirectory() as folder:
-                if args.memory:  # before the repeats: this process waits, and must not be measured with it
+                if args.memory:  # before the repeats: this process waits meanwhile
                     arrays: dict[str, Any] = {
                         "ptr": encoded.label_ptr,
                         "idx": encoded.label_idx,
@@ -248,22 +227,22 @@ def one_pool(rows: int, labels: int, degree: float, args: argparse.Namespace) ->
                 row["process_peak_gb"] = peak_gb()
             print(table(measured), flush=True)
             for row in measured:
-                told(row)
+                print_differences(row)
             found += measured
     return found
 
 
-def told(row: Row) -> None:
-    """Where a contestant's order parts from the oracle's, and whether its own runs were all the same."""
+def print_differences(row: Row) -> None:
+    """Print where a contestant's order differs from the reference's, and whether its own runs differ."""
     if not row["repeatable"]:
-        print(f"{row['what']}: two runs picked otherwise")
+        print(f"{row['what']}: two runs made different picks")
     for d in row.get("agreement", {}).get("parted", [])[:10]:
         end = f"for {d['length']} steps" if d["met"] else "to the end"
-        print(f"{row['what']}: other than the float64 greedy from step {d['step']} {end}; margin {d['margin']:.2e}")
+        print(f"{row['what']}: differs from the float64 greedy from step {d['step']} {end}; margin {d['margin']:.2e}")
 
 
 def listed(kind: type) -> Callable[[str], list]:
-    """An option with commas."""
+    """The type of an option that takes a list, separated by commas."""
     return lambda text: [kind(part.replace("_", "") if kind is not str else part) for part in text.split(",") if part]
 
 

@@ -1,9 +1,9 @@
-"""The same picks, bit for bit, on any devices and processes and after kill -9, on a pool of Tulu3's size.
+"""The same picks, bit for bit, on any number of devices and processes and after kill -9, on a pool of Tulu3's size.
 
     python -m experiments.check_determinism --picks 5000
 
-Every line is a run in processes of its own, with lists of 64 candidates so that hundreds of full passes occur; the
-digest is of the picks and their gains, the number that of the full passes.
+Every line is a run in separate processes, with shortlists of 64 candidates, so that hundreds of full passes occur. The
+digest is of the picks and their gains; the number counts the full passes.
 """
 
 import argparse
@@ -21,7 +21,7 @@ FLAG = "--xla_force_host_platform_device_count"
 
 
 def work(args: argparse.Namespace) -> None:
-    """One process of a run: select, keep a checkpoint after every call of the heap, print the digest."""
+    """One process of a run: select, write a checkpoint after every call of the heap, print the digest."""
     import numpy as np
 
     from experiments.synthetic import synthetic_pool
@@ -38,19 +38,19 @@ def work(args: argparse.Namespace) -> None:
     checkpoint = Checkpoint(Path(args.folder), 0.0) if args.folder else None
     resume = checkpoint.load(State) if checkpoint else None
 
-    def keep(snapshot: Snapshot) -> None:
+    def write(snapshot: Snapshot) -> None:
         if checkpoint:
             checkpoint(snapshot)
-            print(f"kept {len(snapshot.points)}", flush=True)
+            print(f"checkpoint {len(snapshot.points)}", flush=True)
 
-    print(f"kept {0 if resume is None else len(resume.points)}", flush=True)
-    found = greedy(problem, args.picks, mesh, shortlist_size=args.shortlist, resume=resume, on_snapshot=keep)
+    print(f"checkpoint {0 if resume is None else len(resume.points)}", flush=True)
+    found = greedy(problem, args.picks, mesh, shortlist_size=args.shortlist, resume=resume, on_snapshot=write)
     digest = hashlib.sha256(found.points.tobytes() + np.ascontiguousarray(found.gains).tobytes()).hexdigest()
     print(f"digest {digest[:16]} {found.counts['full_passes']}", flush=True)
 
 
 def start(args: argparse.Namespace, devices: int, *more: str) -> subprocess.Popen:
-    """A worker with so many simulated devices."""
+    """A worker with ``devices`` simulated devices."""
     settings = [
         f"--{name}={getattr(args, name)}" for name in ("rows", "labels", "picks", "shortlist", "gain", "scores")
     ]
@@ -60,32 +60,32 @@ def start(args: argparse.Namespace, devices: int, *more: str) -> subprocess.Pope
 
 
 def digest_of(process: subprocess.Popen) -> str:
-    """What it prints at its end."""
+    """The last line of its output."""
     out = process.communicate()[0]
     return next((line for line in out.splitlines() if line.startswith("digest")), f"no digest: {out}")
 
 
 def killed(args: argparse.Namespace, kills: int, seed: int) -> str:
-    """The digest of a run that was killed so many times, each some picks further on."""
+    """The digest of a run that was killed ``kills`` times, each time some picks later."""
     rng = random.Random(seed)
     resumed = []
     with tempfile.TemporaryDirectory() as folder:
         for at in sorted(rng.randrange(args.picks) for _ in range(kills)):
             process = start(args, 1, f"--folder={folder}")
-            resumed.append(kept(process))
-            while kept(process) < at:
+            resumed.append(next_checkpoint(process))
+            while next_checkpoint(process) < at:
                 pass
             process.send_signal(signal.SIGKILL)
             process.wait()
         process = start(args, 1, f"--folder={folder}")
-        resumed.append(kept(process))
+        resumed.append(next_checkpoint(process))
         return f"{digest_of(process)} (after {kills} kills; it began at picks {', '.join(map(str, resumed))})"
 
 
-def kept(process: subprocess.Popen) -> int:
-    """How many picks the next checkpoint has of which it tells."""
+def next_checkpoint(process: subprocess.Popen) -> int:
+    """The number of picks of the next checkpoint in its output."""
     assert process.stdout is not None
-    return int(process.stdout.readline().removeprefix("kept "))
+    return int(process.stdout.readline().removeprefix("checkpoint "))
 
 
 def main() -> None:
@@ -109,8 +109,8 @@ def main() -> None:
         print(f"{devices} devices             {digest_of(start(args, devices))}", flush=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        where = f"--coordinator=127.0.0.1:{probe.getsockname()[1]}"
-    pair = [start(args, 4, where, f"--process={i}") for i in range(2)]
+        coordinator = f"--coordinator=127.0.0.1:{probe.getsockname()[1]}"
+    pair = [start(args, 4, coordinator, f"--process={i}") for i in range(2)]
     for i, process in enumerate(pair):
         print(f"2 x 4 devices, process {i} {digest_of(process)}", flush=True)
     print(f"1 device              {killed(args, args.kills, seed=0)}", flush=True)

@@ -1,12 +1,12 @@
-"""The engine's picks against a float64 heap's, on synthetic pools and on a real one repeated with other scores.
+"""The engine's picks compared with a float64 heap's, on synthetic pools and on a real pool repeated with new scores.
 
     python -m experiments.check_parity --pool POOL.jsonl.gz --valid-tags TAGS.json --rows 500000 --picks 50000
 
-For each mean degree of the label graph (--degree 0,5,40) and each gain: how long a prefix is the same, position by
-position; whether the sets are; E(D) over E(D); and every step at which the orders part, with the relative margin by
-which the heap's pick beat its runner-up there. The heap (experiments/peers/heap.py) shares no code with the engine. A
+For each mean degree of the label graph (--degree 0,5,40) and each gain: the length of the common prefix; whether the
+sets are equal; the ratio of the two E(D); and every step at which the orders differ, with the relative margin of the
+heap's pick over its runner-up at that step. The heap (experiments/peers/heap.py) shares no code with the engine. A
 real pool's rows are repeated up to --rows, each copy with a score of its own: long queues of equal label sets. Ends
-with 1 if a set differs, the first 5,000 do not agree, or they part where the margin is over 1e-6.
+with 1 if a set differs, if the first 5,000 differ, or if they differ where the margin is above 1e-6.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import sys
 
 import numpy as np
 
+from experiments.machine import machine
 from experiments.peers import heap_numba
 from experiments.peers.agreement import agreement
 from experiments.synthetic import synthetic_pool
@@ -26,7 +27,7 @@ from mig_jax.objective import make_phi
 
 
 def repeated(encoded: Encoded, rows: int) -> Encoded:
-    """The pool's rows in turn, until there are enough, each with a score of its own."""
+    """The pool's rows repeated to ``rows``, each copy with its own score."""
     rng = np.random.default_rng(0)
     order = np.resize(np.arange(len(encoded)), rows)
     count = np.diff(encoded.label_ptr)[order]
@@ -36,7 +37,7 @@ def repeated(encoded: Encoded, rows: int) -> Encoded:
 
 
 def pools(args: argparse.Namespace, degree: float) -> list[tuple[str, Encoded, LabelGraph]]:
-    """By name."""
+    """(name, rows, label graph) of each pool."""
     most = max(21, int(2 * degree))
     found = [("synthetic", *synthetic_pool(args.rows, degree=degree, max_degree=most))]
     if args.pool:
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--pool", help="a real pool, to be repeated")
     parser.add_argument("--valid-tags")
     args = parser.parse_args()
+    print(f"machine: {machine()}")
     good, phi = True, make_phi()
     for degree in map(float, args.degree.split(",")):
         for name, encoded, graph in pools(args, degree):
@@ -70,15 +72,15 @@ def main() -> None:
                 print(
                     f"{name}, {len(encoded):,} rows, {problem.groups.many:,} label sets, mean degree"
                     f" {graph.facts()['mean_degree']:.2f}, {gain}: the first {same['prefix']:,} of {same['picks']:,}"
-                    f" picks alike, {same['equal_positions']:,} places; same set: {same['same_set']}; E(D) ratio"
-                    f" {same['objective_ratio']:.12f}; parted {same['differences']} times",
+                    f" picks equal, {same['equal_positions']:,} positions; same set: {same['same_set']}; E(D) ratio"
+                    f" {same['objective_ratio']:.12f}; {same['differences']} differences",
                     flush=True,
                 )
                 for part in same["parted"]:
                     print(f"  at step {part['step']:,} for {part['length']} steps, margin {part['margin']:.1e}")
                 good &= same["same_set"] and same["prefix"] >= min(5_000, same["picks"])
                 good &= all(part["margin"] < 1e-6 for part in same["parted"])
-    print("as it should be" if good else "NOT as it should be")
+    print("passed" if good else "FAILED")
     sys.exit(not good)
 
 

@@ -1,12 +1,11 @@
-"""How good the tags of ``tags=nearest`` are, against labels that people gave.
+"""The quality of the tags of ``tags=nearest``, compared with labels that people assigned.
 
     python -m experiments.check_tags --pool POOL --tags keywords --instruction input --output target --per 8
 
-The pool's rows carry labels of their own (BIG-bench: the keywords of each row's task). The vocabulary is all of these;
-a row's tags are the k labels nearest to what it asks, and count as right where the row has them. Every task counts the
-same, whatever its rows. Beside it: the k most frequent labels for every row, which need no model at all and tell no
-two rows apart: where every label counts the same, and not every task, they find k of L. And the threshold: what share
-of the tags above it are right, and how many there are.
+The rows of the pool have labels (BIG-bench: the keywords of each row's task). The vocabulary is all of these; the tags
+of a row are the k labels nearest to its question, and a tag is right where the row has that label. Every task has the
+same weight. The baseline assigns the k most frequent labels to every row. A second table has the number of tags above a
+threshold and the share of these that is right.
 """
 
 import argparse
@@ -39,8 +38,8 @@ def chosen_rows(pool, per: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def at_ranks(
     ranked: list[list[str]], right: list[set[str]], weight: np.ndarray, labels: list[str]
 ) -> dict[int, tuple[float, float, float]]:
-    """Of the first k of each row: precision, recall, and recall where each label counts alike and not each task."""
-    found = {}
+    """Of the first k tags of each row: precision, recall, and the mean recall over labels."""
+    metrics = {}
     for k in RANKS:
         of_label = []
         for label in labels:
@@ -48,11 +47,11 @@ def at_ranks(
             hit = np.array([label in tags[:k] for tags in ranked])
             of_label.append((weight * (has & hit)).sum() / (weight * has).sum())
         hits = np.array([len(set(tags[:k]) & own) for tags, own in zip(ranked, right, strict=True)])
-        given = np.array([max(1, len(tags[:k])) for tags in ranked])
+        assigned = np.array([max(1, len(tags[:k])) for tags in ranked])
         wanted = np.array([len(own) for own in right])
-        means = (weight * hits / given).sum(), (weight * hits / wanted).sum(), np.mean(of_label)
-        found[k] = float(means[0]), float(means[1]), float(means[2])
-    return found
+        means = (weight * hits / assigned).sum(), (weight * hits / wanted).sum(), np.mean(of_label)
+        metrics[k] = float(means[0]), float(means[1]), float(means[2])
+    return metrics
 
 
 def main() -> None:
@@ -93,13 +92,13 @@ def main() -> None:
         print(f"| {k} | {' | '.join(f'{one:.3f}' for one in (*ours[k], *theirs[k]))} |")
     print("\n| threshold, at most 5 | tags a row | of these right | recall | rows without |\n|--:|--:|--:|--:|--:|")
     for threshold in THRESHOLDS:
-        kept = [tags[:5][: int((c[:5] >= threshold).sum())] for tags, c in zip(ranked, cosine_NxC, strict=True)]
-        hits = np.array([len(set(tags) & own) for tags, own in zip(kept, right, strict=True)])
-        given = np.array([len(tags) for tags in kept])
+        above = [tags[:5][: int((c[:5] >= threshold).sum())] for tags, c in zip(ranked, cosine_NxC, strict=True)]
+        hits = np.array([len(set(tags) & own) for tags, own in zip(above, right, strict=True)])
+        assigned = np.array([len(tags) for tags in above])
         recall = float((weight * hits / np.array([len(own) for own in right])).sum())
-        share = float((weight * hits).sum() / max((weight * given).sum(), 1e-12))
-        without = float((weight * (given == 0)).sum())
-        print(f"| {threshold} | {(weight * given).sum():.2f} | {share:.3f} | {recall:.3f} | {without:.1%} |")
+        share = float((weight * hits).sum() / max((weight * assigned).sum(), 1e-12))
+        without = float((weight * (assigned == 0)).sum())
+        print(f"| {threshold} | {(weight * assigned).sum():.2f} | {share:.3f} | {recall:.3f} | {without:.1%} |")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Synthetic pools of any size with the statistics of a real one: a head of frequent tags, a long tail, close labels.
+"""Synthetic pools of any size with the statistics of a real pool: some frequent tags, a long tail, similar labels.
 
-python -m experiments.synthetic --rows 939000        # the size of Tulu3: prints what it made
+python -m experiments.synthetic --rows 939000        # the size of Tulu3; prints statistics
 """
 
 import argparse
@@ -28,7 +28,7 @@ def synthetic_pool(
       rows, labels: N and L.
       tags: mean tags a row (1 + Poisson, at most 12, repeats within a row removed).
       degree: mean degree of the label graph; degrees are skewed, none above ``max_degree``.
-      integer_scores: scores 1..6, so that gains tie by the thousand.
+      integer_scores: scores 1..6, so that thousands of gains are equal.
     """
     rng = np.random.default_rng(seed)
     rank, reach = _popularity(labels, rng)
@@ -41,7 +41,7 @@ def synthetic_pool(
 def synthetic_chunks(
     rows: int, labels: int, *, tags: float = 4.0, seed: int = 0, chunk: int = 1_000_000
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Rows of the same kind, a chunk at a time: (label_ptr, label_idx, score). For pools larger than memory."""
+    """Rows of such a pool in chunks: (label_ptr, label_idx, score). For pools larger than memory."""
     rank, reach = _popularity(labels, np.random.default_rng(seed))
     for part, start in enumerate(range(0, rows, chunk)):
         rng = np.random.default_rng([seed, 1, part])
@@ -54,12 +54,12 @@ def synthetic_graph(labels: int, degree: float = 4.0, max_degree: int = 21, seed
 
 
 def label_names(labels: int) -> tuple[str, ...]:
-    """Sorted."""
+    """L names, sorted."""
     return tuple(f"label {i:06d}" for i in range(labels))
 
 
 def _popularity(labels: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Labels from the most frequent down, and the cumulated frequencies."""
+    """Labels by falling frequency, and the cumulated frequencies."""
     popularity = 1.0 / np.arange(1, labels + 1) ** 0.8
     return rng.permutation(labels), np.cumsum(popularity) / popularity.sum()
 
@@ -78,25 +78,25 @@ def _rows(rows: int, rank, reach, tags: float, integer_scores: bool, rng: np.ran
 
 
 def _graph(names: tuple[str, ...], degree: float, max_degree: int, rng: np.random.Generator) -> LabelGraph:
-    """Random edges between labels of unequal sociability, thinned at labels that have too many."""
+    """Random edges with unequal expected degrees; edges above ``max_degree`` of a label are dropped."""
     count = len(names)
-    social = rng.lognormal(0.0, 0.8, count)
-    want = int(count * degree / 2)
-    ends = rng.choice(count, size=(3 * want, 2), p=social / social.sum())
+    propensity = rng.lognormal(0.0, 0.8, count)
+    count_edges = int(count * degree / 2)
+    ends = rng.choice(count, size=(3 * count_edges, 2), p=propensity / propensity.sum())
     low, high = ends.min(1), ends.max(1)
     key = np.unique((low * count + high)[low != high])
     rng.shuffle(key)
     degrees = np.zeros(count, np.int64)
-    kept = []
+    chosen = []
     for k in key.tolist():
         p, q = divmod(k, count)
         if degrees[p] < max_degree and degrees[q] < max_degree:
             degrees[p] += 1
             degrees[q] += 1
-            kept.append(k)
-            if len(kept) == want:
+            chosen.append(k)
+            if len(chosen) == count_edges:
                 break
-    edges = np.sort(np.array(kept, np.int64))
+    edges = np.sort(np.array(chosen, np.int64))
     weight = rng.uniform(0.6, 0.95, len(edges)).astype(np.float32)
     source, target = (edges // count).astype(np.int32), (edges % count).astype(np.int32)
     return LabelGraph(names, np.ones(count, np.float32), source, target, weight, 0.6)
