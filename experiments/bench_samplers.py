@@ -55,14 +55,12 @@ def clustered(rows: int, dim: int, seed: int = 0, block: int = 8192) -> np.ndarr
     centres = rng.standard_normal((max(8, rows // 200), dim), np.float32)
     fresh = max(1, int(rows * (1 - NEAR)))
     found = np.empty((rows, dim), np.float32)
-    for lo in range(0, rows, block):
-        size = min(block, rows - lo)
-        new = centres[rng.integers(0, len(centres), size)] + 0.9 * rng.standard_normal((size, dim), np.float32)
-        old = np.arange(lo, lo + size) >= fresh
-        if old.any():
-            base = found[rng.integers(0, fresh, int(old.sum()))]
-            new[old] = base + 0.2 / np.sqrt(dim) * rng.standard_normal((int(old.sum()), dim), np.float32)
-        found[lo : lo + size] = new / np.linalg.norm(new, axis=1, keepdims=True)
+    for start, stop, source, noise in ((0, fresh, centres, 0.9), (fresh, rows, found[:fresh], 0.2 / np.sqrt(dim))):
+        for lo in range(start, stop, block):
+            part = found[lo : min(lo + block, stop)]
+            part[:] = source[rng.integers(0, len(source), len(part))]
+            part += np.float32(noise) * rng.standard_normal(part.shape, np.float32)
+            part /= np.linalg.norm(part, axis=1, keepdims=True)
     return found[rng.permutation(rows)]
 
 
