@@ -54,5 +54,5 @@ def test_no_row_can_be_used(smollm2):
 
 def test_a_tokenizer_that_does_not_know_positions(smollm2):
     old = dataclasses.replace(smollm2, offsets=None)
-    with pytest.raises(UserError, match="tokenizer.json"):
+    with pytest.raises(UserError, match="positions of tokens"):
         encode_rows(DIALOGS, old, max_length=64)
