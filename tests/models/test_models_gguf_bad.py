@@ -46,10 +46,10 @@ def text(value: bytes) -> bytes:
         (b"PK\x03\x04 and more of a zip", "not a GGUF file: begins with b'PK"),
         (b"GG", "not a GGUF file"),
         (b"GGUF", "truncated: its 4 bytes end within version"),
-        (header(1), "GGUF version 1; there is version 2 and 3"),
+        (header(1), "GGUF version 1; must be version 2 or 3"),
         (header(9), "GGUF version 9"),
         (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian GGUF 3"),
-        (header(), "general.architecture is None; there is llama, qwen2, qwen3"),
+        (header(), "general.architecture is None; must be one of llama, qwen2, qwen3"),
         (header(pairs=1) + text(b"a") + struct.pack("<I", 77), "metadata 'a' is of type 77"),
         (header(pairs=1) + text(b"\xff"), "not UTF-8"),
         (header(pairs=2) + 2 * (text(b"a") + struct.pack("<IB", 7, 1)), "metadata 'a' is there twice"),
@@ -133,7 +133,7 @@ def test_all_at_once(tmp_path):
         "metadata llama.feed_forward_length is missing",
         "tensor token_embd.weight is missing",
         "llama.expert_count is 8",
-        "llama.rope.scaling.type is 'yarn'; there is none, linear",
+        "llama.rope.scaling.type is 'yarn'; must be one of none, linear",
     ):
         assert sum(line.strip().startswith(says) for line in lines) == 1, says
     assert len(lines) == 10
@@ -160,7 +160,7 @@ def test_factors_and_scaling(tmp_path):
 
 def test_another_architecture(tmp_path):
     file = write_gguf(tmp_path / "x.gguf", gguf_tensors(huggingface_tensors()), architecture="gemma3")
-    assert "general.architecture is 'gemma3'; there is llama, qwen2, qwen3" in refused(file)
+    assert "general.architecture is 'gemma3'; must be one of llama, qwen2, qwen3" in refused(file)
 
 
 def test_a_name_twice(good, tmp_path):
@@ -173,7 +173,7 @@ def test_a_name_twice(good, tmp_path):
 def test_a_missing_part(tmp_path):
     part = tiny_file(tmp_path / "x-00001-of-00003.gguf")
     assert "missing: x-00002-of-00003.gguf, x-00003-of-00003.gguf" in refused(part)
-    assert "missing: this one" in refused(tmp_path / "x-00009-of-00000.gguf")
+    assert "missing: this part" in refused(tmp_path / "x-00009-of-00000.gguf")
 
 
 def test_every_type_that_the_package_unpacks_is_taken(tmp_path):

@@ -1,6 +1,6 @@
 """A GGUF file as a Hugging Face checkpoint: config.json from its metadata, tensors under Hugging Face keys.
 
-Nothing is kept in memory: a tensor is mapped, unpacked to float32 by the ``gguf`` package and dropped, one at a time.
+One tensor at a time is in memory: mapped, unpacked to float32 by the ``gguf`` package, then dropped.
 Names: gguf/tensor_mapping.py; metadata: ggml-org/ggml docs/gguf.md.
 """
 
@@ -17,7 +17,7 @@ from mig_jax.models.checkpoints.gguf_header import Stored, read_header, split_pa
 from mig_jax.models.checkpoints.tensors import Tensor
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
-"""``general.architecture``. Mistral, SmolLM2, InsTagger and the DEITA scorers are llama in GGUF's words."""
+"""Values of ``general.architecture``; GGUF files of Mistral, SmolLM2, InsTagger and the DEITA scorers have llama."""
 
 _NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -42,8 +42,8 @@ _NAMES = {
 }
 _FACTORS = "rope_freqs.weight"  # Llama 3.1's scaling, as numbers; no variable of the model
 
-# config.json's field -> the metadata that it is, after the architecture's name.
-_NEEDED = {
+# Field of config.json -> key of the metadata, after the architecture's name.
+_REQUIRED = {
     "hidden_size": "embedding_length",
     "num_hidden_layers": "block_count",
     "num_attention_heads": "attention.head_count",
@@ -57,13 +57,13 @@ _TOKENS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_
 
 @dataclass(frozen=True)
 class Gguf:
-    """A GGUF file that was opened.
+    """An open GGUF file.
 
     Args:
-      files: it, or all the parts of one that was split.
-      config: what config.json would say.
+      files: the file, or all parts of a split file.
+      config: the fields of the equivalent config.json.
       tensors: under Hugging Face keys; ``read()`` unpacks one to float32.
-      metadata: everything the file says of itself, the tokenizer included.
+      metadata: of the header, the tokenizer's included.
     """
 
     files: tuple[Path, ...]
@@ -76,8 +76,8 @@ def open_gguf(file: Path) -> Gguf:
     """Read the headers and check them; any part of a split file opens all of it.
 
     Raises:
-      UserError: all that is wrong: not GGUF, truncated, another byte order or version, an architecture that there is
-        not, missing metadata, tensors with unknown names or of types that cannot be unpacked.
+      UserError: with all errors: not GGUF, truncated, another byte order or version, an unknown architecture, missing
+        metadata, tensors with unknown names or of types that cannot be unpacked.
     """
     files = split_parts(file)
     headers = [read_header(part) for part in files]
@@ -87,7 +87,7 @@ def open_gguf(file: Path) -> Gguf:
     wrong += _unreadable(stored)
     architecture = metadata.get("general.architecture")
     if architecture not in ARCHITECTURES:
-        wrong.append(f"general.architecture is {architecture!r}; there is {', '.join(ARCHITECTURES)}")
+        wrong.append(f"general.architecture is {architecture!r}; must be one of {', '.join(ARCHITECTURES)}")
         raise _refused(file, wrong)
     wrong += _unknown(stored)
     config = _config(architecture, metadata, stored, wrong)
@@ -100,9 +100,9 @@ def open_gguf(file: Path) -> Gguf:
     if factors:
         rope |= {"rope_type": "factors", "factors": _numbers(factors[0]).tolist()}
     heads: dict[str, int] = {}
-    if architecture == "llama":  # its converter turned the rows of q and k around; those of Qwen's it left
+    if architecture == "llama":  # its converter permutes the rows of q and k; Qwen's converter does not
         heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
-    tensors = [_tensor(one, heads) for one in stored if one.name != _FACTORS]
+    tensors = [_tensor(entry, heads) for entry in stored if entry.name != _FACTORS]
     return Gguf(files, config | {"rope_parameters": rope}, tensors, metadata)
 
 
@@ -112,7 +112,7 @@ def _refused(file: Path, wrong: list[str], most: int = 40) -> UserError:
 
 
 def _unreadable(stored: list[Stored]) -> list[str]:
-    """A line for each type that the gguf package cannot unpack, with the tensors that have it."""
+    """A line for each type that the gguf package cannot unpack, with the names of its tensors."""
     wrong = []
     for kind in sorted({tensor.kind for tensor in stored}):
         if unpack(kind) is None:
@@ -123,7 +123,7 @@ def _unreadable(stored: list[Stored]) -> list[str]:
 
 
 def _unknown(stored: list[Stored]) -> list[str]:
-    """A line for each name that is none of a decoder's, the layers counted together."""
+    """A line for each name that a decoder does not have; all layers of a name in one line."""
     layers: dict[str, int] = {}
     for tensor in stored:
         if _key(tensor.name) is None and tensor.name != _FACTORS:
@@ -137,39 +137,39 @@ def _key(name: str) -> str | None:
     match = re.fullmatch(r"blk\.(\d+)\.(.+)", name)
     if match is None:
         return _NAMES.get(name)
-    found = _NAMES.get("blk.{n}." + match.group(2))
-    return None if found is None else found.replace("{n}", match.group(1))
+    key = _NAMES.get("blk.{n}." + match.group(2))
+    return None if key is None else key.replace("{n}", match.group(1))
 
 
 def _config(architecture: str, metadata: Mapping[str, Any], stored: list[Stored], wrong: list[str]) -> dict[str, Any]:
-    """config.json without the rotations; lines for what is missing are added to ``wrong``."""
+    """config.json without ``rope_parameters``; a line for each error is added to ``wrong``."""
     shapes = {tensor.name: tensor.shape for tensor in stored}
 
-    def said(key: str) -> Any:
+    def get(key: str) -> Any:
         return metadata.get(f"{architecture}.{key}")
 
-    wrong += [f"metadata {architecture}.{key} is missing" for key in _NEEDED.values() if said(key) is None]
+    wrong += [f"metadata {architecture}.{key} is missing" for key in _REQUIRED.values() if get(key) is None]
     wrong += [] if "token_embd.weight" in shapes else ["tensor token_embd.weight is missing"]
-    if (experts := said("expert_count")) not in (None, 0):
-        wrong.append(f"{architecture}.expert_count is {experts}: mixtures of experts are not there")
-    found = {field: said(key) for field, key in (_NEEDED | _OPTIONAL).items()}
-    found = {field: _one(value) for field, value in found.items() if value is not None}
+    if (experts := get("expert_count")) not in (None, 0):
+        wrong.append(f"{architecture}.expert_count is {experts}: mixtures of experts are not supported")
+    fields = {field: get(key) for field, key in (_REQUIRED | _OPTIONAL).items()}
+    fields = {field: _single(value) for field, value in fields.items() if value is not None}
     if wrong:
-        return found
-    window, heads, hidden = found.get("sliding_window"), found["num_attention_heads"], found["hidden_size"]
-    found.setdefault("num_key_value_heads", heads)
+        return fields
+    window, heads, hidden = fields.get("sliding_window"), fields["num_attention_heads"], fields["hidden_size"]
+    fields.setdefault("num_key_value_heads", heads)
     # transformers' Llama has no window; a llama file that has one is a Mistral.
     kind = "mistral" if architecture == "llama" and window else architecture
     whole = type(heads) is int and type(hidden) is int and heads > 0
-    size = said("attention.key_length") or said("rope.dimension_count") or (hidden // heads if whole else None)
+    size = get("attention.key_length") or get("rope.dimension_count") or (hidden // heads if whole else None)
     for key in ("attention.value_length", "rope.dimension_count"):
-        if said(key) not in (None, size):
-            wrong.append(f"{architecture}.{key} is {said(key)}; only {size}, the size of a head, can be run")
-    if type(found["num_key_value_heads"]) is not int or found["num_key_value_heads"] < 1 or not whole:
+        if get(key) not in (None, size):
+            wrong.append(f"{architecture}.{key} is {get(key)}; only {size}, the size of a head, can be run")
+    if type(fields["num_key_value_heads"]) is not int or fields["num_key_value_heads"] < 1 or not whole:
         wrong.append(f"{architecture}.attention.head_count and head_count_kv must be one whole number >= 1 each")
-    found |= {field: metadata[f"tokenizer.ggml.{key}"] for field, key in _TOKENS.items()
+    fields |= {field: metadata[f"tokenizer.ggml.{key}"] for field, key in _TOKENS.items()
               if f"tokenizer.ggml.{key}" in metadata}  # fmt: skip
-    return found | {
+    return fields | {
         "model_type": kind,
         "vocab_size": shapes["token_embd.weight"][0],
         "head_dim": size,
@@ -180,38 +180,38 @@ def _config(architecture: str, metadata: Mapping[str, Any], stored: list[Stored]
     }
 
 
-def _one(value: Any) -> Any:
-    """A number that some files repeat for each layer."""
+def _single(value: Any) -> Any:
+    """The number, where a file repeats one for each layer."""
     return value[0] if isinstance(value, list) and len(set(value)) == 1 else value
 
 
 def _rope(architecture: str, metadata: Mapping[str, Any], wrong: list[str]) -> dict[str, Any]:
-    """config.json's ``rope_parameters``, by the metadata alone."""
+    """config.json's ``rope_parameters`` from the metadata."""
 
-    def said(key: str, default: Any) -> Any:
+    def get(key: str, default: Any) -> Any:
         return metadata.get(f"{architecture}.rope.{key}", default)
 
-    legacy = said("scale_linear", None)
-    kind = said("scaling.type", "linear" if legacy not in (None, 1.0) else "none")
+    legacy = get("scale_linear", None)
+    kind = get("scaling.type", "linear" if legacy not in (None, 1.0) else "none")
     if kind not in ("none", "linear"):
-        wrong.append(f"{architecture}.rope.scaling.type is {kind!r}; there is none, linear")
-    rope = {"rope_theta": said("freq_base", 10_000.0), "rope_type": "linear" if kind == "linear" else "default"}
-    return rope | ({"factor": said("scaling.factor", legacy)} if kind == "linear" else {})
+        wrong.append(f"{architecture}.rope.scaling.type is {kind!r}; must be one of none, linear")
+    rope = {"rope_theta": get("freq_base", 10_000.0), "rope_type": "linear" if kind == "linear" else "default"}
+    return rope | ({"factor": get("scaling.factor", legacy)} if kind == "linear" else {})
 
 
 def _numbers(stored: Stored) -> np.ndarray:
     """A tensor's numbers, float32."""
-    take = unpack(stored.kind)
-    assert take is not None  # open_gguf refuses it before
+    unpack_rows = unpack(stored.kind)
+    assert unpack_rows is not None  # open_gguf has refused other kinds
     rows = int(np.prod(stored.shape[:-1]))
     packed = np.memmap(stored.file, np.uint8, "r", stored.start, (rows, stored.size // rows))
-    # A float32 tensor comes as a view of the file, which may go away before the array does.
-    return np.array(take(packed), np.float32).reshape(stored.shape)
+    # A float32 tensor would be a view of the file, which may be closed before the array is dropped.
+    return np.array(unpack_rows(packed), np.float32).reshape(stored.shape)
 
 
 def _tensor(stored: Stored, heads: Mapping[str, int]) -> Tensor:
     key = _key(stored.name)
-    assert key is not None  # likewise
+    assert key is not None  # open_gguf has refused other names
     count = next((n for name, n in heads.items() if f".{name}." in key), None)
     return Tensor(key, stored.shape, "F32", stored.file, _reader(stored, count))
 
@@ -225,10 +225,10 @@ def _reader(stored: Stored, heads: int | None) -> Callable[[], np.ndarray]:
 
 
 def unpermuted(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of a query or key map as Hugging Face has them.
+    """Rows of a query or key map in the order of Hugging Face.
 
-    llama.cpp rotates the pairs (2k, 2k+1) of a head, Hugging Face the pairs (k, k + K/2): in GGUF, row k of a head's
-    first half and row k of its second stand side by side.
+    llama.cpp rotates the pairs (2k, 2k+1) of a head, Hugging Face the pairs (k, k + K/2): in GGUF, row k of the first
+    half of a head and row k of its second half are neighbours.
 
     Args:
       rows: ``[H*K, D]``, or a bias ``[H*K]``.

@@ -1,8 +1,8 @@
-"""The header of a GGUF file: metadata, and where each tensor lies. Not one number of a tensor is read here.
+"""The header of a GGUF file: metadata, and the position of each tensor. The tensors themselves are not read here.
 
-The ``gguf`` package's own reader trusts the lengths a file states: cut short, a file gives empty strings, and a length
-of 2^40 fills the memory before anything is raised. This one checks every length against the file first, and reads a
-vocabulary 30 times as fast. The layout: ggml-org/ggml docs/gguf.md.
+The ``gguf`` package's own reader trusts the lengths in a file: a truncated file gives empty strings, and a length of
+2^40 fills the memory before an error is raised. This reader checks every length against the size of the file first, and
+reads a vocabulary 30 times as fast. The layout: ggml-org/ggml docs/gguf.md.
 """
 
 import mmap
@@ -36,13 +36,13 @@ _STRING, _ARRAY = 8, 9
 
 
 class Stored(NamedTuple):
-    """A tensor as the header tells it.
+    """The header's entry of a tensor.
 
     Args:
       name: GGUF's (``blk.0.attn_q.weight``).
-      shape: the slowest axis first, as NumPy has it; the file has them reversed.
+      shape: the slowest axis first, as in NumPy; the file has the reverse.
       kind: how its numbers are packed.
-      start, size: bytes from the file's beginning, and how many.
+      start, size: offset from the beginning of the file, and length; bytes.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Stored(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What precedes the numbers.
+    """Everything before the numbers.
 
     Args:
       metadata: key -> number, bool, string or list of these.
       tensors: in the file's order.
-      wrong: a line for each tensor that cannot be read, or lies beyond the end of the file.
+      wrong: a line for each tensor that cannot be read, or ends beyond the end of the file.
     """
 
     metadata: dict[str, Any]
@@ -71,21 +71,20 @@ def read_header(file: Path) -> Header:
     """Read the metadata and the list of tensors.
 
     Raises:
-      UserError: naming the file: it cannot be opened, is not GGUF, of another version or byte order, or ends within
-        its header.
+      UserError: the file cannot be opened, is not GGUF, has another version or byte order, or ends within its header.
     """
     try:
         with file.open("rb") as stream:
             if not stream.read(1):
-                raise UserError(f"{file}: not a GGUF file: it is empty")
+                raise UserError("not a GGUF file: it is empty", where=file)
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Reader(file, data).header()
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
+        raise UserError(f"cannot be read ({error.strerror or error})", where=file) from error
 
 
 def split_parts(file: Path) -> tuple[Path, ...]:
-    """The files of ``name-00002-of-00003.gguf``, in order; of any other name, the one.
+    """The files of ``name-00002-of-00003.gguf``, in order; for any other name, the file itself.
 
     Raises:
       UserError: naming the parts that are missing.
@@ -97,23 +96,23 @@ def split_parts(file: Path) -> tuple[Path, ...]:
     parts = tuple(file.with_name(f"{name}-{n:05}-of-{count}.gguf") for n in range(1, int(count) + 1))
     missing = [part.name for part in parts if not part.is_file()]
     if missing or file not in parts:
-        raise UserError(f"{file}: part of a split GGUF file; missing: {', '.join(missing) or 'this one'}")
+        raise UserError(f"part of a split GGUF file; missing: {', '.join(missing) or 'this part'}", where=file)
     return parts
 
 
 def read_metadata(file: Path) -> dict[str, Any]:
-    """The metadata of a file, or of a split one, whose first part has it; UserError as ``read_header``."""
+    """The metadata of a file; of a split file, of its first part. Raises as ``read_header``."""
     return read_header(split_parts(file)[0]).metadata
 
 
 class _Reader:
-    """A place in the file that moves on with each value read."""
+    """A position in the file, which advances with each value read."""
 
     def __init__(self, file: Path, data: mmap.mmap):
         self.file, self.data, self.at, self.what = file, data, 0, "magic number"
 
     def header(self) -> Header:
-        """Read all of it."""
+        """Read the whole header."""
         if self.data[:4] != b"GGUF":
             raise self.fault(f"not a GGUF file: begins with {self.data[:4]!r}, not b'GGUF'")
         self.at, self.what = 4, "version"
@@ -121,7 +120,7 @@ class _Reader:
         if version not in VERSIONS:
             swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
             which = f"big-endian GGUF {swapped}" if swapped in (1, *VERSIONS) else f"GGUF version {version}"
-            raise self.fault(f"{which}; there is version {' and '.join(map(str, VERSIONS))}, little-endian")
+            raise self.fault(f"{which}; must be version {' or '.join(map(str, VERSIONS))}, little-endian")
         tensor_count, pair_count = self.number("<u8"), self.number("<u8")
         metadata: dict[str, Any] = {}
         for n in range(pair_count):
@@ -139,7 +138,7 @@ class _Reader:
 
     def fault(self, message: str) -> UserError:
         """An error that names the file."""
-        return UserError(f"{self.file}: {message}")
+        return UserError(message, where=self.file)
 
     def take(self, size: int) -> bytes:
         """The next bytes."""
@@ -171,14 +170,14 @@ class _Reader:
         if kind in _SCALARS:
             return self.number(_SCALARS[kind])
         if kind != _ARRAY:
-            raise self.fault(f"{self.what} is of type {kind}; there is 0 to 12")
+            raise self.fault(f"{self.what} is of type {kind}; must be 0 to 12")
         inner, count = self.number("<u4"), self.number("<u8")
         if inner in _SCALARS:
             dtype = np.dtype(_SCALARS[inner])
             return np.frombuffer(self.take(count * dtype.itemsize), dtype).tolist()
         if inner == _STRING:
             return [self.string() for _ in range(count)]
-        raise self.fault(f"{self.what} is a list of type {inner}; there are lists of numbers and strings")
+        raise self.fault(f"{self.what} is a list of type {inner}; must be a list of numbers or strings")
 
     def tensor_info(self) -> tuple[str, tuple[int, ...], int, int]:
         """(name, shape, type, offset) of the next tensor."""
@@ -186,12 +185,12 @@ class _Reader:
         self.what = f"the entry of tensor {name}"
         dims = self.number("<u4")
         if dims > _MAX_DIMS:
-            raise self.fault(f"tensor {name} has {dims} axes; there are at most {_MAX_DIMS}")
+            raise self.fault(f"tensor {name} has {dims} axes; must have at most {_MAX_DIMS}")
         shape = tuple(self.number("<u8") for _ in range(dims))
         return name, shape[::-1], self.number("<u4"), self.number("<u8")
 
     def located(self, metadata: dict[str, Any], infos: list[tuple[str, tuple[int, ...], int, int]]) -> Header:
-        """Where each tensor's bytes are, and what keeps it from being read."""
+        """The position of each tensor, and the errors of those that cannot be read."""
         tensors, wrong, beyond = [], [], []
         step = metadata.get("general.alignment", 32)
         if type(step) is not int or step < 1 or step & (step - 1):
@@ -229,8 +228,8 @@ class _Reader:
 
 
 def unpack(kind: GGMLQuantizationType) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Packed rows, uint8 ``[..., bytes]`` -> float32; None where the gguf package cannot."""
-    from gguf.quants import dequantize
+    """A function from packed rows, uint8 ``[..., bytes]``, to float32; None where the gguf package has none."""
+    from gguf.quants import dequantize  # tables of all types, not needed for the header
 
     try:
         dequantize(np.zeros((1, GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
