@@ -4,6 +4,7 @@ import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
 
+from mig_jax.config.struct import key_of
 from mig_jax.core.cache import one_at_a_time
 from mig_jax.core.progress import Progress, silent
 from mig_jax.pool import Pool, load_pool
@@ -22,6 +23,8 @@ def pool_of(config: PoolConfig, columns: Sequence[str], cache: Path | None, prog
             fields=config.fields,
             columns=columns,
             on_error=config.on_error,
+            # A further key of pool.* counts even where load_pool does not know it yet.
+            further=key_of(config, without=("name", "layout", "fields", "on_error")),
             cache_dir=cache / "pools" if cache else None,
             progress=progress,
         )

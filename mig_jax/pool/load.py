@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,7 @@ def load_pool(
     progress: Progress = silent,
     block_bytes: int = BLOCK_BYTES,
     workers: int | None = None,
+    further: Mapping[str, Any] | None = None,
 ) -> Pool:
     """Reads a pool, streaming: the text is never held, only the columns of ``Pool``.
 
@@ -48,6 +50,7 @@ def load_pool(
       block_bytes: how much of a file is read at once; the result does not depend on it.
       workers: processes that parse .jsonl files beside this one, 0 for none; None: one a core where the pool is large.
         The result does not depend on it.
+      further: other settings that decide the result; part of the cache's key.
 
     Raises:
       UserError: see above; also an empty pool, one without a usable record, and a file that changes meanwhile.
@@ -61,6 +64,7 @@ def load_pool(
     sizes = [_size(source) for source in sources]
     cache = None
     settings = {"layout": layout, "fields": overrides, "columns": list(where.columns), "on_error": on_error}
+    settings |= further or {}
     if cache_dir is not None:
         kinds = [(source.format, source.compression) for source in sources]
         settings = settings | {"kinds": kinds}

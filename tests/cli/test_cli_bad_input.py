@@ -97,7 +97,7 @@ CASES = [
     ("notags.jsonl n=1", ["no usable row among 3: 3 no tags", "annotation.instag.content", "pool.fields.tags="]),
     ("emptytags.jsonl n=1", ["no row of the pool has a valid tag"]),
     ("noscores.jsonl n=1", ["no usable row among 3: 3 no deita score", "annotation.deita"]),
-    ("noifd.jsonl n=1 sampler=ifd", ["sampler=ifd: none of the 3 usable rows has the score", "sampler.score=ifd"]),
+    ("noifd.jsonl n=1 sampler=ifd", ["no usable row among 3: 3 no ifd score", "sampler.score"]),
     ("noifd.jsonl n=1 score.from=ifd", ["3 no ifd score"]),
     ("good.jsonl n=1 score.from=no.such.column", ["12 no number at no.such.column"]),
     ("good.jsonl n=1 pool.valid_tags=gone.json", ["pool.valid_tags=gone.json: no such file", "yichengchen24/MIG"]),
@@ -187,7 +187,7 @@ def test_a_mistake_is_told_in_one_line(server: Server, place: Path, command: str
 
 def test_there_is_no_such_command(server: Server, place: Path) -> None:
     assert "did you mean select?" in server.run(["selct"], place).error
-    known = "there are select, plan, annotate, vocabulary, embed, generate, report and sample"
+    known = "there are select, plan, annotate, vocabulary, embed, generate, report, sample"
     assert known in server.run(["annotate-all"], place).error
 
 
@@ -232,7 +232,11 @@ def finished(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def test_the_same_run_again_is_done(server: Server, finished: Path) -> None:
-    for more in ([], ["engine.c1=7", "mesh.rows=1"], [f"pool.path={finished}/pool.jsonl"]):  # none of these decides
+    for more in (
+        [],
+        ["engine.shortlist=7", "mesh.rows=1"],
+        [f"pool.path={finished}/pool.jsonl"],
+    ):  # none of these decides
         done = server.run(["select", "pool.jsonl", "n=3", "out=run", *more], finished)
         assert (done.code, done.err) == (
             0,

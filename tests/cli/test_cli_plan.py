@@ -89,7 +89,7 @@ CASES = [
     ("plan.rows=many", ["plan.rows=many: must be a whole number >= 1 or null"]),
     ("plan.tags=0.5", ["plan.tags=0.5: must be a number >= 1 or null"]),
     ("plan.measure=maybe", ["plan.measure=maybe: must be true or false"]),
-    ("plan.out=plan.txt", ["plan.out=plan.txt: must end in .json"]),
+    ("plan.out=plan.txt", ["plan.out=plan.txt: must be a file that ends in .json"]),
     ("plan.out=gone/plan.json", ["plan.out=gone/plan.json: there is no folder gone"]),
     ("plan.rosw=5", ["plan.rosw: no such key"]),
     ("plan.rows=100 n=101", ["n=101: the plan is of 100 usable rows"]),

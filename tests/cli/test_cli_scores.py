@@ -76,7 +76,7 @@ def test_a_sweep_is_named_by_its_score(mig: Mig, pool: Path, tmp_path: Path) -> 
     assert done.code == 0, done
     names = sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir())
     assert names == ["0-score.from=deita", "1-score.from=deita_ifd"]
-    assert done.out.startswith("| score.from |"), done.out
+    assert "mig from=deita*ifd" in done.out, done.out
 
 
 def test_a_sampler_may_rank_by_a_product(mig: Mig, pool: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from mig_jax.commands.embed.config import EmbedConfig, EmbedOptions
 from mig_jax.commands.select.config import SelectConfig
 from mig_jax.config.check import part
+from mig_jax.config.struct import key_of
 from mig_jax.core import processes
 from mig_jax.core.cache import one_at_a_time
 from mig_jax.core.errors import UserError
@@ -57,7 +58,7 @@ def row_embeddings(config: SelectConfig, pool: Pool, progress: Progress, tell: C
     decides = {
         "version": VERSION,
         "files": [source.sha256 for source in pool.sources],
-        "pool": [config.pool.layout, config.pool.fields],
+        "pool": key_of(config.pool, without=("name",)),
         "embedder": check_embedder(spec_of(config.embedder)).fingerprint,
         "backend": jax.default_backend(),
     }

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,12 @@ from mig_jax.core.errors import UserError
 from mig_jax.models.checkpoints.architectures import ARCHITECTURES
 from mig_jax.models.checkpoints.checkpoint import Checkpoint, EmbedderSpec, ModelSpec, find_checkpoint
 from mig_jax.models.tokenizers.digest import tokenizer_sha256
+
+_NOT_AS_THEY_ARE = {
+    *("name", "path", "wheel", "hub", "revision", "sha256", "architecture"),  # which weights: their digest counts
+    *("prompt", "instruction", "max_length", "dtype"),  # are in a fingerprint in another form
+    *("attention", "prefix"),  # do not change a result
+}
 
 
 class CheckedEmbedder(NamedTuple):
@@ -46,13 +53,16 @@ def check_embedder(spec: EmbedderSpec, *, cache: Path | None = None) -> CheckedE
         checkpoint,
         spec,
         tokenizer_sha256(checkpoint),
-        append_eos=spec.append_eos,
+        **_deciding(spec),
         instruction=None if spec.instruction is None else [spec.prompt, spec.instruction],
-        pooling=spec.pooling,
-        normalize=spec.normalize,
         max_length=max_length,
     )
     return CheckedEmbedder(checkpoint, config, max_length, fingerprint)
+
+
+def _deciding(spec: EmbedderSpec) -> dict[str, Any]:
+    """The fields of a spec that decide an embedding as they are: all but ``_NOT_AS_THEY_ARE``."""
+    return {field.name: getattr(spec, field.name) for field in fields(spec) if field.name not in _NOT_AS_THEY_ARE}
 
 
 def prompt_of(spec: EmbedderSpec) -> Callable[[str], str] | None:
