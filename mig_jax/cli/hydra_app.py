@@ -44,4 +44,4 @@ def hydra_app(command: Command, arguments: list[str]) -> None:
             raise
         raise UserError(" ".join(f"{error}".split())) from None
     finally:
-        sweep.tidy()
+        sweep.remove_temporary()

@@ -17,7 +17,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The seed's flags with the seed's defaults."""
+    """The reference's flags and defaults."""
     p = _Parser(prog="mig-jax sample", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("src", metavar="SRC", help="the pool: a file, a folder, a glob or hf:org/name")
     p.add_argument("--out", required=True, metavar="FILE", help="the selection; all else goes to FILE.run/")
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--label-graph-type", choices=["sim"], default="sim", help="similarity of label embeddings")
     p.add_argument("--embedding-model", metavar="DIR", help="a checkpoint; default: all-MiniLM-L6-v2")
     p.add_argument("--sampler-type", choices=["mig", "random", "ifd"], default="mig")
-    p.add_argument("--batch-size", type=int, default=0, help="accepted for the seed's sake: this engine needs none")
+    p.add_argument("--batch-size", type=int, default=0, help="accepted and ignored: this engine needs none")
     p.add_argument("--sim-threshold", default="0.9", help="a number from 0 to 1, or auto")
     p.add_argument("--phi-type", choices=["pow", "exp"], default="pow")
     p.add_argument("--phi-alpha", type=float, default=1.0, help="of exp")
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--norm", action="store_true", help="divide scores by the number of tags")
     p.add_argument("--load-from", metavar="FILE", help="a label graph that LabelGraph.save wrote")
     p.add_argument("--seed", type=int, default=42)
-    p.add_argument("--overwrite", action="store_true", help="replace what another run left there")
+    p.add_argument("--overwrite", action="store_true", help="replace the files of another run")
     return p
 
 
@@ -44,7 +44,7 @@ def sample(arguments: list[str]) -> None:
     """Run the command.
 
     Raises:
-      UserError: a wrong flag or value; whatever ``select`` refuses.
+      UserError: a wrong flag or value; what ``select`` refuses.
     """
     args = parser().parse_args(arguments)
     config = compose("select", overrides(args))
@@ -76,7 +76,7 @@ def overrides(args: argparse.Namespace) -> list[str]:
     if args.load_from:
         out.append(f"graph.path={quoted(args.load_from)}")
     if args.embedding_model:
-        said = sentence_settings(Path(args.embedding_model).expanduser())
-        out += [f"embedder={said.pop('group')}", f"embedder.path={quoted(args.embedding_model)}"]
-        out += ["embedder.name=embedding-model", *(f"embedder.{key}={value}" for key, value in said.items())]
+        read = sentence_settings(Path(args.embedding_model).expanduser())
+        out += [f"embedder={read.pop('group')}", f"embedder.path={quoted(args.embedding_model)}"]
+        out += ["embedder.name=embedding-model", *(f"embedder.{key}={value}" for key, value in read.items())]
     return out

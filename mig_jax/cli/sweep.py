@@ -1,19 +1,15 @@
-"""A sweep (``-m``): where its jobs write, that a failed one does not stop the others, and the table at its end.
+"""A sweep (``-m``): the folders of its jobs, the comparison at its end; a job that fails does not stop the others.
 
-Hydra calls ``Sweep`` (conf/base.yaml, ``hydra.callbacks.sweep``); an experiment sets its arguments. The same for every
-launcher: what a job has to say to the sweep's end lies in a hidden folder that only this sweep knows, inside its own.
-Nothing else in there is read, and nothing but what this sweep made is taken away. The process that starts the sweep
-never touches JAX, so that a launcher may start workers.
+Hydra calls ``Sweep`` (conf/base.yaml, ``hydra.callbacks.sweep``); an experiment sets its arguments. Jobs leave notes
+for the sweep's end in files (sweep_folder.py), so that it works with every launcher. The process that starts the sweep
+never imports JAX, so that a launcher may start workers.
 """
 
-import json
 import os
 import re
 import traceback
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,36 +19,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mig_jax.cli.arguments import quoted
+from mig_jax.cli.sweep_folder import Note, SweepFolder, open_folder, read_notes, unusable, write_note
 from mig_jax.core.errors import UserError, fail
 
-HYDRAS = "multirun.yaml"  # Hydra writes it whatever one sets; the manifests hold the configurations
-_begun: list["_Place"] = []  # the sweeps of this process
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a sweep writes, and what stood there before; paths are absolute.
-
-    Args:
-      folder: the sweep's, with a folder for each job inside it.
-      notes: the hidden folder with a ``_Note`` for each job, named by its number.
-      entries: the names that were in ``folder`` before; None: not known.
-      made: ``folder`` and those above it that were not there, the innermost first.
-    """
-
-    folder: Path
-    notes: Path
-    entries: frozenset[str] | None
-    made: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class _Note:
-    """What a job tells the sweep's end: its folder in the sweep's, whether it came to its end, and why it failed."""
-
-    folder: str
-    ended: bool = False
-    error: str | None = None
+_open: list[SweepFolder] = []  # the sweeps of this process
 
 
 class Sweep(Callback):
@@ -80,24 +50,24 @@ class Sweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Fix the sweep's folder for all jobs: ``out`` may depend on what is swept."""
         folder = Path(str(config.hydra.sweep.dir))
-        problem = _unfit(folder)
+        problem = unusable(folder)
         if problem:
             fail(problem, 2)  # an exception would only become a warning of Hydra's
-        place = _place(folder)
-        self.folder, self.notes = folder, place.notes
-        _begun.append(place)
+        opened = open_folder(folder)
+        self.folder, self.notes = folder, opened.notes
+        _open.append(opened)
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(str(folder))}")  # the jobs'
-            config.hydra.sweep.dir = _literal(str(folder / place.notes.name))  # where Hydra writes its own file
+            config.hydra.sweep.dir = _literal(str(folder / opened.notes.name))  # where Hydra writes its own file
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note which folder is a job's, even if it never ends."""
+        """Note which folder is the job's, even if it never ends."""
         if config.hydra.mode == RunMode.MULTIRUN:
-            with suppress(OSError):  # said at its end
+            with suppress(OSError):  # reported at its end
                 self._note(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Note that a job of a sweep is done, or why it failed, and let the sweep go on to its end."""
+        """Note that a job is done or why it failed; the other jobs of the sweep still run."""
         if config.hydra.mode != RunMode.MULTIRUN:
             return
         failed = job_return.status == JobStatus.FAILED
@@ -112,9 +82,9 @@ class Sweep(Callback):
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """The comparison of the jobs that ended well; then one message on the others."""
+        """Compare the jobs that succeeded; then one message about the others."""
         assert self.folder is not None and self.notes is not None
-        notes = [note for note in _notes(self.notes) if note.ended]
+        notes = [note for note in read_notes(self.notes) if note.ended]
         failed = [(note.folder, note.error.strip()) for note in notes if note.error is not None]
         done = dict.fromkeys(self.folder / note.folder for note in notes if note.error is None)
         runs = [run for run in done if (run / "manifest.json").exists()]
@@ -132,70 +102,18 @@ class Sweep(Callback):
                 fail(str(error), 2)
         if failed:
             crashed = any(text.startswith("Traceback") for _, text in failed)
-            fail(_told(failed), 1 if crashed else 2)
+            fail(_failures(failed), 1 if crashed else 2)
 
-    def _note(self, config: DictConfig, **told: Any) -> None:
+    def _note(self, config: DictConfig, ended: bool = False, error: str | None = None) -> None:
         assert self.notes is not None
-        note = _Note(os.path.normpath(str(config.hydra.sweep.subdir)), **told)
-        (self.notes / str(config.hydra.job.num)).write_text(json.dumps(asdict(note)), encoding="ascii")
+        folder = os.path.normpath(str(config.hydra.sweep.subdir))
+        write_note(self.notes, config.hydra.job.num, Note(folder, ended, error))
 
 
-def tidy() -> None:
-    """Take away what this process's sweeps no longer need: notes, Hydra's file, and folders of theirs with nothing."""
-    while _begun:
-        place = _begun.pop()
-        jobs = [note.folder for note in _notes(place.notes)]
-        for file in (place.notes / HYDRAS, *_numbered(place.notes)):
-            with suppress(OSError):
-                file.unlink()
-        for path in (place.notes, *_made(place, jobs), *place.made):
-            with suppress(OSError):  # not empty, or gone
-                path.rmdir()
-
-
-def _unfit(folder: Path) -> str | None:
-    """Why the folder cannot be a sweep's, or None."""
-    if folder.exists() and not folder.is_dir():
-        return f"out={folder} is a file; a sweep writes a folder with one for each job: choose another name"
-    if (folder / "manifest.json").exists():
-        return f"out={folder} holds a run; a sweep writes a folder with one for each job: choose another out"
-    return None
-
-
-def _place(folder: Path) -> _Place:
-    whole, entries = folder.absolute(), frozenset()
-    try:
-        entries = frozenset(path.name for path in whole.iterdir())
-    except FileNotFoundError:
-        pass
-    except OSError:  # Hydra's first write tells it, if it matters
-        entries = None
-    made = tuple(path for path in (whole, *whole.parents) if not path.exists())
-    return _Place(whole, whole / f".sweep-{uuid.uuid4().hex}", entries, made)
-
-
-def _numbered(notes: Path) -> list[Path]:
-    """The jobs' notes, in the order of the jobs."""
-    try:
-        return sorted((file for file in notes.iterdir() if file.name.isdecimal()), key=lambda file: int(file.name))
-    except OSError:
-        return []
-
-
-def _notes(folder: Path) -> list[_Note]:
-    found = []
-    for file in _numbered(folder):
-        with suppress(OSError, ValueError):  # half written, by a worker that was stopped
-            found.append(_Note(**json.loads(file.read_text(encoding="ascii"))))
-    return found
-
-
-def _made(place: _Place, jobs: Sequence[str]) -> list[Path]:
-    """The jobs' folders that were not there before, and those between them and the sweep's, the innermost first."""
-    inside = {path for job in jobs for path in (Path(job), *Path(job).parents) if path.parts}
-    kept = None if place.entries is None else {"..", os.sep, *place.entries}  # the first two: outside
-    new = [path for path in inside if kept is not None and path.parts[0] not in kept]
-    return [place.folder / path for path in sorted(new, key=lambda path: len(path.parts), reverse=True)]
+def remove_temporary() -> None:
+    """Remove what the sweeps of this process no longer need."""
+    while _open:
+        _open.pop().remove_temporary()
 
 
 def _literal(text: str) -> str:
@@ -204,7 +122,7 @@ def _literal(text: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """What the user can mend as one message, all else with its traceback."""
+    """A mistake of the user as one message; any other error with its traceback."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
@@ -215,7 +133,7 @@ def _reason(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
-def _told(failed: Sequence[tuple[str, str]]) -> str:
+def _failures(failed: Sequence[tuple[str, str]]) -> str:
     """Which jobs failed and why; jobs with the same reason share a line."""
     reasons: dict[str, list[str]] = {}
     for name, text in failed:
