@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import json
-import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from mig_jax.core.files import open_atomic
 
 
 @contextmanager
@@ -60,11 +61,6 @@ class ArrayCache:
         arrays = make()
         with suppress(OSError):  # on a full or read-only disk the run goes without a cache
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-            try:
-                with temporary.open("wb") as file:
-                    np.savez(file, **arrays)  # type: ignore[arg-type]
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with open_atomic(path) as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
         return arrays, False

@@ -6,7 +6,6 @@ path of their field (``state.x``), and the class of each NamedTuple under ``kind
 """
 
 import io
-import os
 import time
 import zipfile
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 from jaxtyping import Float64, Int64, jaxtyped
 
+from mig_jax.core.files import write_atomic
 from mig_jax.core.index import PointArray
 
 NAME = "greedy.npz"
@@ -111,10 +111,5 @@ class Checkpoint:
     def __call__(self, snapshot: Snapshot) -> None:
         if time.monotonic() - self._written < self.every:
             return
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            file.write(to_bytes(snapshot))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+        write_atomic(self.path, to_bytes(snapshot), durable=True)
         self._written = time.monotonic()

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from mig_jax.core.errors import UserError
+from mig_jax.core.files import sync
 from mig_jax.core.json_files import write_json
 from mig_jax.core.locks import LOCK, Busy, lock_folder
 from mig_jax.runs.manifest import MANIFEST, REPORT, read_outline
@@ -77,9 +78,9 @@ class Claim:
         assert self._lock is not None, "nothing is claimed"
         _sync_tree(self.files)
         if self.sample is not None and self.sample_target is not None and self.sample.exists():
-            _sync(self.sample)
+            sync(self.sample)
             self.sample.replace(self.sample_target)
-            _sync(self.sample_target.parent)
+            sync(self.sample_target.parent)
         _swap(self.files, self.out, self.partial / "previous")
         _remove_partial(self.partial)
         self._unlock()
@@ -245,7 +246,7 @@ def _swap(new: Path, out: Path, previous: Path) -> None:
     """Put ``new`` where ``out`` is: a rename onto nothing or an empty folder, or two renames and a tidying up."""
     if not out.exists() or not any(out.iterdir()):
         new.rename(out)
-        _sync(out.parent)
+        sync(out.parent)
         return
     out.rename(previous)
     try:
@@ -254,7 +255,7 @@ def _swap(new: Path, out: Path, previous: Path) -> None:
         with suppress(OSError):  # if this fails too, the next claim does it
             previous.rename(out)
         raise
-    _sync(out.parent)
+    sync(out.parent)
     _tidy(previous, out)
 
 
@@ -265,7 +266,7 @@ def _recover(partial: Path, out: Path) -> list[str]:
         return []
     if not out.exists() or not any(out.iterdir()):  # a tool may have made an empty ``out`` meanwhile
         previous.rename(out)
-        _sync(out.parent)
+        sync(out.parent)
         return [f"out={out} was being replaced when a run was broken off; the old one is back"]
     _tidy(previous, out)
     return []
@@ -283,7 +284,7 @@ def _tidy(previous: Path, out: Path) -> None:
     for path in sorted(previous.iterdir(), key=lambda path: path.name == MANIFEST):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     previous.rmdir()
-    _sync(out)
+    sync(out)
 
 
 def _empty(partial: Path) -> None:
@@ -308,16 +309,8 @@ def _remove_partial(partial: Path) -> None:
 
 def _sync_tree(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)
+    sync(folder)
 
 
 @contextmanager

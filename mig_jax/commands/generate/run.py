@@ -1,7 +1,6 @@
 """``mig-jax generate``: prompts in, a language model's answers out: what does it do, before a pool is given to it?"""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from mig_jax.commands.call import Call
 from mig_jax.commands.generate.config import GenerateConfig
 from mig_jax.core.errors import UserError
+from mig_jax.core.files import write_atomic
 from mig_jax.core.progress import Progress, silent
 from mig_jax.models.configured import model_spec_of, models_mesh
 
@@ -51,12 +51,7 @@ def run_generate(config: GenerateConfig, *, progress: Progress = silent) -> Iter
         )
         for row, answer in zip(rows, answers, strict=True)
     ]  # fmt: skip
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(b"".join(line.encode("utf-8", "surrogatepass") + b"\n" for line in lines))
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(out, b"".join(line.encode("utf-8", "surrogatepass") + b"\n" for line in lines))
     yield f"{len(lines):,} answers, {sum(len(answer.tokens) for answer in answers):,} tokens: {out}"
 
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mig_jax.core.files import write_atomic
 from mig_jax.core.version import VERSION
 
 FORMAT = 1
@@ -73,7 +73,5 @@ class Keep:
         if path is not None:
             with suppress(OSError):  # a full or read-only disk costs the cache, not the plan
                 path.parent.mkdir(parents=True, exist_ok=True)
-                beside = path.with_name(f".{uuid.uuid4().hex}")
-                beside.write_text(json.dumps(found), encoding="utf-8")
-                beside.replace(path)
+                write_atomic(path, json.dumps(found))
         return found

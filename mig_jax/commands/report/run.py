@@ -13,6 +13,7 @@ from mig_jax.commands.annotate.summary import summary as annotation_summary
 from mig_jax.commands.call import Call
 from mig_jax.commands.report.config import ReportConfig
 from mig_jax.core.errors import UserError
+from mig_jax.core.files import write_atomic
 from mig_jax.core.text import visible
 from mig_jax.report import Comparison, RunView, compare, load_run, summary_text
 from mig_jax.report import page as selection_page
@@ -68,8 +69,8 @@ def check_replaceable(page: Path, overwrite: bool = False) -> None:
 def write_comparison(both: Comparison, page: Path, width: int) -> str:
     """Write a comparison as a page and, beside it, as a table; the text to print, in at most ``width`` columns."""
     table = page.with_suffix(".csv")
-    _write(page, both.html(page.parent))
-    _write(table, both.csv())
+    write_atomic(page, both.html(page.parent))
+    write_atomic(table, both.csv())
     return f"{both.text(width)}\nreport   {page}\ntable    {table}\n"
 
 
@@ -178,7 +179,7 @@ def _one(run: Path, out: Path | None, config: ReportConfig, width: int) -> str:
         raise UserError(f"{run} holds the files of mig-jax {kind}, which have no page; leave it out", key="out")
     if out.exists() and not config.overwrite:
         raise UserError("exists; overwrite=true replaces it", key="out", value=config.out)
-    _write(out, page(run))
+    write_atomic(out, page(run))
     return f"report  {out}\n"
 
 
@@ -232,16 +233,6 @@ def _is_table(file: Path) -> bool:
         return False
     with file.open(encoding="utf-8", errors="replace", newline="") as text:
         return tuple(next(csv.reader(iter(text.readline, "")), ())[: len(LEADING)]) == LEADING
-
-
-def _write(file: Path, text: str) -> None:
-    """All of it or nothing."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def run(config: ReportConfig, call: Call) -> str:

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import time
-import uuid
 from contextlib import suppress
 from pathlib import Path
+
+from mig_jax.core.files import write_atomic
 
 _RECENT_NS = 2 * 10**9  # a file written this recently may change again within one tick of its clock
 
@@ -29,9 +30,7 @@ def sha256_file(file: Path, cache: Path | None = None) -> str:
     if settled and _identity(file) == before:
         with suppress(OSError):  # a full or read-only disk costs the entry, not the run
             entry.parent.mkdir(parents=True, exist_ok=True)
-            temporary = entry.with_name(f".{uuid.uuid4().hex}.tmp")
-            temporary.write_text(digest, "ascii")
-            temporary.replace(entry)
+            write_atomic(entry, digest)
     return digest
 
 
