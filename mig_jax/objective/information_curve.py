@@ -1,4 +1,4 @@
-"""E(D) after each pick of any selection, the gain of each pick and the shares of its tags: float64, on the host.
+"""E(D) after each pick of any selection, the gain of each pick and the gains of its tags: float64, on the host.
 
     E(D) = sum_k phi(x_k) - phi(0),   x = sum_{d in D} s_d u_d
 
@@ -21,7 +21,7 @@ from mig_jax.encode.encoded import Encoded
 from mig_jax.labels.label_graph import Propagation
 from mig_jax.objective.matrices import label_matrix, propagation_matrix, unit_masses
 from mig_jax.objective.phi import Phi
-from mig_jax.objective.pool_gains import mean_slope, sum_at, tag_shares
+from mig_jax.objective.pool_gains import mean_slope, sum_at, tag_gains
 
 
 @dataclass(frozen=True, repr=False)
@@ -29,17 +29,17 @@ class Curve(Described):
     """E(D) and gains along n picks, in their order.
 
     ``objective``: E after each pick. ``first_order``, ``exact``: the two gains of each pick when it was picked. ``x``:
-    the final mass at each label. ``share_ptr``, ``share_label``, ``share``: CSR of the share of each tag of a pick in
-    its gain, in the order of the row's tags; the shares of a pick sum to its gain of the requested kind.
+    the final mass at each label. ``tag_ptr``, ``tag_label``, ``tag_gain``: CSR of what each tag of a pick
+    gained, in the order of the row's tags; they sum to the pick's gain of the requested kind.
     """
 
     objective: Float64[np.ndarray, " n"]
     first_order: Float64[np.ndarray, " n"]
     exact: Float64[np.ndarray, " n"]
     x: Float64[np.ndarray, " L"]
-    share_ptr: Int64[np.ndarray, " n1"]
-    share_label: Int64[np.ndarray, " Z"]
-    share: Float64[np.ndarray, " Z"]
+    tag_ptr: Int64[np.ndarray, " n1"]
+    tag_label: Int64[np.ndarray, " Z"]
+    tag_gain: Float64[np.ndarray, " Z"]
 
     def _facts(self) -> dict[str, str]:
         reached = f"{self.objective[-1]:,.4g}" if len(self.objective) else "0"
@@ -49,10 +49,10 @@ class Curve(Described):
 def curve(
     encoded: Encoded, p: Propagation, phi: Phi, points: Int64[PointArray, " n"], gain: str | None = "first_order"
 ) -> Curve:
-    """E, gains and shares of ``points`` picked in this order.
+    """E, gains of ``points`` and of their tags, picked in this order.
 
     Args:
-      gain: the kind of gain that is divided into shares, "first_order" or "exact"; None: no shares.
+      gain: the kind of the tags' gains, "first_order" or "exact"; None: none are computed.
     """
     n, count = len(points), len(encoded.labels)
     matrix = propagation_matrix(p)
@@ -73,5 +73,4 @@ def curve(
         none = np.zeros(0)
         return Curve(np.cumsum(exact), first_order, exact, x, np.zeros(n + 1, np.int64), none.astype(np.int64), none)
     weight = sp.csc_array((mean_slope(slope, rise, mass, gain), reach.indices, reach.indptr), shape=(n, count)).tocsr()
-    share_ptr, share_label, share = tag_shares(matrix, v, score, weight)
-    return Curve(np.cumsum(exact), first_order, exact, x, share_ptr, share_label, share)
+    return Curve(np.cumsum(exact), first_order, exact, x, *tag_gains(matrix, v, score, weight))

@@ -1,4 +1,4 @@
-"""Gains of many points at one mass x, in float64 on the host, and the share of each tag in a gain.
+"""Gains of many points at one mass x, in float64 on the host, and what each tag contributes to a gain.
 
 With u_d = row d of U = V P (see matrices.py), s_d the score and x the mass at each label:
 
@@ -16,7 +16,7 @@ from mig_jax.objective.matrices import label_matrix, propagation_matrix, unit_ma
 from mig_jax.objective.phi import Phi
 
 BLOCK = 100_000  # points whose exact gains are computed at once
-TAG_BLOCK = 200_000  # tags whose shares are computed at once: each reaches all its neighbours
+TAG_BLOCK = 200_000  # tags whose gains are computed at once: each reaches all its neighbours
 
 
 def first_order_gains(
@@ -48,10 +48,10 @@ def exact_gains(
     return out
 
 
-def gains_and_shares(
+def gains_and_tag_gains(
     encoded: Encoded, p: Propagation, phi: Phi, x: Float64[np.ndarray, " L"], points: Int64[PointArray, " n"], gain: str
 ) -> tuple[Float64[np.ndarray, " n"], Int64[np.ndarray, " n1"], Int64[np.ndarray, " Z"], Float64[np.ndarray, " Z"]]:
-    """(gains, share_ptr, share_label, share): the gain of each point at mass x, and the share of each of its tags.
+    """(gains, tag_ptr, tag_label, tag_gain): the gain of each point at mass x, and the part of each of its tags.
 
     ``gain``: "first_order" or "exact". Shares: see ``Curve``.
     """
@@ -61,9 +61,9 @@ def gains_and_shares(
     rise, slope = phi.rise(x[reach.indices], mass), phi.slope(x[reach.indices])
     reach.data = mean_slope(slope, rise, mass, gain)
     reach.sort_indices()
-    ptr, label, share = tag_shares(matrix, v, score, reach)
+    ptr, label, tag_gain = tag_gains(matrix, v, score, reach)
     owner = np.repeat(np.arange(len(points)), np.diff(ptr))
-    return sum_at(owner, share, len(points)), ptr, label, share
+    return sum_at(owner, tag_gain, len(points)), ptr, label, tag_gain
 
 
 def sum_at(index, value, count: int):
@@ -78,20 +78,20 @@ def mean_slope(slope, rise, mass, gain: str):
     return np.divide(rise, mass, out=slope.copy(), where=mass > 0)
 
 
-def tag_shares(matrix, v, score, weight):
-    """The share of tag l of pick r, s_r sum_k P[l, k] weight[r, k]: CSR (ptr, label, share) in the order of the tags.
+def tag_gains(matrix, v, score, weight):
+    """The gain of tag l of pick r, s_r sum_k P[l, k] weight[r, k]: CSR (ptr, label, gain) in the order of the tags.
 
     ``weight``: the gain per unit of mass; an entry for each label that a row reaches, with sorted indices.
     """
     tags, count = np.diff(v.indptr), len(score)
     rank = np.repeat(np.arange(count), tags)
     label = v.indices.astype(np.int64)
-    share = np.zeros(len(label))
+    per_score = np.zeros(len(label))
     entry = np.repeat(np.arange(count) * matrix.shape[0], np.diff(weight.indptr)) + weight.indices
     for lo in range(0, len(label), TAG_BLOCK):
         near = matrix[label[lo : lo + TAG_BLOCK]]
         tag = np.repeat(np.arange(near.shape[0]), np.diff(near.indptr))
         at = np.searchsorted(entry, rank[lo + tag] * matrix.shape[0] + near.indices)
-        share[lo : lo + TAG_BLOCK] = np.bincount(tag, near.data * weight.data[at], near.shape[0])
+        per_score[lo : lo + TAG_BLOCK] = np.bincount(tag, near.data * weight.data[at], near.shape[0])
     ptr = np.concatenate([[0], np.cumsum(tags)]).astype(np.int64)
-    return ptr, label, share * score[rank]
+    return ptr, label, per_score * score[rank]

@@ -12,7 +12,7 @@ from mig_jax.engine import greedy, make_problem, pool_mesh
 from mig_jax.labels import LabelGraph
 from mig_jax.objective import curve, make_phi
 from mig_jax.objective.matrices import label_matrix, propagation_matrix
-from mig_jax.objective.pool_gains import gains_and_shares
+from mig_jax.objective.pool_gains import gains_and_tag_gains
 
 NEAR_TIE = 1e-6  # a relative margin below which float32 cannot tell two rows apart
 NUMBERS = np.load(Path(__file__).parent / "mig.npz")
@@ -96,7 +96,7 @@ def test_each_pick_of_the_reference_is_our_best_along_its_path(name):
     for step, pick in enumerate(order):
         # Every tenth step through the function that reports use; between them the same sum without its shares.
         if step % 10 == 0:
-            gain = gains_and_shares(points, p, phi, x, whole, "first_order")[0]
+            gain = gains_and_tag_gains(points, p, phi, x, whole, "first_order")[0]
         else:
             gain = points.score * (v @ (matrix @ phi.slope(x)))
         gain[~left] = -1

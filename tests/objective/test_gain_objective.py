@@ -11,7 +11,7 @@ from oracle import Data, Naive, random_labels, random_scores, random_w
 from mig_jax.encode import Encoded
 from mig_jax.labels import LabelGraph
 from mig_jax.objective import certify, curve, make_phi
-from mig_jax.objective.pool_gains import exact_gains, gains_and_shares
+from mig_jax.objective.pool_gains import exact_gains, gains_and_tag_gains
 
 PHIS = {"power": make_phi(), "exp": make_phi("exp", alpha=0.3), "log": make_phi("log", c=2.0)}
 each_phi = pytest.mark.parametrize("phi", PHIS.values(), ids=PHIS)
@@ -71,10 +71,10 @@ def test_shares_sum_to_the_gain_and_name_the_row_s_own_labels(phi, kind, seed):
     c = curve(points, p, phi, order, kind)
     gain = c.first_order if kind == "first_order" else c.exact
     for step, d in enumerate(order.tolist()):
-        own = slice(c.share_ptr[step], c.share_ptr[step + 1])
-        assert tuple(c.share_label[own].tolist()) == data.labels[d]
-        assert (c.share[own] >= 0).all()
-        np.testing.assert_allclose(c.share[own].sum(), gain[step], rtol=1e-9, atol=1e-12)
+        own = slice(c.tag_ptr[step], c.tag_ptr[step + 1])
+        assert tuple(c.tag_label[own].tolist()) == data.labels[d]
+        assert (c.tag_gain[own] >= 0).all()
+        np.testing.assert_allclose(c.tag_gain[own].sum(), gain[step], rtol=1e-9, atol=1e-12)
 
 
 @each_kind
@@ -85,7 +85,7 @@ def test_gains_at_a_state_are_the_oracle_s(phi, kind):
     for d in (0, 5, 7):
         state.pick(d)
     everyone = np.arange(len(points))
-    gain, ptr, label, share = gains_and_shares(points, p, phi, state.x, everyone, kind)
+    gain, ptr, label, share = gains_and_tag_gains(points, p, phi, state.x, everyone, kind)
     state.left[:] = True
     np.testing.assert_allclose(gain, state.gains(), rtol=1e-9, atol=1e-9)
     assert len(label) == len(share) == ptr[-1] == len(points.label_idx)
@@ -101,7 +101,7 @@ def test_gains_only_fall_and_the_first_order_is_never_below_the_exact(phi, seed)
     everyone, x = np.arange(len(points)), np.zeros(len(points.labels))
     before = {kind: np.full(len(points), np.inf) for kind in ("first_order", "exact")}
     for d in np.random.default_rng(seed).permutation(len(points))[:12]:
-        now = {kind: gains_and_shares(points, p, phi, x, everyone, kind)[0] for kind in before}
+        now = {kind: gains_and_tag_gains(points, p, phi, x, everyone, kind)[0] for kind in before}
         for kind, gain in now.items():
             assert (gain <= before[kind] * (1 + 1e-12)).all()
             assert (gain >= 0).all()
@@ -118,7 +118,7 @@ def test_a_shuffled_pool_has_the_same_gains(phi):
     x = np.random.default_rng(1).uniform(0, 9, len(points.labels))
     everyone = np.arange(len(points))
     for kind in ("first_order", "exact"):
-        a, b = (gains_and_shares(e, p, phi, x, everyone, kind)[0] for e in (points, shuffled))
+        a, b = (gains_and_tag_gains(e, p, phi, x, everyone, kind)[0] for e in (points, shuffled))
         np.testing.assert_allclose(b, a[order], rtol=1e-13)
     whole = [curve(e, p, phi, everyone).objective[-1] for e in (points, shuffled)]
     np.testing.assert_allclose(*whole, rtol=1e-12)
@@ -129,7 +129,7 @@ def test_the_first_order_gain_is_linear_in_the_score():
     x = np.random.default_rng(1).uniform(0, 9, len(points.labels))
     tripled, _ = as_arrays(Data(data.labels, 3 * data.score, data.w))
     a, b = (
-        gains_and_shares(e, p, PHIS["power"], x, np.arange(len(points)), "first_order")[0] for e in (points, tripled)
+        gains_and_tag_gains(e, p, PHIS["power"], x, np.arange(len(points)), "first_order")[0] for e in (points, tripled)
     )
     np.testing.assert_allclose(b, 3 * a, rtol=1e-12)
 
@@ -207,5 +207,5 @@ def test_blocks_change_nothing(monkeypatch):
     whole = curve(points, p, PHIS["power"], order, "exact"), exact_gains(points, p, PHIS["power"], np.ones(12))
     monkeypatch.setattr("mig_jax.objective.pool_gains.TAG_BLOCK", 7)
     monkeypatch.setattr("mig_jax.objective.pool_gains.BLOCK", 7)
-    np.testing.assert_array_equal(curve(points, p, PHIS["power"], order, "exact").share, whole[0].share)
+    np.testing.assert_array_equal(curve(points, p, PHIS["power"], order, "exact").tag_gain, whole[0].tag_gain)
     np.testing.assert_array_equal(exact_gains(points, p, PHIS["power"], np.ones(12)), whole[1])

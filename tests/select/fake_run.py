@@ -83,12 +83,15 @@ def run_facts(rows: Sequence[bytes] | None = None, labels: Sequence[str] = ("alp
         selection=Order(points, gains, "first-order gain", {"full passes": 2}),
         budgets=(5,),
         objective=np.cumsum(gains),
+        rise=gains,
         random_objective={2: 6.0, 5: 14.0},
         certificate={5: {"bound": 22.0, "ratio": 21 / 22}},
         labels_earned=[[(labels[0], 0.25), (labels[1], 0.75)]] * 5,
         runners_up=RunnersUp(np.array([1, 2]), np.array([0.9, 0.5]), [[(labels[0], 1.0)]] * 2),
         graph={"nodes": 3, "edges": 2, "mean_degree": float("nan")},
     )
+    if "objective" in changes:
+        changes.setdefault("rise", np.diff(changes["objective"], prepend=0.0))
     return replace(facts, **changes)
 
 
@@ -108,6 +111,8 @@ def finished_run(
       changes: of the facts, or of what every manifest has (name, command, config, timings, memory, notes, ...).
     """
     common = {key: changes.pop(key) for key in Manifest.__struct_fields__ if key in changes}
+    if "objective" in changes:
+        changes.setdefault("rise", np.diff(changes["objective"], prepend=0.0))
     facts = replace(facts or run_facts(), **changes)
     command, config = "mig-jax select pool.jsonl n=5", {"n": 5, "sampler": {"name": "mig"}}
     with Run(folder, command, config, name="run", sample_file=sample_file) as run:

@@ -164,8 +164,11 @@ def test_mixed_layouts_have_no_dataset_info_and_say_so(tmp_path):
 
 
 def test_rejects(tmp_path):
-    write(tmp_path, rejects=iter([b"{broken", b"[\n1]"]))
+    facts = run_facts()
+    facts.pool.raw[3], facts.pool.raw[0] = b"{broken", b"[\n1]"
+    finished_run(tmp_path, facts, rejected={3: "no JSON", 0: "no\nobject \ud800"})
     assert (tmp_path / "rejects.jsonl").read_bytes() == b"{broken\n[ 1]\n"
+    assert (tmp_path / "rejects.txt").read_text() == "pool.jsonl:4: no JSON\npool.jsonl:1: no object ?\n"
 
 
 def test_sample_file(tmp_path):

@@ -16,7 +16,6 @@ from mig_jax.batch import Running
 from mig_jax.commands.annotate.annotator import Place, Rows, Said
 from mig_jax.commands.annotate.stats import Stats, kind_of
 from mig_jax.commands.annotate.summary import KIND, POOL, REFUSED
-from mig_jax.commands.select.files import REJECT_REASONS, REJECTS
 from mig_jax.core.json_files import clean_text, jsonable, write_json
 from mig_jax.core.lines import one_line, write_lines
 from mig_jax.core.progress import Progress
@@ -26,6 +25,7 @@ from mig_jax.pool.layouts import walk
 from mig_jax.pool.splice import spliced
 from mig_jax.report.annotation_page import STATS
 from mig_jax.runs.manifest import MANIFEST, SCHEMA, file_facts, sources_of, versions
+from mig_jax.runs.rejects import REJECT_REASONS, REJECTS
 
 _EVERY = 1000  # rows between two words of progress
 

@@ -16,7 +16,7 @@ from jaxtyping import Float64
 
 from mig_jax.commands.annotate import car, deita, ifd, instag, nearest, tokens
 from mig_jax.commands.annotate.annotator import Place, Rows, Said
-from mig_jax.commands.select.pool_stats import log_edges
+from mig_jax.core.bins import log_edges
 from mig_jax.core.json_files import clean_text
 from mig_jax.pool import Pool
 from mig_jax.report.scales import nice_ticks

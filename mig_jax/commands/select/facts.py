@@ -1,4 +1,4 @@
-"""What the files of a run say, gathered from a solved task; the command line and the Python API share it."""
+"""From a solved task to the content of a run's files."""
 
 from dataclasses import replace
 from typing import Any
@@ -24,7 +24,7 @@ def facts_of(
     budgets: tuple[int, ...],
     **more: Any,
 ) -> RunFacts:
-    """``more``: the fields of RunFacts that only the command line knows (export_layout, rejects, reject_reasons)."""
+    """``more``: the fields of RunFacts that only the command line knows (export_layout, rejected)."""
     encoded: Encoded = task.encoded
     c, order, (near, near_gains, near_labels) = solved.curve, solved.order, solved.runners_up
     labels_earned, runners_up = (), RunnersUp.none()
@@ -32,7 +32,7 @@ def facts_of(
         # Gains in float64, by the same formula: what a person reads does not depend on the backend that picked.
         gains = c.first_order if task.gain == "first_order" else c.exact
         order = replace(order, gains=np.asarray(gains))
-        labels_earned = LabelShares(encoded.labels, c.share_ptr, c.share_label, c.share)
+        labels_earned = LabelShares.of_gains(encoded.labels, c.tag_ptr, c.tag_label, c.tag_gain)
         runners_up = RunnersUp(near, near_gains, near_labels)
     return RunFacts(
         pool=pool,
@@ -40,6 +40,7 @@ def facts_of(
         selection=order,
         budgets=budgets,
         objective=c.objective,
+        rise=c.exact,
         random_objective=solved.random_objective,
         certificate={n: {"bound": x.bound, "ratio": x.ratio} for n, x in solved.certificate.items()},
         labels_earned=labels_earned,
@@ -55,7 +56,7 @@ def facts_of(
 
 
 def remarks(solved: Solved, task: SamplingTask, sampler: str, asked: int, phi: str) -> list[str]:
-    """What a selection gives reason to say."""
+    """Notes on the result of a selection."""
     limits = task.limit
     notes = [*solved.order.notes, *limits.notes, *limits.unmet(solved.order.points)]
     if limits.cost is not None and limits.budget is not None:

@@ -1,6 +1,6 @@
-"""Every file of a finished run, written into its staging folder."""
+"""The files of ``mig-jax select``, written into the staging folder of its run."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from mig_jax.pool.convert import check_layout, converted_line
 from mig_jax.pool.dataset_info import dataset_info, describable
 from mig_jax.pool.view import PoolView
 from mig_jax.runs.manifest import SampleFile, SelectManifest, file_facts, sources_of
+from mig_jax.runs.rejects import write_rejects
 from mig_jax.runs.run import Run
 
 if TYPE_CHECKING:  # their packages import JAX, which a reader of finished runs does not need
@@ -26,14 +27,12 @@ if TYPE_CHECKING:  # their packages import JAX, which a reader of finished runs 
 TRACE = "trace.parquet"
 RUNNERS_UP = "runners_up.parquet"
 DATASET_INFO = "dataset_info.json"
-REJECTS = "rejects.jsonl"
-REJECT_REASONS = "rejects.txt"
 DIALOGS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
 class RunnersUp:
-    """Those that nearly made it, gain at the end descending.
+    """The rows with the largest gains that were not picked, descending.
 
     Args:
       points: index into ``Encoded``; int64 ``[r]``.
@@ -53,22 +52,22 @@ class RunnersUp:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the files of a run say. n picks.
+    """The content of a run's files. n picks.
 
     Args:
       pool: the pool.
       encoded: its usable rows.
       selection: the picks of the largest budget.
-      budgets: asked for, ascending; each is a prefix of ``selection`` unless ``orders`` has it.
+      budgets: of the configuration, ascending; each is a prefix of ``selection`` unless ``orders`` has it.
       objective: E(D) after each pick, E(empty) = 0; float64 ``[n]``.
+      rise: of E(D) by each pick; float64 ``[n]``.
       random_objective: rows -> E(D) of a random pick of as many (the more, the better the curve).
       certificate: budget -> {"bound", "ratio"}.
       labels_earned: per pick, (label, share of the gain); empty where the system does not rank by labels.
-      runners_up: those that nearly made it.
+      runners_up: the best rows that were not picked.
       graph, limits (what bounded the picks): facts for the manifest, plain.
       export_layout: mig, sharegpt, openai or alpaca; None writes rows as they came.
-      rejects: raw rows that could not be used, for rejects.jsonl; None: no such file.
-      reject_reasons: for rejects.txt: where each of them stands and what is wrong with it.
+      rejected: pool row -> what is wrong with it, of rows that could not be used.
       orders: points of budgets that are no prefix (CaR, ZIP, token budgets).
       order_objective: E(D) of each budget in ``orders``.
     """
@@ -78,6 +77,7 @@ class RunFacts:
     selection: "Order"
     budgets: tuple[int, ...]
     objective: Float64[np.ndarray, " n"]
+    rise: Float64[np.ndarray, " n"]
     random_objective: Mapping[int, float] = field(default_factory=dict)
     certificate: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     labels_earned: Sequence[Shares] = ()
@@ -85,8 +85,7 @@ class RunFacts:
     graph: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
     export_layout: str | None = None
-    rejects: Iterable[bytes] | None = None
-    reject_reasons: tuple[str, ...] = ()
+    rejected: Mapping[int, str] = field(default_factory=dict)
     orders: Mapping[int, Int64[np.ndarray, " m"]] = field(default_factory=dict)
     order_objective: Mapping[int, float] = field(default_factory=dict)
 
@@ -97,6 +96,7 @@ class RunFacts:
             raise ValueError(f"budgets={self.budgets}: ascending and without repeats")
         for name, length in (
             ("objective", len(self.objective)),
+            ("rise", len(self.rise)),
             ("labels_earned", len(self.labels_earned) or n),
             ("selection.why", len(self.selection.why) or n),
         ):
@@ -109,7 +109,7 @@ class RunFacts:
 
     @property
     def judged(self) -> bool:
-        """Whether E(D) says anything: a pool without labels has no information to add."""
+        """Whether E(D) is known: a pool without labels has no information to add."""
         return len(self.encoded.labels) > 0
 
     def reached(self, budget: int) -> float | None:
@@ -163,17 +163,15 @@ def write_run(run: Run, facts: RunFacts) -> SelectManifest:
 
 
 def _write_explanations(folder: Path, facts: RunFacts) -> None:
-    """Why each row was picked, which were nearly picked, what the pool holds, which rows could not be used."""
+    """trace, runners-up, pool statistics and rejects."""
     encoded, order, near = facts.encoded, facts.selection, facts.runners_up
-    if facts.rejects is not None:
-        write_lines(folder / REJECTS, map(one_line, facts.rejects))
-        if facts.reject_reasons:
-            write_lines(folder / REJECT_REASONS, (one_line(reason.encode()) for reason in facts.reject_reasons))
+    write_rejects(folder, facts.pool, facts.rejected)
     write_trace(
         folder / TRACE,
         facts.pool,
         encoded.row[order.points],
         order.gains,
+        facts.rise if facts.judged else None,
         facts.objective if facts.judged else None,
         order.why or (order.reason,),
         encoded.score[order.points],
@@ -217,7 +215,7 @@ def _write_selections(run: Run, facts: RunFacts) -> dict[str, str]:
 def _lines(facts: RunFacts, points: np.ndarray) -> Iterator[bytes]:
     """The selected rows as lines, in pick order.
 
-    Rows as they came are asked for at once, dialogs in large chunks: a compressed file is read whole at each asking.
+    Rows as they came are read by one call, dialogs in large chunks: each call reads a compressed file from its start.
     """
     rows = facts.encoded.row[points]
     if facts.export_layout is None:
@@ -230,7 +228,7 @@ def _lines(facts: RunFacts, points: np.ndarray) -> Iterator[bytes]:
 
 
 def _pool_layout(pool: PoolView) -> str | None:
-    """The one layout of all files that have rows, if dataset_info.json can say it."""
+    """The layout of all files that have rows, if it is one that dataset_info.json can describe; else None."""
     layouts = {source.layout for source in pool.sources if source.layout}
     layout = layouts.pop() if len(layouts) == 1 else None
     return layout if layout and describable(layout, pool.fields) else None

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from mig_jax.commands.select.shares import Shares, biggest
+from mig_jax.core.bins import BINS, log_edges
 from mig_jax.core.json_files import clean_text
 from mig_jax.pool.view import PoolView, source_name
 
@@ -20,7 +21,6 @@ MISSED_LABELS = 20
 SHOWN_PICKS = 20
 SHOWN_RUNNERS_UP = 10
 SNIPPET = 600
-BINS = 40
 MOST_TURNS = 16
 
 
@@ -39,7 +39,7 @@ def pool_stats(
     rows, chosen = encoded.row, encoded.row[points]
     first, near = points[:SHOWN_PICKS], runners_up[:SHOWN_RUNNERS_UP]
     shown = encoded.row[np.concatenate([first, near])]
-    dialogs = pool.dialogs(shown) if len(shown) else []  # asked once: a compressed file is read whole at each asking
+    dialogs = pool.dialogs(shown) if len(shown) else []  # one call: each reads a compressed file from its start
     return {
         "schema": 1,
         "rows": len(pool),
@@ -107,29 +107,29 @@ def _labels(encoded: "Encoded", points: np.ndarray) -> dict[str, Any]:
 
 def _entropy(counts: np.ndarray) -> float | None:
     """H = -sum_l p_l log2 p_l of the label assignments, p_l = counts_l / sum(counts), in bits; None without any."""
-    there = counts[counts > 0].astype(np.float64)
-    if not len(there):
+    positive = counts[counts > 0].astype(np.float64)
+    if not len(positive):
         return None
-    p = there / there.sum()
+    p = positive / positive.sum()
     return abs(float(-(p * np.log2(p)).sum()))  # one label alone: 0, not -0
 
 
 def _histogram(values: np.ndarray, points: np.ndarray, edges: np.ndarray | None) -> dict[str, Any] | None:
     """Counts of all ``values`` and of those at ``points`` in the same bins, with means, medians and, of whole numbers,
-    sums; None for an empty pool. What lies above the last edge counts in the last bin."""
+    sums; None for an empty pool. Values above the last edge count in the last bin."""
     if len(values) == 0:
         return None
     if edges is None:
         low, high = float(values.min()), float(values.max())
         edges = np.linspace(low, high, BINS + 1) if high > low else np.array([low - 0.5, low + 0.5])
     both = {"pool": values, "selected": values[points]}
-    found: dict[str, Any] = {"edges": edges.tolist()}
-    found |= {name: np.histogram(np.minimum(some, edges[-1]), edges)[0].tolist() for name, some in both.items()}
-    found["mean"] = {name: float(some.mean(dtype=np.float64)) if len(some) else None for name, some in both.items()}
-    found["median"] = {name: float(np.median(some)) if len(some) else None for name, some in both.items()}
+    facts: dict[str, Any] = {"edges": edges.tolist()}
+    facts |= {name: np.histogram(np.minimum(some, edges[-1]), edges)[0].tolist() for name, some in both.items()}
+    facts["mean"] = {name: float(some.mean(dtype=np.float64)) if len(some) else None for name, some in both.items()}
+    facts["median"] = {name: float(np.median(some)) if len(some) else None for name, some in both.items()}
     if values.dtype.kind in "iu":
-        found["sum"] = {name: int(some.sum(dtype=np.int64)) for name, some in both.items()}
-    return found
+        facts["sum"] = {name: int(some.sum(dtype=np.int64)) for name, some in both.items()}
+    return facts
 
 
 def _known_histogram(values: np.ndarray, points: np.ndarray) -> dict[str, Any] | None:
@@ -139,15 +139,6 @@ def _known_histogram(values: np.ndarray, points: np.ndarray) -> dict[str, Any] |
         return None
     at = np.cumsum(known) - 1
     return _histogram(values[known], at[points[known[points]]], log_edges(values[known]))
-
-
-def log_edges(values: np.ndarray) -> np.ndarray:
-    """Whole-number edges that grow by a factor and hold every value: texts spread over four decades."""
-    if len(values) == 0:
-        return np.array([0.0, 1.0])
-    low, high = max(int(values.min()), 1), max(int(values.max()), 1) + 1
-    edges = np.unique(np.round(np.geomspace(low, high, BINS + 1)))
-    return edges if values.min() >= 1 else np.concatenate([[0.0], edges])
 
 
 def _shown(
@@ -163,12 +154,12 @@ def _shown(
     rows = encoded.row[points].tolist()
     shown = []
     for at, (row, dialog) in enumerate(zip(rows, dialogs, strict=True)):
-        found = pool.id(row)
+        name = pool.id(row)
         shown.append(
             {
                 "row": row,
                 "where": clean_text(pool.where(row)),
-                "id": None if found is None else clean_text(found),
+                "id": None if name is None else clean_text(name),
                 "source": source_name(pool, row),
                 "gain": float(gains[at]),
                 "reason": clean_text(why[at]) if len(why) else None,

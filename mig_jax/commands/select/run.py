@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-import numpy as np
 from rich.console import RenderableType
 
 from mig_jax.commands.call import Call
@@ -78,8 +77,7 @@ def run_select(
                 solved,
                 inputs.budgets,
                 export_layout=config.export.layout,
-                rejects=pool.read_rows(np.array([*rejected], np.int64)) if rejected else None,
-                reject_reasons=tuple(f"{pool.where(row)}: {reason}" for row, reason in rejected.items()),
+                rejected=rejected,
             )
             progress("write", 0, None)
             write_run(run, facts)

@@ -1,4 +1,4 @@
-"""Which labels earned what, for many picks at once: arrays, which give a pick's labels as a list when asked."""
+"""Which labels earned a pick's gain, and what part of it: arrays over all picks, a list for one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,10 @@ Shares = Sequence[tuple[str, float]]
 
 @dataclass(frozen=True, eq=False)
 class LabelShares(Sequence[Shares]):
-    """(label, share of the gain) of n picks, the largest first where a pick is asked for.
+    """(label, share of the gain) of n picks; one pick is a list, largest share first.
+
+    share = gain of the label / gain of the pick, from 0 to 1; the shares of a pick sum to 1, or to 0 where it gained
+    nothing.
 
     ``ptr`` int64 ``[n+1]``; the labels of pick i are ``names[label[j]]`` with shares ``share[j]``, j from ptr[i] to
     ptr[i + 1].
@@ -28,8 +31,21 @@ class LabelShares(Sequence[Shares]):
     share: Float64[np.ndarray, " Z"]
 
     @classmethod
+    def of_gains(
+        cls,
+        names: Sequence[str],
+        ptr: Int64[np.ndarray, " n1"],
+        label: Int64[np.ndarray, " Z"],
+        gain: Float64[np.ndarray, " Z"],
+    ) -> "LabelShares":
+        """From what each label of a pick gained, >= 0."""
+        owner = np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))
+        whole = np.bincount(owner, gain, len(ptr) - 1)[owner]
+        return cls(names, ptr, label, np.divide(gain, whole, out=np.zeros(len(gain)), where=whole > 0))
+
+    @classmethod
     def of(cls, rows: Sequence[Shares]) -> "LabelShares":
-        """The same of lists."""
+        """From lists."""
         if isinstance(rows, LabelShares):
             return rows
         pairs = list(chain.from_iterable(rows))
@@ -61,14 +77,14 @@ class LabelShares(Sequence[Shares]):
     def biggest(self) -> "LabelShares":
         """The at most 8 biggest shares of each pick, biggest first, names in order among equals."""
         clean = [clean_text(name) for name in self.names]
-        place = {name: i for i, name in enumerate(sorted(set(clean)))}
-        rank = np.array([place[name] for name in clean], np.int64)[self.label] if clean else self.label
+        number = {name: i for i, name in enumerate(sorted(set(clean)))}
+        rank = np.array([number[name] for name in clean], np.int64)[self.label] if clean else self.label
         count = np.diff(self.ptr)
         owner = np.repeat(np.arange(len(self)), count)
         order = np.lexsort((rank, -self.share, owner))
-        kept = order[np.arange(len(order)) - self.ptr[owner] < MOST_LABELS]
+        largest = order[np.arange(len(order)) - self.ptr[owner] < MOST_LABELS]
         ptr = np.concatenate([[0], np.cumsum(np.minimum(count, MOST_LABELS))])
-        return LabelShares([*place], ptr, rank[kept], self.share[kept])
+        return LabelShares([*number], ptr, rank[largest], self.share[largest])
 
 
 def biggest(shares: Shares) -> list[tuple[str, float]]:

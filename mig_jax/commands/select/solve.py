@@ -13,7 +13,7 @@ from mig_jax.core.errors import UserError
 from mig_jax.core.index import PointArray
 from mig_jax.encode import Encoded
 from mig_jax.objective import Certificate, Curve, certify, curve
-from mig_jax.objective.pool_gains import exact_gains, first_order_gains, gains_and_shares
+from mig_jax.objective.pool_gains import exact_gains, first_order_gains, gains_and_tag_gains
 from mig_jax.samplers import Order, Sampler, SamplingTask
 from mig_jax.samplers.limits import Gate, first_allowed
 
@@ -142,5 +142,5 @@ def _runners_up(task: SamplingTask, picked: PointArray, x: np.ndarray, most: int
     of_all = first_order_gains if task.gain == "first_order" else exact_gains
     gains = np.where(may, of_all(task.encoded, task.propagation, task.phi, x), -1.0)
     best = np.argsort(-gains, kind="stable")[:most]
-    gains, ptr, label, share = gains_and_shares(task.encoded, task.propagation, task.phi, x, best, task.gain)
-    return best, gains, LabelShares(task.encoded.labels, ptr, label, share)
+    gains, ptr, label, tag_gain = gains_and_tag_gains(task.encoded, task.propagation, task.phi, x, best, task.gain)
+    return best, gains, LabelShares.of_gains(task.encoded.labels, ptr, label, tag_gain)

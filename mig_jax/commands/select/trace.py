@@ -8,12 +8,16 @@ trace.parquet, one row a pick, in pick order:
 | row | int64 | row of the pool, from 0 over all its files |
 | id | string | the row's own id, null without one |
 | gain | double | what the sampler ranked by when it took the row (manifest: gain_meaning) |
+| rise | double | rise of E(D) by this pick, null where the pool has no labels |
 | objective | double | E(D) of this and all earlier picks, null where the pool has no labels |
 | reason | string | why it was taken, as the sampler says it; each phrase is stored once (dictionary) |
 | score | double | the score s_d of the row |
 | tokens | int64 | tokens of the row, null where they were not counted |
 | source | string | the row's source, null without one |
-| labels | list<struct<label: string, share: double>> | labels that earned the gain, biggest first, at most 8 |
+| labels | list<struct<label: string, share: double>> | the 8 labels that earned most of the gain, biggest first |
+
+A share is the part of the gain that the label earned, from 0 to 1; where a pick has more than 8 labels, the shares sum
+to less than 1.
 
 runners_up.parquet has row, id, gain (at the end of the run), score, labels. The same run writes the same bytes.
 """
@@ -39,6 +43,7 @@ TRACE = pa.schema(
         pa.field("row", pa.int64(), nullable=False),
         pa.field("id", pa.string()),
         pa.field("gain", pa.float64()),
+        pa.field("rise", pa.float64()),
         pa.field("objective", pa.float64()),
         pa.field("reason", pa.dictionary(pa.int32(), pa.string())),
         pa.field("score", pa.float64()),
@@ -55,6 +60,7 @@ def write_trace(
     pool: PoolView,
     rows: Int64[np.ndarray, " n"],
     gains: Float64[np.ndarray, " n"],
+    rise: Float64[np.ndarray, " n"] | None,
     objective: Float64[np.ndarray, " n"] | None,
     reasons: Sequence[str],
     scores: Float64[np.ndarray, " n"],
@@ -63,14 +69,15 @@ def write_trace(
     """Write trace.parquet.
 
     Args:
-      objective: None: it is not known.
+      rise, objective: None where E(D) is not known.
       reasons: of each pick, or one for all.
       labels_earned: may be empty where a sampler earns nothing by labels.
     """
     labels = _labels(labels_earned, len(rows))
     reasons = _phrases(reasons, len(rows))
     known = None if objective is not None else np.zeros(len(rows), bool)
-    objective = np.zeros(len(rows)) if objective is None else objective
+    zeros = np.zeros(len(rows))
+    rise, objective = zeros if rise is None else rise, zeros if objective is None else objective
     with _writer(path, TRACE) as writer:
         for start in range(0, len(rows), ROW_GROUP):
             part = slice(start, start + ROW_GROUP)
@@ -82,6 +89,7 @@ def write_trace(
                 _numbers(chosen),
                 _strings(_ids(pool, chosen)),
                 _numbers(gains[part]),
+                _numbers(rise[part], None if known is None else known[part]),
                 _numbers(objective[part], None if known is None else known[part]),
                 reasons[part],
                 _numbers(scores[part]),
@@ -118,7 +126,7 @@ def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 def _ids(pool: PoolView, rows: Int64[np.ndarray, " n"]) -> list[str | None]:
     ids = (pool.id(int(row)) for row in rows)
-    return [None if found is None else clean_text(found) for found in ids]
+    return [None if name is None else clean_text(name) for name in ids]
 
 
 # Arrow's own pa.array(...) asks whether a value is pandas', and imports pandas for it: a second or three.
@@ -139,13 +147,13 @@ def _strings(values: Sequence[str | None]) -> pa.StringArray:
 
 
 def _phrases(texts: Sequence[str], count: int) -> pa.DictionaryArray:
-    """Few texts that many rows share; one alone is everybody's."""
+    """Texts that repeat, each stored once; a single text is that of every row."""
     clean = [clean_text(text) for text in texts]
-    place = {text: at for at, text in enumerate(dict.fromkeys(clean))}
-    number = np.array([place[text] for text in clean], np.int32)
+    numbers = {text: at for at, text in enumerate(dict.fromkeys(clean))}
+    number = np.array([numbers[text] for text in clean], np.int32)
     number = np.full(count, number[0], np.int32) if len(texts) == 1 else number
     indices = pa.Array.from_buffers(pa.int32(), count, [None, pa.py_buffer(number)])
-    return pa.DictionaryArray.from_arrays(indices, _strings([*place]))
+    return pa.DictionaryArray.from_arrays(indices, _strings([*numbers]))
 
 
 def _bitmap(valid: np.ndarray | None) -> pa.Buffer | None:
@@ -156,10 +164,10 @@ def _bitmap(valid: np.ndarray | None) -> pa.Buffer | None:
 
 
 def _labels(shares: Sequence[Shares], count: int) -> pa.ListArray:
-    """The biggest shares of each row; empty lists where there are none at all."""
-    found = LabelShares.of(shares if len(shares) else [()] * count).biggest()
-    number = pa.Array.from_buffers(pa.int32(), len(found.label), [None, pa.py_buffer(found.label.astype(np.int32))])
-    names = pa.DictionaryArray.from_arrays(number, _strings(found.names)).dictionary_decode()
-    ends = pa.Array.from_buffers(pa.int32(), count + 1, [None, pa.py_buffer(found.ptr.astype(np.int32))])
-    pairs = pa.StructArray.from_arrays([names, _numbers(found.share)], fields=[*LABELS.value_type])
+    """The biggest shares of each row; an empty list each where ``shares`` is empty."""
+    biggest = LabelShares.of(shares if len(shares) else [()] * count).biggest()
+    number = pa.Array.from_buffers(pa.int32(), len(biggest.label), [None, pa.py_buffer(biggest.label.astype(np.int32))])
+    names = pa.DictionaryArray.from_arrays(number, _strings(biggest.names)).dictionary_decode()
+    ends = pa.Array.from_buffers(pa.int32(), count + 1, [None, pa.py_buffer(biggest.ptr.astype(np.int32))])
+    pairs = pa.StructArray.from_arrays([names, _numbers(biggest.share)], fields=[*LABELS.value_type])
     return pa.ListArray.from_arrays(ends, pairs, type=LABELS)
