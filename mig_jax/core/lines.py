@@ -18,7 +18,7 @@ def one_line(row: bytes) -> bytes:
 
 
 def write_lines(path: Path, lines: Iterable[bytes]) -> int:
-    """Write ``lines``, each with a newline; how many there were. One line is in memory at a time."""
+    """Write ``lines``, each with a newline; their number. One line is in memory at a time."""
     count = 0
     with path.open("wb", buffering=1 << 20) as file:
         for line in lines:
@@ -31,7 +31,7 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> int:
 def write_prefixes(paths: Mapping[int, Path], lines: Iterable[bytes]) -> dict[int, int]:
     """Write the first ``n`` lines to ``paths[n]`` for every budget n, reading ``lines`` once; the lines each one got.
 
-    Fewer than n lines are no error here: filters that run dry select fewer, and the caller has said so.
+    Fewer than n lines are no error here: filters that run dry select fewer, and the caller notes it.
     """
     written = dict.fromkeys(paths, 0)
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""An advisory lock on a folder: the second process on one ``out`` is told so instead of mixing its files in."""
+"""An advisory lock on a folder: a second process on one ``out`` is refused instead of mixing its files in."""
 
 import errno
 import fcntl
@@ -31,7 +31,7 @@ def lock_folder(folder: Path) -> tuple[int, bool]:
         folder.mkdir(exist_ok=True)
         try:
             lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:  # its owner finished between the two lines and took the folder away
+        except FileNotFoundError:  # its owner finished between the two lines and removed the folder
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -50,7 +50,7 @@ def lock_folder(folder: Path) -> tuple[int, bool]:
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"pid {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
             return lock, True
-        os.close(lock)  # the lock of a folder that its owner has just taken away: try the new one
+        os.close(lock)  # the lock of a folder that its owner has just removed: try the new one
 
 
 def _is_still(lock: int, path: Path) -> bool:

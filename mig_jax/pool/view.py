@@ -1,4 +1,4 @@
-"""What writing a run asks of a pool: a Protocol, so that a test's fake or another reader serves as well."""
+"""The part of a pool that the files of a run need: a Protocol, which the fakes of tests implement too."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -31,7 +31,7 @@ class PoolView(Protocol):
     @property
     def sources(self) -> Sequence[SourceView]: ...
     @property
-    def fields(self) -> Mapping[str, str]: ...  # where the user said that a field lies
+    def fields(self) -> Mapping[str, str]: ...  # the user's paths of fields
     @property
     def source_names(self) -> Sequence[str]: ...
     @property

@@ -1,4 +1,4 @@
-"""What stands where a run wants to write, and whether it may."""
+"""What an output folder holds, and whether a run may write there."""
 
 import os
 from collections.abc import Iterable
@@ -15,9 +15,9 @@ class Occupant:
     """What an ``out`` holds.
 
     Args:
-      entries: the names in it, sorted; empty where nothing stands there.
+      entries: the names in it, sorted; empty where there is no folder.
       manifest: its manifest, or None where the folder holds no run of mig_jax.
-      changed: files of that run that are gone or have another size now.
+      changed: files of that run that are missing or have another size.
     """
 
     entries: tuple[str, ...]
@@ -28,21 +28,22 @@ class Occupant:
     def run_key(self) -> str | None:
         return self.manifest.run_key if self.manifest else None
 
-    def words(self, out: Path) -> str:
-        """What to tell a person who did not expect it."""
+    @property
+    def description(self) -> str:
+        """For a message: what the folder holds."""
         if self.manifest:
-            return f"out={out} holds another run ({self.manifest.command}, finished {self.manifest.finished})"
+            return f"holds another run ({self.manifest.command}, finished {self.manifest.finished})"
         shown = ", ".join(self.entries[:3]) + (f" and {len(self.entries) - 3} more" if len(self.entries) > 3 else "")
-        return f"out={out} is not empty and holds no finished run of mig_jax ({shown})"
+        return f"is not empty and holds no finished run of mig_jax ({shown})"
 
 
 def missing_above(out: str | Path) -> list[Path]:
-    """The folders above ``out`` that are not there yet, the nearest first: for ``remove_empty`` at the end of a run."""
+    """The folders above ``out`` that do not exist, the nearest first: for ``remove_empty`` at the end of a run."""
     return [folder for folder in Path(out).absolute().parents if not folder.exists()]
 
 
 def remove_empty(folders: Iterable[Path]) -> None:
-    """Take the folders away, the nearest first; one with something in it stays."""
+    """Remove the folders that are empty, the nearest first."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
@@ -57,7 +58,7 @@ def occupant(out: Path) -> Occupant:
         return Occupant(entries, None, ())
     try:
         manifest = read_outline(out)
-    except UserError:  # somebody else's manifest.json
+    except UserError:  # of another program
         return Occupant(entries, None, ())
     changed = tuple(name for name, facts in manifest.files.items() if _size(out / name) != facts.bytes)
     return Occupant(entries, manifest, changed)
@@ -70,32 +71,36 @@ def _size(path: Path) -> int | None:
 def checked_out(out: str | Path, key: str = "out") -> Path:
     """``out`` as an absolute path that a run can be renamed to.
 
+    Args:
+      key: the setting, for messages.
+
     Raises:
       UserError: it is a URL, a file, below a file, a mount point, or holds the current folder.
-      OSError: it cannot be looked at.
+      OSError: the file system refuses to read it.
     """
     if "://" in str(out):
-        raise UserError(f"{key}={out} is a URL; give a folder of this machine, and copy it from there")
+        raise UserError("is a URL; give a folder of this machine, and copy it from there", key=key, value=str(out))
     try:
         path = Path(out).resolve()
     except (ValueError, RuntimeError) as error:  # a NUL byte; a loop of links
-        raise UserError(f"{key}={str(out)!r} is not a path: {error}") from None
+        raise UserError(f"is not a path: {error}", key=key, value=str(out)) from None
     for above in path.parents:
         if above.exists() and not above.is_dir():
-            raise UserError(f"{key}={out}: {above} is a file, so nothing can be written below it")
+            raise UserError(f"{above} is a file, so nothing can be written below it", key=key, value=str(out))
     if path.exists() and not path.is_dir():
-        raise UserError(f"{key}={out} is a file; a run writes a folder: choose another name or remove the file")
+        message = "is a file; a run writes a folder: choose another name or remove the file"
+        raise UserError(message, key=key, value=str(out))
     if path == Path.cwd() or path in Path.cwd().parents:
         # Publishing renames the folder, which would leave the shell standing in a deleted one.
-        raise UserError(
-            f"{key}={out} is the current folder or above it; name a new folder in it, as {key}={path / 'run'}"
-        )
+        message = f"is the current folder or above it; name a new folder in it, as {key}={path / 'run'}"
+        raise UserError(message, key=key, value=str(out))
     if path.is_mount():
-        raise UserError(f"{key}={out} is a mount point, which nothing can be renamed to; use {key}={path / 'run'}")
+        message = f"is a mount point, which nothing can be renamed to; use {key}={path / 'run'}"
+        raise UserError(message, key=key, value=str(out))
     return path
 
 
-def check_replaceable(out: Path, words: str) -> None:
-    """Raise UserError where the folder that overwrite=true replaces may not be moved by this user."""
+def check_replaceable(out: Path, held: Occupant) -> None:
+    """Raise UserError where this user may not move the folder that overwrite=true replaces."""
     if not os.access(out, os.W_OK | os.X_OK):
-        raise UserError(f"{words}, and may not be written by this user")
+        raise UserError(f"{held.description}, and may not be written by this user", key="out", value=str(out))

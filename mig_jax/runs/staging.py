@@ -4,13 +4,13 @@ Beside ``out`` stands ``.{name}.partial/`` while a run works:
 
     lock          held by the process that works
     claim.json    the run_key of the run it belongs to
-    checkpoint/   what the run wants to find again after a crash
+    checkpoint/   what a resume needs
     files/        what will be ``out``, published by one rename
     sample        the selection of ``sample --out FILE``, published by one rename to FILE
     previous/     for a moment: the ``out`` that is being replaced
 
 After a crash at any point, ``out`` is the old folder or the new one, or ``previous/`` is the old one and the next
-claim puts it back. Files of the old folder that no run wrote (a training's checkpoints, notes) move into the new one.
+claim restores it. Files of the old folder that no run wrote (a training's checkpoints, notes) move into the new one.
 """
 
 import json
@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mig_jax.core.errors import UserError
 from mig_jax.core.files import sync
@@ -35,17 +35,17 @@ State = Literal["fresh", "resume", "done"]
 
 @dataclass
 class Claim:
-    """The right to write ``out``; a context manager that gives it back.
+    """The right to write ``out``; a context manager that releases it.
 
     Args:
-      out: where the files will stand, absolute.
-      state: "fresh", "resume" (this run was broken off; look into ``checkpoint``) or "done" (nothing to do, no folder
-        below exists).
-      files: write the run's files here; empty at the start.
-      checkpoint: keep here what a resume needs.
-      sample: with ``claim_file``, write the selection here; else None.
+      out: the folder to publish, absolute.
+      state: "fresh", "resume" (an earlier attempt was interrupted; ``checkpoint`` is its) or "done" (nothing to do; the
+        folders below do not exist).
+      files: for the run's files; empty at the start.
+      checkpoint: for what a resume needs.
+      sample: with ``claim_file``, the file for the selection; else None.
       sample_target: the FILE that ``sample`` becomes.
-      notes: what a person should be told.
+      notes: for the user.
     """
 
     out: Path
@@ -68,9 +68,9 @@ class Claim:
         self.release()
 
     def publish(self) -> None:
-        """Let the files appear in ``out`` (and ``sample`` at FILE) and take the staging folder away.
+        """Move the files to ``out`` (and ``sample`` to FILE), and remove the staging folder.
 
-        FILE comes first: ``out``'s manifest is what says "done", so it must come last.
+        FILE comes first: the manifest in ``out`` marks the run as done, so it comes last.
 
         Raises:
           OSError: a rename failed; the old ``out`` is whole and the claim still holds, so publish may be tried again.
@@ -86,7 +86,7 @@ class Claim:
         self._unlock()
 
     def release(self) -> None:
-        """Give the claim back without publishing; the staging folder stays only if a resume finds something in it."""
+        """Release the claim without publishing; the staging folder stays only if ``checkpoint`` holds something."""
         if self._lock is None:
             return
         if not any(self.checkpoint.iterdir()) and not (self.partial / "previous").exists():
@@ -106,28 +106,28 @@ def claim(out: str | Path, run_key: str, overwrite: bool = False, *, spare: bool
       run_key: hex sha256 of everything that decides the run's files (configuration, inputs, version).
       overwrite: replace what ``out`` holds, and do a finished run again. An unfinished run of the same key is resumed
         all the same: it gives the same bytes.
-      spare: what another run left unfinished was long in the making: refuse to replace it, too, without ``overwrite``.
+      spare: without ``overwrite``, also refuse to replace the unfinished work of another run: it took long to compute.
 
     Raises:
       UserError: ``out`` cannot be written, holds something else, or is being written by another process (``Busy``).
     """
-    with _told(f"out={out}"):
+    with _user_errors(key="out", value=str(out)):
         return _claim(checked_out(out), run_key, overwrite, None, spare and not overwrite)
 
 
 def join(out: str | Path, run_key: str, overwrite: bool = False) -> Claim:
     """As ``claim`` with ``spare``, for one of several processes that fill ``checkpoint``: it holds no lock.
 
-    What is in ``checkpoint`` belongs to all of them; one, which claims, publishes. Whoever comes first makes the
-    folder, and it stays until then. ``overwrite`` does not do a finished run again: whoever comes too late to help
-    would begin it anew, and only ``claim`` ends one.
+    ``checkpoint`` belongs to all of them; the process that claims publishes. The first process makes the folder, and it
+    stays until the publication. ``overwrite`` does not repeat a finished run here: a process that starts too late would
+    begin it anew, and nothing but ``claim`` completes one.
     """
-    with _told(f"out={out}"):
+    with _user_errors(key="out", value=str(out)):
         path = checked_out(out)
     partial = path.parent / f".{path.name}.partial"
     joined = Claim(path, "resume", partial / "files", partial / "checkpoint")
     try:
-        with _told(f"out={out}"):
+        with _user_errors(key="out", value=str(out)):
             made = _claim(path, run_key, overwrite, None, not overwrite, again=False)
     except Busy:
         with suppress(FileNotFoundError):  # it has just been published
@@ -140,10 +140,10 @@ def join(out: str | Path, run_key: str, overwrite: bool = False) -> Claim:
 
 def claim_file(file: str | Path, run_key: str, overwrite: bool = False) -> Claim:
     """Claim FILE for a selection, and ``FILE.run/`` for all else; as ``claim``."""
-    with _told(f"--out {file}"):
+    with _user_errors(where=f"--out {file}"):
         target = Path(os.path.abspath(file))  # noqa: PTH100  (a link stays a link: FILE is written exactly as asked)
         if target.exists() and not target.is_file():
-            raise UserError(f"--out {file} is not a regular file; name a file to write")
+            raise UserError("is not a regular file; name a file to write", where=f"--out {file}")
         return _claim(checked_out(f"{target}.run", "--out FILE.run"), run_key, overwrite, target)
 
 
@@ -152,8 +152,8 @@ def _claim(
 ) -> Claim:
     partial = out.parent / f".{out.name}.partial"
     made = Claim(out, "done", partial / "files", partial / "checkpoint", None, target)
-    # Ask without the lock first: a finished run on a read-only disk is still finished, a foreign folder still foreign.
-    if not partial.exists() and _standing(out, run_key, overwrite, target, again)[0] == "done":
+    # First without the lock: also on a read-only disk a finished run is done, and a foreign folder is refused.
+    if not partial.exists() and _state_of(out, run_key, overwrite, target, again)[0] == "done":
         return made
     out.parent.mkdir(parents=True, exist_ok=True)
     made._lock, locks = lock_folder(partial)
@@ -162,21 +162,22 @@ def _claim(
         notes += _recover(partial, out)
         claimed = _claimed_key(partial)
         resumed = claimed == run_key
-        state, found = _standing(out, run_key, overwrite, None if resumed else target, again or resumed)
+        state, more = _state_of(out, run_key, overwrite, None if resumed else target, again or resumed)
         if state == "done":
             _remove_partial(partial)
             made._unlock()
             return made
-        notes += found
+        notes += more
         if resumed:
             made.state = "resume"
             shutil.rmtree(made.files, ignore_errors=True)
         else:
             if claimed and spare:
-                raise UserError(
-                    f"{partial} holds another run's unfinished work; give the same settings to go on with it, choose "
-                    "another out, or set overwrite=true to throw it away"
+                message = (
+                    "holds another run's unfinished work; give the same settings to resume it, choose another out, or "
+                    "set overwrite=true to discard it"
                 )
+                raise UserError(message, where=partial)
             if claimed:
                 notes.append(f"{partial.name} of another run, which was never finished, has been replaced")
             _empty(partial)
@@ -195,11 +196,14 @@ def _claim(
         raise
 
 
-def _standing(out: Path, run_key: str, overwrite: bool, target: Path | None, again: bool) -> tuple[State, list[str]]:
-    """Whether ``out`` (and FILE) are free, or hold this run; what to tell. Raises UserError for another's.
+def _state_of(out: Path, run_key: str, overwrite: bool, target: Path | None, again: bool) -> tuple[State, list[str]]:
+    """Whether ``out`` (and FILE) are free or hold this run, and notes for the user.
 
     Args:
-      again: ``overwrite`` does a finished run again, too.
+      again: ``overwrite`` also repeats a finished run.
+
+    Raises:
+      UserError: they hold something else.
     """
     held = occupant(out)
     same = held.run_key == run_key
@@ -208,22 +212,23 @@ def _standing(out: Path, run_key: str, overwrite: bool, target: Path | None, aga
     done = same and whole and not held.changed
     if overwrite and (again or not done):
         if held.entries:
-            check_replaceable(out, held.words(out))
+            check_replaceable(out, held)
         return "fresh", []
     if done:
         return "done", []
     if same:
-        gone = [name for name in held.changed if not (out / name).exists()]
-        if len(gone) < len(held.changed) or (target is not None and target.exists() and not whole):
-            raise UserError(
-                f"out={out} holds this run, but its files were changed since; set overwrite=true to write them again"
-            )
-        return "fresh", [f"out={out} holds this run without {', '.join(gone) or target}: it is done again"]
+        missing = [name for name in held.changed if not (out / name).exists()]
+        if len(missing) < len(held.changed) or (target is not None and target.exists() and not whole):
+            message = "holds this run, but its files were changed since; set overwrite=true to write them again"
+            raise UserError(message, key="out", value=str(out))
+        return "fresh", [f"out={out} holds this run without {', '.join(missing) or target}: it is done again"]
     if held.entries:
         stay = "" if held.manifest else " (files of other names stay)"
-        raise UserError(f"{held.words(out)}; choose another out, or set overwrite=true to replace it{stay}")
+        message = f"{held.description}; choose another out, or set overwrite=true to replace it{stay}"
+        raise UserError(message, key="out", value=str(out))
     if target is not None and target.exists():
-        raise UserError(f"--out {target} exists already; choose another name, or set overwrite=true to replace it")
+        message = "exists already; choose another name, or set overwrite=true to replace it"
+        raise UserError(message, where=f"--out {target}")
     return "fresh", []
 
 
@@ -232,18 +237,15 @@ def _claimed_key(partial: Path) -> str | None:
     try:
         return json.loads((partial / "claim.json").read_bytes())["run_key"]
     except FileNotFoundError:
-        strangers = {path.name for path in partial.iterdir()} - {LOCK}
-        if strangers:
-            raise UserError(
-                f"{partial} is in the way and was not made by mig_jax; move it or choose another out"
-            ) from None
+        if {path.name for path in partial.iterdir()} - {LOCK}:
+            raise UserError("was not made by mig_jax; move it or choose another out", where=partial) from None
         return None
     except (ValueError, KeyError, TypeError):  # a crash while the claim was written: nothing was staged yet
         return ""
 
 
 def _swap(new: Path, out: Path, previous: Path) -> None:
-    """Put ``new`` where ``out`` is: a rename onto nothing or an empty folder, or two renames and a tidying up."""
+    """Put ``new`` in the place of ``out``: one rename where ``out`` is missing or empty, else two and a cleanup."""
     if not out.exists() or not any(out.iterdir()):
         new.rename(out)
         sync(out.parent)
@@ -260,14 +262,14 @@ def _swap(new: Path, out: Path, previous: Path) -> None:
 
 
 def _recover(partial: Path, out: Path) -> list[str]:
-    """Finish or undo a swap that a crash broke off."""
+    """Finish or undo a swap that a crash interrupted; notes for the user."""
     previous = partial / "previous"
     if not previous.exists():
         return []
     if not out.exists() or not any(out.iterdir()):  # a tool may have made an empty ``out`` meanwhile
         previous.rename(out)
         sync(out.parent)
-        return [f"out={out} was being replaced when a run was broken off; the old one is back"]
+        return [f"out={out} was being replaced when a run was interrupted; the old folder is restored"]
     _tidy(previous, out)
     return []
 
@@ -288,19 +290,19 @@ def _tidy(previous: Path, out: Path) -> None:
 
 
 def _empty(partial: Path) -> None:
-    # The claim last: without it, what a crash leaves here would pass for a stranger's.
+    # The claim last: without it, the next process would take what a crash leaves here for a foreign folder.
     for path in sorted(partial.iterdir(), key=lambda path: path.name == "claim.json"):
         if path.name == LOCK:
             continue
         if not path.is_dir() or path.is_symlink():
             path.unlink()
             continue
-        # By another name nobody can add to it: a process that joined may still be writing.
+        # Renamed first: a process that joined may still be writing under the old name.
         shutil.rmtree(path.rename(partial / f"old-{uuid.uuid4().hex}"))
 
 
 def _remove_partial(partial: Path) -> None:
-    """Take the staging folder away, the lock last, so that nobody can lock what is half gone."""
+    """Remove the staging folder, the lock last, so that no process can lock a folder that is half removed."""
     _empty(partial)
     (partial / LOCK).unlink(missing_ok=True)
     with suppress(OSError):  # the next process has already made its own lock in it
@@ -314,10 +316,10 @@ def _sync_tree(folder: Path) -> None:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Turn an OSError while claiming into the message that a user needs."""
+def _user_errors(**setting: Any) -> Iterator[None]:
+    """Raise a UserError about ``setting`` where the system refuses to write."""
     try:
         yield
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        raise UserError(f"{what} cannot be written: {error.strerror or error}{where}") from error
+        raise UserError(f"cannot be written: {error.strerror or error}{where}", **setting) from error

@@ -154,12 +154,12 @@ CASES = [
     ("good.jsonl n=2 mesh.rows=3", ["mesh.rows=3: must be all, or at most 1"]),
     ("good.jsonl n=2 mesh.rows=some", ["mesh.rows=some: must be all or a whole number >= 1"]),
     ("good.jsonl n=2 mesh.process=0", ["mesh.coordinator, mesh.processes and mesh.process belong together"]),
-    ("good.jsonl n=2 out=note.txt", ["out=note.txt is a file"]),
+    ("good.jsonl n=2 out=note.txt", ["out=note.txt: is a file"]),
     ("good.jsonl n=2 out=note.txt/run", ["out=note.txt/run: ", "note.txt is a file"]),
-    ("good.jsonl n=2 out=/proc/run", ["out=/proc/run cannot be written"]),
-    ("good.jsonl n=2 out=.", ["out=. is the current folder"]),
-    ("good.jsonl n=2 out=mine", ["mine is not empty and holds no finished run of mig_jax (thesis.txt)", "overwrite"]),
-    ("good.jsonl n=2 out=s3://bucket/run", ["out=s3://bucket/run is a URL"]),
+    ("good.jsonl n=2 out=/proc/run", ["out=/proc/run: cannot be written"]),
+    ("good.jsonl n=2 out=.", ["out=.: is the current folder"]),
+    ("good.jsonl n=2 out=mine", ["mine: is not empty and holds no finished run of mig_jax (thesis.txt)", "overwrite"]),
+    ("good.jsonl n=2 out=s3://bucket/run", ["out=s3://bucket/run: is a URL"]),
     (f"good.jsonl n=2 out={'x' * 300}", ["xxx", "File name too long"]),
     ("good.jsonl n=2 out=null", ["out=null: must be a text"]),
     ("good.jsonl n==2", ["n==2: not key=value"]),
@@ -195,7 +195,7 @@ def test_malformed_rows_are_passed_over_where_asked(server: Server, place: Path,
     out = tmp_path / "run"
     done = server.run(["select", "malformed.jsonl", "n=3", "pool.on_error=skip", f"out={out}"], place)
     assert done.code == 0, done
-    assert "1 faulty row was passed over; rejects.jsonl" in done.err
+    assert "1 faulty row was passed over; see rejects.jsonl" in done.err
     assert (out / "rejects.jsonl").read_bytes() == b'{"dialogs": [\n'
     lines = (place / "malformed.jsonl").read_bytes().splitlines()
     assert sorted((out / "selection.jsonl").read_bytes().splitlines()) == sorted([lines[0], lines[1], lines[3]])

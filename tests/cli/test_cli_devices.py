@@ -78,7 +78,7 @@ def test_two_processes(server: Server, command: list[str], on_one: dict, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["out=other"], "other is not empty and holds no finished run"),  # met by the main process alone
+        (["out=other"], "other: is not empty and holds no finished run"),  # met by the main process alone
         (["n=3002", "out=run"], "n=3002: the pool has 3001 usable rows"),  # met by both
         (["graph.path=gone.npz", "out=run"], "gone.npz: no such label graph"),
         (["phi.exponent=2", "out=run"], "phi.exponent=2"),

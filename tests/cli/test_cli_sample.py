@@ -56,7 +56,7 @@ def test_the_published_command(mig: Mig, cache: Path, tmp_path: Path) -> None:
     other = mig("sample", "my pool.jsonl", "--out", "sub/a,b=c.jsonl", *flags, "--seed", "1")
     assert "overwrite" in other.error
     (tmp_path / "mine.txt").write_text("mine")
-    assert "mine.txt exists already" in mig("sample", "my pool.jsonl", "--out", "mine.txt", "-n", "2").error
+    assert "mine.txt: exists already" in mig("sample", "my pool.jsonl", "--out", "mine.txt", "-n", "2").error
     assert (tmp_path / "mine.txt").read_text() == "mine" and "mine.txt.run" not in names(tmp_path)
     replaced = mig("sample", "my pool.jsonl", "--out", "mine.txt", "-n", "2", "--overwrite")
     assert replaced.code == 0 and len((tmp_path / "mine.txt").read_bytes().splitlines()) == 2
@@ -119,7 +119,7 @@ def test_each_flag_reaches_the_configuration() -> None:
         ("pool.jsonl --out o -n 2 --load-from gone.npz", "gone.npz: no such label graph"),
         ("gone.jsonl --out o -n 2", "gone.jsonl: no such file"),
         ("pool.jsonl --out . -n 2", "--out"),
-        ("pool.jsonl --out pool.jsonl -n 2", "pool.jsonl exists already"),
+        ("pool.jsonl --out pool.jsonl -n 2", "pool.jsonl: exists already"),
         ("pool.jsonl --out pool.jsonl/o -n 2", "pool.jsonl is a file"),
         ("pool.jsonl --out s3://b/o -n 2", "is a URL"),
     ],

@@ -230,11 +230,11 @@ CASES = [
     ("p.jsonl embedder.normalize=false", ["embedder.normalize=false: ", "unit embeddings"]),
     ("p.jsonl pool.valid_tags=v.json", ["pool.valid_tags=v.json: a vocabulary is made of all tags"]),
     ("p.jsonl mesh.processes=2", ["mesh.processes=2: mig-jax vocabulary works as one process"]),
-    ("p.jsonl out=p.jsonl", ["out=p.jsonl is a file"]),
+    ("p.jsonl out=p.jsonl", ["out=p.jsonl: is a file"]),
     ("p.jsonl n=5", ["n: no such key", "mig-jax vocabulary --help"]),
     ("p.jsonl -m", ["mig-jax vocabulary: makes one vocabulary; -m belongs to mig-jax select"]),
     ("bare.jsonl", ["none of the pool's 1 annotated rows has a tag", "pool.fields.tags"]),
-    ("p.jsonl out=tiny", ["tiny is not empty and holds no finished run of mig_jax"]),
+    ("p.jsonl out=tiny", ["tiny: is not empty and holds no finished run of mig_jax"]),
 ]
 
 

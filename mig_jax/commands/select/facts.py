@@ -29,7 +29,7 @@ def facts_of(
     c, order, (near, near_gains, near_labels) = solved.curve, solved.order, solved.runners_up
     labels_earned, runners_up = (), RunnersUp.none()
     if sampler.by_labels:
-        # Gains in float64, by the same formula: what a person reads does not depend on the backend that picked.
+        # Gains in float64, by the same formula: the files do not depend on the backend that picked.
         gains = c.first_order if task.gain == "first_order" else c.exact
         order = replace(order, gains=np.asarray(gains))
         labels_earned = LabelShares.of_gains(encoded.labels, c.tag_ptr, c.tag_label, c.tag_gain)

@@ -173,7 +173,7 @@ def _shown(
 
 
 def _snippets(dialog: Sequence[tuple[str, str]]) -> list[list[str]]:
-    """The first user turn and the answer to it, cut; whatever stands first where there is no user turn."""
+    """The first user turn and the answer to it, cut; without a user turn the first two turns."""
     first = next((at for at, (role, _) in enumerate(dialog) if role == "user"), 0)
     return [[clean_text(role), _cut(clean_text(text))] for role, text in dialog[first : first + 2]]
 

@@ -53,7 +53,7 @@ def run_select(
         run.note(*notes_of(config, inputs))
         if rejected:
             rows = "1 faulty row was" if len(rejected) == 1 else f"{len(rejected):,} faulty rows were"
-            run.note(f"{rows} passed over; rejects.jsonl has them, rejects.txt says why")
+            run.note(f"{rows} passed over; see rejects.jsonl and rejects.txt")
         checkpoint = Checkpoint(run.checkpoint, config.engine.checkpoint_every) if run.writes else None
         stored = checkpoint.load(inputs.sampler.state) if checkpoint else None
         snapshot = from_bytes(processes.broadcast_bytes(to_bytes(stored)), inputs.sampler.state)

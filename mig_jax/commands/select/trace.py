@@ -10,7 +10,7 @@ trace.parquet, one row a pick, in pick order:
 | gain | double | what the sampler ranked by when it took the row (manifest: gain_meaning) |
 | rise | double | rise of E(D) by this pick, null where the pool has no labels |
 | objective | double | E(D) of this and all earlier picks, null where the pool has no labels |
-| reason | string | why it was taken, as the sampler says it; each phrase is stored once (dictionary) |
+| reason | string | why the sampler took it; each phrase is stored once (dictionary) |
 | score | double | the score s_d of the row |
 | tokens | int64 | tokens of the row, null where they were not counted |
 | source | string | the row's source, null without one |
@@ -157,7 +157,7 @@ def _phrases(texts: Sequence[str], count: int) -> pa.DictionaryArray:
 
 
 def _bitmap(valid: np.ndarray | None) -> pa.Buffer | None:
-    """Arrow's mark of what is there; None where all is."""
+    """Arrow's validity bitmap; None where every value is valid."""
     if valid is None or valid.all():
         return None
     return pa.py_buffer(np.packbits(valid, bitorder="little"))
