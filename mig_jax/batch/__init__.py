@@ -1,24 +1,27 @@
-"""Passes: a model over many texts, in batches that are planned beforehand, by any number of processes and lives.
+"""A model over many texts, in batches that are planned beforehand, by any number of processes and attempts.
 
-What a pass has computed lies in shards until all of it is there. ``embed`` is one pass, ``annotate`` several.
+    BatchJob       the texts, their batches, the model; lazily tokenised and loaded
+    BatchRun       a job's finished batches (``Shards``) and what this process adds to them
+    ProcessGroup   which batches are this process's
+
+``embed`` has one job, ``annotate`` several, one after the other.
 """
 
-from mig_jax.batch.compute import Pass, Running, plan_digest
-from mig_jax.batch.job import Job, Planned
-from mig_jax.batch.shards import Saver, Shards
-from mig_jax.batch.team import Team, claim_together, done_already, team_of, too_late
+from mig_jax.batch.embedding import EmbeddingJob
+from mig_jax.batch.job import BatchJob
+from mig_jax.batch.process_group import ProcessGroup, already_done, finished_without, process_group
+from mig_jax.batch.run import BatchRun, partition_done
+from mig_jax.batch.shards import Shards, ShardWriter
 
 __all__ = [
-    "Job",
-    "Pass",
-    "Planned",
-    "Running",
-    "Saver",
+    "BatchJob",
+    "BatchRun",
+    "EmbeddingJob",
+    "ProcessGroup",
+    "ShardWriter",
     "Shards",
-    "Team",
-    "claim_together",
-    "done_already",
-    "plan_digest",
-    "team_of",
-    "too_late",
+    "already_done",
+    "finished_without",
+    "partition_done",
+    "process_group",
 ]

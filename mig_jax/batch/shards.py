@@ -1,13 +1,11 @@
 """Finished batches on disk, so that no batch is computed twice: files that appear whole or not at all.
 
 A shard is ``FIRST-LAST-STEP.npz``, the results of batches FIRST, FIRST + STEP, ..., LAST of the plan, in order. Its
-name says which, so that processes that share the folder learn from a listing what the others have done.
+name lists them, so that processes that share the folder see in a listing what the others have done.
 """
 
-import os
 import re
 import time
-import uuid
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
-from mig_jax.batch.job import Planned
+from mig_jax.batch.job import Batch
+from mig_jax.core.files import open_atomic
 from mig_jax.core.progress import Progress
 
-MOST_BYTES = 256 << 20  # of a shard: it is in memory until it is written
+MAX_BYTES = 256 << 20  # of a shard: it is in memory until it is written
 _NAME = re.compile(r"(\d{8})-(\d{8})-(\d+)\.npz")
 
 
@@ -27,7 +26,7 @@ class Shards:
     """The shards of one plan in one folder.
 
     Args:
-      folder: exists, and holds shards of this plan only.
+      folder: holds shards of this plan only. It may be gone: process 0 removes it when the results are published.
       plan: all batches.
       width: D, the numbers of each text; None: each shard has its own, and shorter texts are filled with ``blank``.
       dtype: of the numbers.
@@ -37,18 +36,20 @@ class Shards:
     def __init__(
         self,
         folder: Path,
-        plan: Sequence[Planned],
+        plan: Sequence[Batch],
         width: int | None,
         dtype: np.typing.DTypeLike = np.float32,
         blank: float = 0,
     ):
         self.folder, self.plan, self.width, self.dtype, self.blank = folder, plan, width, np.dtype(dtype), blank
-        self._whole: dict[str, range] = {}  # files that were looked at
+        self._whole: dict[str, range] = {}  # files that were checked, and their batches
         self._widths: dict[str, int] = {}
 
     def saved(self) -> Bool[np.ndarray, " batches"]:
         """Which batches are in a shard; one that was cut short does not count."""
-        names = {path.name for path in self.folder.iterdir()}
+        names: set[str] = set()
+        with suppress(FileNotFoundError):
+            names = {path.name for path in self.folder.iterdir()}
         self._whole = {name: run for name, run in self._whole.items() if name in names}
         for name in names - self._whole.keys():
             run = self._run(name)
@@ -63,22 +64,24 @@ class Shards:
         """The indices of the texts of some batches, in the order of a shard's results."""
         return np.concatenate([self.plan[number].text for number in run])
 
-    def write(self, run: range, results: Sequence[Shaped[np.ndarray, "n D"]]) -> None:
-        """Write the results of the batches of ``run``; they are on the disk when this returns."""
+    def write(self, run: range, results: Sequence[Shaped[np.ndarray, "n D"]]) -> bool:
+        """Write the results of the batches of ``run``; they are on the disk when this returns.
+
+        Returns:
+          False where the folder is gone.
+        """
         path = self.folder / f"{run[0]:08}-{run[-1]:08}-{run.step}.npz"
-        temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
         try:
-            with temporary.open("wb") as file:
+            with open_atomic(path, durable=True) as file:
                 np.savez(file, results=np.concatenate(self._even(results)))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync(self.folder)
+        except FileNotFoundError:
+            if self.folder.is_dir():
+                raise
+            return False
+        return True
 
     def each(self) -> Iterator[tuple[range, Shaped[np.ndarray, "n D"]]]:
-        """Every shard that ``saved`` counted. One whose content is damaged is removed and passed over."""
+        """Every shard that ``saved`` counted. One whose content is damaged is removed and skipped."""
         for name, run in sorted(self._whole.items()):
             path = self.folder / name
             damaged = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
@@ -94,7 +97,7 @@ class Shards:
         """Write ``[count, D]`` as .npy, one shard in memory at a time; texts in no batch get ``blank``.
 
         Returns:
-          whether every batch was found; False where a shard was missing or damaged, which is gone then.
+          whether every batch was there; False where a shard was missing, or damaged and removed.
         """
         wanted = self.saved()
         if not wanted.all():
@@ -111,13 +114,13 @@ class Shards:
         return not wanted.any()
 
     def _even(self, results: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Equally wide."""
+        """The results, filled up to one width."""
         width = max(result.shape[1] for result in results)
         short = (((0, 0), (0, width - result.shape[1])) for result in results)
-        return [np.pad(one, pad, constant_values=self.blank) for one, pad in zip(results, short, strict=True)]
+        return [np.pad(result, pad, constant_values=self.blank) for result, pad in zip(results, short, strict=True)]
 
     def _run(self, name: str) -> range | None:
-        """The batches that a name tells; None where it is no shard's of this plan."""
+        """The batches in a shard's name; None where it is no shard of this plan."""
         match = _NAME.fullmatch(name)
         if match is None:
             return None
@@ -126,7 +129,7 @@ class Shards:
         return range(first, last + 1, step) if fits else None
 
     def _fits(self, path: Path, run: range) -> bool:
-        """Whether the file is whole by its table of contents, which stands at its end, and the array's header."""
+        """Whether the file is whole, by its table of contents (at its end) and the array's header."""
         damaged = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
         with suppress(*damaged), zipfile.ZipFile(path) as archive, archive.open("results.npy") as stored:
             np.lib.format.read_magic(stored)
@@ -146,40 +149,38 @@ class Shards:
         )
 
 
-class Saver:
-    """Gathers the batches of one process and writes them as shards.
+class ShardWriter:
+    """Collects the batches of one process and writes them as shards.
 
     Args:
-      step: between the numbers of two batches of this process, as a rule; where they leave one out a shard ends.
-      every: seconds between two shards; ``most``: bytes after which one is written before.
+      step: the usual difference between the numbers of two batches of this process; a larger one ends a shard.
+      every: seconds between two shards.
+      max_bytes: a shard of this size is written at once.
+
+    Attributes:
+      folder_is_gone: a shard could not be written, as the folder was removed.
     """
 
-    def __init__(self, shards: Shards, step: int, every: float, most: int = MOST_BYTES):
-        self.shards, self.step, self.every, self.most = shards, step, every, most
+    def __init__(self, shards: Shards, step: int, every: float, max_bytes: int = MAX_BYTES):
+        self.shards, self.step, self.every, self.max_bytes = shards, step, every, max_bytes
+        self.folder_is_gone = False
         self._numbers: list[int] = []
         self._results: list[np.ndarray] = []
-        self._held, self._since = 0, time.monotonic()
+        self._bytes, self._since = 0, time.monotonic()
 
     def add(self, number: int, results: Shaped[np.ndarray, "n D"]) -> None:
-        """The next batch."""
+        """Add the next batch."""
         if self._numbers and number != self._numbers[-1] + self.step:
             self.flush()
         self._numbers.append(number)
         self._results.append(results)
-        self._held += results.nbytes
-        if time.monotonic() - self._since >= self.every or self._held >= self.most:
+        self._bytes += results.nbytes
+        if time.monotonic() - self._since >= self.every or self._bytes >= self.max_bytes:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was gathered."""
+        """Write what was collected."""
         if self._numbers:
-            self.shards.write(range(self._numbers[0], self._numbers[-1] + 1, self.step), self._results)
-        self._numbers, self._results, self._held, self._since = [], [], 0, time.monotonic()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            run = range(self._numbers[0], self._numbers[-1] + 1, self.step)
+            self.folder_is_gone |= not self.shards.write(run, self._results)
+        self._numbers, self._results, self._bytes, self._since = [], [], 0, time.monotonic()

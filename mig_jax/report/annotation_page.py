@@ -99,7 +99,7 @@ def annotation_page(view: AnnotationView) -> str:
         speed=[
             (f"{_name(name)}: {one}" if one != name else _name(name), of)
             for name, facts in manifest["annotators"].items()
-            for one, of in facts["passes"].items()
+            for one, of in facts["jobs"].items()
         ],
         samples=[_sample(one) for one in stats["samples"]],
         **reproduce(manifest),

@@ -193,7 +193,13 @@ class Run:
         return f"{self.shown} holds this very run already; overwrite=true would do it again"
 
     def write_manifest(
-        self, kind: type[M], *, inputs: tuple[Source, ...], mesh: jax.sharding.Mesh | None = None, **section: Any
+        self,
+        kind: type[M],
+        *,
+        inputs: tuple[Source, ...],
+        mesh: jax.sharding.Mesh | None = None,
+        packages: tuple[str, ...] = (),
+        **section: Any,
     ) -> M:
         """Write manifest.json over the files that ``files`` holds; only the page of the report may follow.
 
@@ -201,6 +207,7 @@ class Run:
           kind: the struct of this kind of run; ``section`` are its own fields.
           inputs: the files that were read.
           mesh: of the devices that computed; None: all devices of all processes.
+          packages: those that this kind of run needs beside ``manifest.PACKAGES``, for ``versions``.
 
         Raises:
           msgspec.ValidationError, TypeError: a value that the struct does not allow (a mistake of the caller).
@@ -215,7 +222,7 @@ class Run:
             "command": self.command,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "config": self.settings,
-            "versions": versions(),
+            "versions": versions(*packages),
             "devices": devices_of(mesh),
             "timings": self.timings.seconds,
             "memory": self._memory.facts(),

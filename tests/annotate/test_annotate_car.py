@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from scorer_cases import UNANSWERED, Ran, kinds, model_config, run, task_of
+from scorer_cases import UNANSWERED, Ran, inputs_of, kinds, model_config, run
 from test_models_car_scorer import numpy_score, tiny_head
 from tiny_encoders import tiny_config, tiny_weights
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from mig_jax.commands.annotate.annotator import Said
-from mig_jax.commands.annotate.car import CAR, SCORES, Options, _Run, text_of
+from mig_jax.commands.annotate.annotator import Annotation
+from mig_jax.commands.annotate.car import SCORES, Car, text_of
 from mig_jax.core.errors import UserError
 from mig_jax.models.checkpoints.checkpoint import ModelSpec
 from mig_jax.models.inference.car_model import find_car_scorer
@@ -125,11 +125,11 @@ def test_few_programs(scorer):
 
 
 @pytest.fixture(scope="module")
-def awkward(scorer, tmp_path_factory) -> tuple[dict[str, Said], Ran]:
-    """What is said of rows of every kind."""
-    task = task_of(tmp_path_factory.mktemp("awkward"), list(cases.AWKWARD.values()))
-    ran = run(CAR, Options(model=model_config(scorer.folder)), task)
-    return dict(zip(kinds(), ran.said, strict=True)), ran
+def awkward(scorer, tmp_path_factory) -> tuple[dict[str, Annotation], Ran]:
+    """The annotations of rows of every kind."""
+    inputs = inputs_of(tmp_path_factory.mktemp("awkward"), list(cases.AWKWARD.values()))
+    ran = run(Car, Car.Options(model=model_config(scorer.folder)), inputs)
+    return dict(zip(kinds(), ran.annotations, strict=True)), ran
 
 
 def test_each_answered_turn_has_the_formula_s_score(awkward, scorer):
@@ -166,27 +166,29 @@ def test_texts_of_no_token_are_in_no_batch_and_a_pool_without_answers_needs_no_w
     (scorer.folder / "model.safetensors").rename(tmp_path / "aside")
     save_file({"x": np.zeros(1, np.float32)}, scorer.folder / "model.safetensors")
     try:
-        ran = run(CAR, Options(model=model_config(scorer.folder)), task_of(tmp_path, [cases.AWKWARD["no answer"]]))
+        ran = run(
+            Car, Car.Options(model=model_config(scorer.folder)), inputs_of(tmp_path, [cases.AWKWARD["no answer"]])
+        )
     finally:
         (tmp_path / "aside").replace(scorer.folder / "model.safetensors")
-    assert ran.said == [Said({}, "no answered turn")]
+    assert ran.annotations == [Annotation({}, "no answered turn")]
     assert ran.facts["mean"] == 0
 
 
 def test_a_separate_input_has_its_place(scorer, tmp_path):
     rows = [{"instruction": "add", "input": "1 2", "output": "3"}]
-    ran = run(CAR, Options(model=model_config(scorer.folder)), task_of(tmp_path, rows))
+    ran = run(Car, Car.Options(model=model_config(scorer.folder)), inputs_of(tmp_path, rows))
     expected = scorer.score("Instruction: add Input: 1 2 Response: 3")
-    np.testing.assert_allclose(ran.said[0].values[SCORES], [expected], atol=CLOSE)
+    np.testing.assert_allclose(ran.annotations[0].values[SCORES], [expected], atol=CLOSE)
 
 
-def test_a_turn_without_a_number_refuses_its_row_and_no_other(tmp_path):
+def test_a_turn_without_a_number_refuses_its_row_and_no_other(scorer, tmp_path):
     turns = [("user", "law?"), ("assistant", "yes"), ("user", "chess?"), ("assistant", "no")]
-    task = task_of(tmp_path, [cases.raw(0, *turns), cases.raw(1, *turns[:2])])
-    made = _Run(task.rows, None, "float32", 64)  # type: ignore[arg-type]
-    said = list(made.say((np.array([[1.0], [np.nan], [2.0]], np.float32),)))
-    assert said == [Said({}, "the score is not finite: turn 2"), Said({SCORES: [2.0]})]
-    assert {key: made.facts()[key] for key in ("turns", "turns_not_finite", "mean")} == {
+    inputs = inputs_of(tmp_path, [cases.raw(0, *turns), cases.raw(1, *turns[:2])])
+    annotator = Car(Car.Options(model=model_config(scorer.folder)), inputs)
+    annotations = list(annotator.annotate((np.array([[1.0], [np.nan], [2.0]], np.float32),)))
+    assert annotations == [Annotation({}, "the score is not finite: turn 2"), Annotation({SCORES: [2.0]})]
+    assert {key: annotator.facts()[key] for key in ("turns", "turns_not_finite", "mean")} == {
         "turns": 3, "turns_not_finite": 1, "mean": 2.0,
     }  # fmt: skip
 
@@ -195,27 +197,27 @@ def test_weights_that_hold_nan_are_found(tmp_path):
     broken = Scorer(tmp_path / "broken")
     broken.head["estimator.ff.6.bias"][:] = np.nan
     broken.write()
-    task = task_of(tmp_path, [cases.raw(i) for i in range(40)])
+    inputs = inputs_of(tmp_path, [cases.raw(i) for i in range(40)])
     with pytest.raises(UserError, match="model tiny: scores are not finite, so its weights hold NaN or infinity"):
-        run(CAR, Options(model=model_config(broken.folder)), task)
+        run(Car, Car.Options(model=model_config(broken.folder)), inputs)
 
 
 def test_without_a_folder_it_says_how_to_make_one(tmp_path):
-    task = task_of(tmp_path, [cases.raw(0)])
+    inputs = inputs_of(tmp_path, [cases.raw(0)])
     nowhere = model_config(tmp_path, path=None, name="car")
     with pytest.raises(
         UserError, match=r"no weights for model car \(car\.model\.path is not set\).* pickles .* hparams\.yaml"
     ) as told:
-        CAR.prepare(Options(model=nowhere), task)
+        Car(Car.Options(model=nowhere), inputs)
     assert "\n" not in str(told.value)
 
 
 def test_what_is_no_scorer_is_refused(scorer, llama, tmp_path):
-    task = task_of(tmp_path, [cases.raw(0)])
+    inputs = inputs_of(tmp_path, [cases.raw(0)])
     with pytest.raises(UserError, match="architecture 'llama'; CaR's scorer is an xlm-roberta with a head"):
-        CAR.prepare(Options(model=model_config(llama)), task)
+        Car(Car.Options(model=model_config(llama)), inputs)
     with pytest.raises(UserError, match=r"model\.max_length=300: .* has 128 positions"):
-        CAR.prepare(Options(model=model_config(scorer.folder, max_length=300)), task)
+        Car(Car.Options(model=model_config(scorer.folder, max_length=300)), inputs)
     found = find_car_scorer(ModelSpec(name="tiny", path=scorer.folder))
     with pytest.raises(UserError, match=r"gives id 999, its model has \d+ words"):
         found.check(as_tokens([[4, 999]]))

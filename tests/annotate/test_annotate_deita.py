@@ -9,19 +9,16 @@ from typing import Any
 import annotate_cases as cases
 import numpy as np
 import pytest
-from scorer_cases import UNANSWERED, Ran, kinds, model_config, run, task_of
+from scorer_cases import UNANSWERED, Ran, inputs_of, kinds, model_config, run
 from tokenizers import AddedToken, Tokenizer, decoders, models
 
-from mig_jax.commands.annotate.annotator import Said
+from mig_jax.commands.annotate.annotator import Annotation
 from mig_jax.commands.annotate.deita import (
     COMPLEXITY,
-    DEITA,
     PROMPTS,
     QUALITY,
     ROUNDS,
-    Options,
-    _Run,
-    _Scores,
+    Deita,
     digit_ids,
     expected_digit,
 )
@@ -88,15 +85,15 @@ def test_the_prompts_are_the_reference_s():
     }
 
 
-def tiny(llama: Path, **changes: Any) -> Options:
-    return Options(complexity=model_config(llama, **changes), quality=model_config(llama, **changes))
+def tiny(llama: Path, **changes: Any) -> Deita.Options:
+    return Deita.Options(complexity=model_config(llama, **changes), quality=model_config(llama, **changes))
 
 
 @pytest.fixture(scope="module")
-def awkward(llama, tmp_path_factory) -> tuple[dict[str, Said], Ran]:
-    """What is said of rows of every kind."""
-    ran = run(DEITA, tiny(llama), task_of(tmp_path_factory.mktemp("awkward"), list(cases.AWKWARD.values())))
-    return dict(zip(kinds(), ran.said, strict=True)), ran
+def awkward(llama, tmp_path_factory) -> tuple[dict[str, Annotation], Ran]:
+    """The annotations of rows of every kind."""
+    ran = run(Deita, tiny(llama), inputs_of(tmp_path_factory.mktemp("awkward"), list(cases.AWKWARD.values())))
+    return dict(zip(kinds(), ran.annotations, strict=True)), ran
 
 
 def by_hand(model: LanguageModel, prompt: str) -> float:
@@ -154,7 +151,7 @@ def test_a_short_answer_leaves_its_room_to_the_instruction(llama, tmp_path):
         cases.raw(0, ("user", "q" * 2000), ("assistant", "short")),
         cases.raw(1, ("user", "law"), ("assistant", "a")),
     ]
-    prepared = DEITA.prepare(tiny(llama, max_length=400), task_of(tmp_path, rows))
+    annotator = Deita(tiny(llama, max_length=400), inputs_of(tmp_path, rows))
     seen = []
 
     def spy(model, tokens, batches, ids):
@@ -163,9 +160,9 @@ def test_a_short_answer_leaves_its_room_to_the_instruction(llama, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mig_jax.models.inference.next_token.next_logits", spy)
-        for one in prepared.passes:
-            job = one.prepare(lambda *which: None)
-            list(job.run(job.plan))
+        for job in annotator.jobs:
+            job.prepare()
+            list(job.results(job.plan))
     decode = load_text_tokenizer(llama).decode
     quality = [decode(ids.tolist()) for ids in seen[1]]
     whole = PROMPTS["quality"].replace("{output}", "short")
@@ -181,24 +178,22 @@ def test_the_separate_input_of_a_layout_follows_the_instruction(llama, tmp_path)
         {"instruction": "add", "input": "1 2", "output": "3"},
         {"instruction": "add\n1 2", "input": "", "output": "3"},
     ]
-    ran = run(DEITA, tiny(llama), task_of(tmp_path, rows))
-    one, other = (said.values for said in ran.said)
+    ran = run(Deita, tiny(llama), inputs_of(tmp_path, rows))
+    one, other = (annotation.values for annotation in ran.annotations)
     for place in (COMPLEXITY, QUALITY):
         np.testing.assert_allclose(one[place], other[place], atol=1e-5)
 
 
-def test_a_turn_without_a_number_refuses_its_row_and_no_other(tmp_path):
+def test_a_turn_without_a_number_refuses_its_row_and_no_other(llama, tmp_path):
     """Half a list would be read as another row's."""
     turns = [("user", "law?"), ("assistant", "yes"), ("user", "chess?"), ("assistant", "no")]
-    task = task_of(tmp_path, [cases.raw(0, *turns), cases.raw(1, *turns[:2])])
-    names = ("complexity", "quality")
-    passes = tuple(_Scores(name, "float32", None, (), task.rows, 64) for name in names)  # type: ignore[arg-type]
-    made, results = _Run(task.rows, passes), [np.zeros((3, 6), np.float32) for _ in names]
+    annotator = Deita(tiny(llama), inputs_of(tmp_path, [cases.raw(0, *turns), cases.raw(1, *turns[:2])]))
+    results = [np.zeros((3, 6), np.float32) for _ in annotator.jobs]
     results[1][1, 3] = np.inf
-    first, second = made.say(tuple(results))
-    assert first == Said({}, "the logits of the digits are not finite: turn 2's quality")
-    assert second == Said({COMPLEXITY: [3.5], QUALITY: [3.5], ROUNDS: 1})
-    facts = made.facts()
+    first, second = annotator.annotate(tuple(results))
+    assert first == Annotation({}, "the logits of the digits are not finite: turn 2's quality")
+    assert second == Annotation({COMPLEXITY: [3.5], QUALITY: [3.5], ROUNDS: 1})
+    facts = annotator.facts()
     assert facts["turns_not_finite"] == {"complexity": 0, "quality": 1}
     assert facts["mean"] == {"complexity": 3.5, "quality": 3.5}
 
@@ -216,24 +211,24 @@ def words(folder: Path, *vocabulary: str) -> TextTokenizer:
 
 def test_a_digit_without_a_token_of_its_own_is_an_error_and_no_3(tmp_path):
     every = words(tmp_path / "every", *"654321")
-    assert digit_ids(every, "m") == (6, 5, 4, 3, 2, 1)
+    assert digit_ids(every, "m", "tiny") == (6, 5, 4, 3, 2, 1)
     for n, vocabulary in enumerate(("12345", "12345a", "")):
         known = words(tmp_path / str(n), *vocabulary)
-        with pytest.raises(UserError, match=r"^m: its tokenizer \(.*\) has no token of its own for each digit: '"):
-            digit_ids(known, "m")
+        with pytest.raises(UserError, match=r"^m=tiny: its tokenizer \(.*\) has no token of its own for each digit: '"):
+            digit_ids(known, "m", "tiny")
 
 
 def test_a_model_of_another_tokenizer_is_refused(tmp_path):
     folder = cases.tiny_llama(tmp_path / "m", vocab_size=20)
-    task = task_of(tmp_path, [cases.raw(0)])
+    inputs = inputs_of(tmp_path, [cases.raw(0)])
     with pytest.raises(
         UserError, match=r"deita\.complexity=tiny: its tokenizer gives id \d+ for a digit, its model has 20"
     ):
-        DEITA.prepare(tiny(folder), task)
+        Deita(tiny(folder), inputs)
 
 
 def test_a_pool_without_answers(llama, tmp_path):
     rows = [cases.AWKWARD[kind] for kind in ("no answer", "a system's turn alone")]
-    ran = run(DEITA, tiny(llama), task_of(tmp_path, rows))
-    assert ran.said == [Said({}, "no answered turn"), Said({}, "no user turn")]
+    ran = run(Deita, tiny(llama), inputs_of(tmp_path, rows))
+    assert ran.annotations == [Annotation({}, "no answered turn"), Annotation({}, "no user turn")]
     assert all(not job.plan and not job.notes for job in ran.jobs)

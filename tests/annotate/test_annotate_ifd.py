@@ -9,10 +9,10 @@ from typing import Any
 import annotate_cases as cases
 import numpy as np
 import pytest
-from scorer_cases import Ran, kinds, model_config, run, task_of
+from scorer_cases import Ran, inputs_of, kinds, model_config, run
 
-from mig_jax.commands.annotate.annotator import Said
-from mig_jax.commands.annotate.ifd import FORMS, IFD, SCORE, VERSION, Options, Pair, Texts, texts_of
+from mig_jax.commands.annotate.annotator import Annotation
+from mig_jax.commands.annotate.ifd import FORMS, SCORE, VERSION, Ifd, Pair, PairTokens, pair_tokens
 from mig_jax.core.errors import UserError
 from mig_jax.models.checkpoints.checkpoint import SMOLLM2_135M, ModelSpec
 from mig_jax.models.inference.language_model import FoundModel, find_language_model, load_language_model
@@ -54,7 +54,7 @@ def of(name: str, record: dict[str, Any]) -> dict[str, Any]:
 def test_the_tokens_are_the_reference_s(name: str, golden_rows, smollm):
     """Ids, where the answer starts and where it is cut, and the rows that are dropped."""
     exchanges, records = golden_rows
-    texts = texts_of(smollm.tokenizer.encode, FORMS[name], exchanges, MAX_LENGTH[name])
+    texts = pair_tokens(smollm.tokenizer.encode, FORMS[name], exchanges, MAX_LENGTH[name])
     assert len(texts.first) == 2 * len(records) == 80
     dropped = set()
     for e, record in enumerate(records):
@@ -86,7 +86,7 @@ def test_the_tokens_are_the_reference_s(name: str, golden_rows, smollm):
 def test_the_cuts_are_the_reference_s(name: str, max_length: int, golden_rows, smollm):
     """What ``encode(text, truncation=True, max_length=...)`` keeps, and the tests of data_by_IFD.py, written out."""
     exchanges, _ = golden_rows
-    texts = texts_of(smollm.tokenizer.encode, FORMS[name], exchanges, max_length)
+    texts = pair_tokens(smollm.tokenizer.encode, FORMS[name], exchanges, max_length)
     outcomes = set()
     for e, exchange in enumerate(exchanges):
         prompt, answer = FORMS[name].prompt(exchange), exchange.output or ""
@@ -119,10 +119,10 @@ def test_where_4_tokens_stand_before_an_answer_alone_a_cut_one_stays():
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def of_form(request, golden_rows, smollm) -> tuple[str, Texts, np.ndarray]:
+def of_form(request, golden_rows, smollm) -> tuple[str, PairTokens, np.ndarray]:
     """A form, its texts, and their mean losses by the real SmolLM2."""
     name, (exchanges, _) = request.param, golden_rows
-    texts = texts_of(smollm.tokenizer.encode, FORMS[name], exchanges, MAX_LENGTH[name])
+    texts = pair_tokens(smollm.tokenizer.encode, FORMS[name], exchanges, MAX_LENGTH[name])
     plan = plan_batches(texts.tokens.length, max_length=MAX_LENGTH[name], batch_tokens=1024)
     loss_Nx1 = np.full((len(texts.first), 1), np.nan)
     for batch, found in mean_losses(smollm.load(), texts.tokens, texts.first, plan):
@@ -147,7 +147,7 @@ def test_losses_scores_and_what_is_kept_are_the_reference_s(of_form, golden_rows
         scores[e] = FORMS[name].ratio(losses[e, 1], losses[e, 0])
         np.testing.assert_allclose(scores[e], stored["ifd_loss_ratio" if name == "cherry" else "ifd_ppl"], rtol=1e-3)
     selections = json.loads((golden / "ifd/selections.json").read_text())
-    kept = [e for e, score in enumerate(scores.tolist()) if FORMS[name].kept(score)]
+    kept = [e for e, score in enumerate(scores.tolist()) if FORMS[name].selects(score)]
     dropped = {e for e in range(len(scores)) if e not in texts.why and e not in kept}
     assert dropped == ({0, 5, 9} if name == "cherry" else set())
     best = sorted(kept, key=lambda e: -scores[e])
@@ -164,28 +164,28 @@ def selected(scores: np.ndarray, n: int) -> list[int]:
     from mig_jax.encode import Encoded
     from mig_jax.labels.label_graph import Propagation
     from mig_jax.objective import make_phi
-    from mig_jax.samplers import SamplingTask
+    from mig_jax.samplers import Task
     from mig_jax.samplers.configured import sampler_options
 
     count = len(scores)
     encoded = Encoded(np.arange(count), np.arange(count + 1), np.zeros(count, np.int32), np.ones(count), ("a",), {})
     graph = Propagation(np.array([0, 1]), np.zeros(1, np.int32), np.ones(1))
     options: SamplerOptions = sampler_options("ifd", {})
-    task = SamplingTask(encoded, graph, make_phi(), options, ranking=scores, seed=0)
+    task = Task(encoded, graph, make_phi(), options, ranking=scores, seed=0)
     return find_sampler("ifd").sample(task, n).points.tolist()
 
 
-def tiny(llama: Path, name: str = "cherry", max_length: int = 900, **changes: Any) -> Options:
+def tiny(llama: Path, name: str = "cherry", max_length: int = 900, **changes: Any) -> Ifd.Options:
     settings = {"name": name, "model": model_config(llama), "max_length": max_length, "turns": "mean"}
-    return Options(**settings | changes)  # type: ignore[arg-type]
+    return Ifd.Options(**settings | changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module", params=NAMES)
 def awkward(request, llama, tmp_path_factory) -> tuple[str, dict[str, Any], Ran]:
     """A form and what it says of rows of every kind."""
     folder = tmp_path_factory.mktemp("awkward")
-    ran = run(IFD, tiny(llama, request.param), task_of(folder, list(cases.AWKWARD.values())))
-    return request.param, dict(zip(kinds(), ran.said, strict=True)), ran
+    ran = run(Ifd, tiny(llama, request.param), inputs_of(folder, list(cases.AWKWARD.values())))
+    return request.param, dict(zip(kinds(), ran.annotations, strict=True)), ran
 
 
 def losses_by_hand(llama: Path, name: str, instruction: str, output: str) -> tuple[float, float]:
@@ -238,7 +238,7 @@ def test_rows_of_every_kind_are_scored_or_refused_by_name(awkward):
     assert ran.jobs[0].notes == (
         "ifd: 3 of 8 exchanges have no score (2 the answer is empty, 1 the prompt fills max_length)",
     )
-    kept = [FORMS[name].kept(one.values[SCORE]) for one in said.values() if one.values]
+    kept = [FORMS[name].selects(one.values[SCORE]) for one in said.values() if one.values]
     assert ran.facts["rows_that_its_selection_keeps"] == sum(kept)
     assert ran.facts["rows_that_it_drops"] == len(kept) - sum(kept)
 
@@ -246,7 +246,7 @@ def test_rows_of_every_kind_are_scored_or_refused_by_name(awkward):
 def test_half_a_surrogate_is_replaced(llama):
     found = find_language_model(ModelSpec(name="tiny", path=llama))
     exchanges = [Exchange("sad \ud83d face", "", "\udc00 yes"), Exchange("law?", "", "yes")]
-    texts = texts_of(found.tokenizer.encode, FORMS["cherry"], exchanges, 900)
+    texts = pair_tokens(found.tokenizer.encode, FORMS["cherry"], exchanges, 900)
     assert texts.why == {}
     assert (texts.tokens.length > 0).all()
 
@@ -267,23 +267,23 @@ def test_the_mean_is_over_scored_turns_and_first_is_the_first(llama, tmp_path):
     turns += [("user", "music?"), ("assistant", "so it is")]
     rows = [cases.raw(0, *turns), cases.raw(1, *turns[:2]), cases.raw(2, *turns[4:]), cases.raw(3, *turns[2:])]
     rows.append(cases.raw(4, *turns[2:4], *turns[2:4]))
-    mean = run(IFD, tiny(llama), task_of(tmp_path / "mean", rows))
-    first = run(IFD, tiny(llama, turns="first"), task_of(tmp_path / "first", rows))
-    one, other = (mean.said[n].values[SCORE] for n in (1, 2))
-    np.testing.assert_allclose(mean.said[0].values[SCORE], (one + other) / 2, rtol=1e-5)
-    np.testing.assert_allclose(mean.said[3].values[SCORE], other, rtol=1e-5)
-    np.testing.assert_allclose(first.said[0].values[SCORE], one, rtol=1e-5)
-    assert [said.refused for said in first.said[3:]] == ["the answer is empty"] * 2
-    assert mean.said[4].refused == "the answer is empty: the first of 2 turns"
+    mean = run(Ifd, tiny(llama), inputs_of(tmp_path / "mean", rows))
+    first = run(Ifd, tiny(llama, turns="first"), inputs_of(tmp_path / "first", rows))
+    one, other = (mean.annotations[n].values[SCORE] for n in (1, 2))
+    np.testing.assert_allclose(mean.annotations[0].values[SCORE], (one + other) / 2, rtol=1e-5)
+    np.testing.assert_allclose(mean.annotations[3].values[SCORE], other, rtol=1e-5)
+    np.testing.assert_allclose(first.annotations[0].values[SCORE], one, rtol=1e-5)
+    assert [annotation.refused for annotation in first.annotations[3:]] == ["the answer is empty"] * 2
+    assert mean.annotations[4].refused == "the answer is empty: the first of 2 turns"
     assert mean.facts["exchanges_without_a_score"] == {"the answer is empty": 4}
 
 
 def test_the_separate_input_of_a_layout_has_its_place(llama, tmp_path):
     """In Alpaca's layout; of one that joins both, the row reads otherwise."""
     rows = [{"instruction": "add", "input": "1 2", "output": "3"}, {"instruction": "add\n1 2", "output": "3"}]
-    ran = run(IFD, tiny(llama), task_of(tmp_path, rows))
+    ran = run(Ifd, tiny(llama), inputs_of(tmp_path, rows))
     assert ran.facts["exchanges"] == 2
-    [(one, other)] = [[said.values[SCORE] for said in ran.said]]
+    one, other = (annotation.values[SCORE] for annotation in ran.annotations)
     assert abs(one - other) > 1e-4
     prompt = FORMS["cherry"].prompt(Exchange("add", "1 2", "3"))
     assert prompt == (
@@ -296,9 +296,9 @@ def test_the_separate_input_of_a_layout_has_its_place(llama, tmp_path):
 
 
 def test_what_is_too_long_for_the_model_is_said_before_it_is_read(llama, tmp_path):
-    task = task_of(tmp_path, [cases.raw(0)])
+    inputs = inputs_of(tmp_path, [cases.raw(0)])
     with pytest.raises(UserError, match=r"ifd\.max_length=2000: model tiny takes at most 1024 tokens"):
-        IFD.prepare(tiny(llama, max_length=2000), task)
+        Ifd(tiny(llama, max_length=2000), inputs)
 
 
 def test_the_weights_are_read_when_the_first_batch_is_asked_for(llama, tmp_path, monkeypatch):
@@ -307,27 +307,29 @@ def test_the_weights_are_read_when_the_first_batch_is_asked_for(llama, tmp_path,
     loads = []
     load_weights = language_model.load_weights
     monkeypatch.setattr(language_model, "load_weights", lambda *a, **k: loads.append(a) or load_weights(*a, **k))
-    prepared = IFD.prepare(tiny(llama), task_of(tmp_path, [cases.raw(i) for i in range(6)], batch_tokens=64))
-    job = prepared.passes[0].prepare(lambda *which: None)
+    [job] = Ifd(tiny(llama), inputs_of(tmp_path, [cases.raw(i) for i in range(6)], batch_tokens=64)).jobs
+    job.prepare()
     assert (len(loads), len(job.plan) > 2) == (0, True)
-    assert (list(job.run(iter(()))), len(loads)) == ([], 0)
+    assert (list(job.results(iter(()))), len(loads)) == ([], 0)
     for batch in job.plan[:2]:
-        list(job.run([batch]))
+        list(job.results([batch]))
     assert len(loads) == 1
     job.release()
-    list(job.run(job.plan[:1]))
-    assert len(loads) == 2
+    [(_, again)], digest = list(job.results(job.plan[:1])), job.plan_digest()
+    assert len(loads) == 2 and np.isfinite(again).all(), "a released job can compute again"
+    job.prepare()
+    assert job.plan_digest() == digest
 
 
 def test_other_batches_give_the_same_to_rounding(llama, tmp_path):
     rows = [cases.raw(i) for i in range(12)]
-    one, other = (run(IFD, tiny(llama), task_of(tmp_path / str(n), rows, n)) for n in (512, 4096))
+    one, other = (run(Ifd, tiny(llama), inputs_of(tmp_path / str(n), rows, n)) for n in (512, 4096))
     np.testing.assert_allclose(*(ran.results[0] for ran in (one, other)), atol=1e-4)
     assert len(one.jobs[0].plan) > len(other.jobs[0].plan)
 
 
 def test_a_pool_without_answers(llama, tmp_path):
     rows = [cases.AWKWARD[kind] for kind in ("no answer", "a system's turn alone")]
-    ran = run(IFD, tiny(llama), task_of(tmp_path, rows))
-    assert ran.said == [Said({}, "no answered turn"), Said({}, "no user turn")]
+    ran = run(Ifd, tiny(llama), inputs_of(tmp_path, rows))
+    assert ran.annotations == [Annotation({}, "no answered turn"), Annotation({}, "no user turn")]
     assert all(not job.plan and not job.notes for job in ran.jobs)

@@ -9,7 +9,7 @@ import pytest
 
 from mig_jax.cli.arguments import prepare
 from mig_jax.cli.help import command_help
-from mig_jax.commands.annotate.annotator import Task
+from mig_jax.commands.annotate.annotator import AnnotationInput
 from mig_jax.commands.annotate.annotators import find_annotator
 from mig_jax.commands.annotate.config import AnnotateConfig
 from mig_jax.commands.annotate.nearest import threshold_of
@@ -47,7 +47,7 @@ def test_no_weights_and_a_wrong_path_name_the_key_that_gives_them(place: str, ll
     def look(*overrides: str) -> None:
         config = checked(*tags, *there, *overrides)
         options = getattr(config, name)
-        find_annotator(name, getattr(options, "name", None)).prepare(options, Task(_no_rows()))
+        find_annotator(name, getattr(options, "name", None))(options, AnnotationInput(_no_rows()))
 
     with pytest.raises(UserError, match=rf"^{place}\.path=/nowhere: there is no such folder"):
         look(f"{place}.path=/nowhere")

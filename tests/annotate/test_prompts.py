@@ -18,7 +18,7 @@ def tokenizer(llama) -> TextTokenizer:
 
 
 def ids(tokenizer: TextTokenizer, template: str, names: tuple[str, ...], texts: list[dict], limit: int):
-    return prompt_tokens(tokenizer, Template.of(template, names, KEY), texts, limit)
+    return prompt_tokens(tokenizer, Template.parse(template, names, KEY), texts, limit)
 
 
 def text_of(tokenizer: TextTokenizer, tokens, n: int = 0) -> str:
@@ -26,14 +26,14 @@ def text_of(tokenizer: TextTokenizer, tokens, n: int = 0) -> str:
 
 
 def test_a_template_is_filled_and_what_fills_it_is_text():
-    template = Template.of('{{"a": 1}} {x} and {y}!', ("x", "y"), KEY)
+    template = Template.parse('{{"a": 1}} {x} and {y}!', ("x", "y"), KEY)
     assert template.fill({"x": "{y} {{z}} {0} %s", "y": "2"}) == '{"a": 1} {y} {{z}} {0} %s and 2!'
 
 
 @pytest.mark.parametrize("wrong", ["no place", "{x} {x}", "{y}", "{x} {y}", "{x} {", "}{x}", "{} {x}", "{x} {0}"])
 def test_a_template_that_is_none(wrong):
     with pytest.raises(UserError, match=r"^tags\.prompt: "):
-        Template.of(wrong, ("x",), KEY)
+        Template.parse(wrong, ("x",), KEY)
 
 
 def test_prompts_that_fit_stay_as_they_are(tokenizer):

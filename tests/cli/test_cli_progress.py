@@ -2,12 +2,8 @@
 
 import pytest
 
-from mig_jax.batch import Team, team_of
 from mig_jax.cli import terminal
 from mig_jax.cli.terminal import Rate, Terminal, line
-from mig_jax.config.check import part
-from mig_jax.config.mesh import MeshConfig
-from mig_jax.core.errors import UserError
 from mig_jax.core.progress import amount, duration, speed
 
 
@@ -103,11 +99,3 @@ def test_control_characters_of_notes_and_stages_do_not_reach_the_terminal(monkey
     err = capsys.readouterr().err
     assert "note: p␛]0;owned␇⟨U+202E⟩.jsonl [bold]x[/bold]" in err and "a␇[red]" in err
     assert "\x07" not in err and "\u202e" not in err and "\x1b]" not in err
-
-
-def test_which_processes_share_the_batches():
-    assert team_of(part("base", "mesh", MeshConfig)) == Team(0, 1)
-    assert team_of(part("base", "mesh", MeshConfig, processes=3, process=2)) == Team(2, 3)
-    for wrong in ({"processes": 2}, {"process": 0}, {"processes": 2, "process": 2}):
-        with pytest.raises(UserError, match=r"mesh\.process"):
-            team_of(part("base", "mesh", MeshConfig, **wrong))

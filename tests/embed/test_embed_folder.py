@@ -37,13 +37,13 @@ def says(folder: Path, pooling: str | None = None, longest: int | None = None) -
         (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": longest}))
 
 
-def test_a_folder_s_own_pooling_and_length_are_taken_and_told(tiny, tmp_path):
+def test_a_folder_s_own_pooling_and_length_are_used_and_noted(tiny, tmp_path):
     says(tiny.folder, "pooling_mode_cls_token", 9)
-    told = []
-    run_embed(composed(tiny.folder, tmp_path), "x", tell=told.append)
-    note = "embedder.pooling=cls, embedder.max_length=9, as the folder of the embedder says"
+    notes = []
+    run_embed(composed(tiny.folder, tmp_path), "x", notify=notes.append)
+    note = "embedder.pooling=cls, embedder.max_length=9, from the folder of the embedder"
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
-    assert told[0] == manifest["notes"][0] == note
+    assert notes[0] == manifest["notes"][0] == note
     assert (manifest["pooling"], manifest["max_length"], manifest["append_eos"]) == ("cls", 9, False)
     expected = load_embedder(EmbedderSpec(name="tiny", path=tiny.folder, pooling="cls", max_length=9)).embed(TEXTS)
     # Float32 rounding of unit vectors, packed otherwise.
@@ -53,10 +53,10 @@ def test_a_folder_s_own_pooling_and_length_are_taken_and_told(tiny, tmp_path):
 def test_what_is_given_wins(tiny, tmp_path):
     says(tiny.folder, "pooling_mode_cls_token", 9)
     more = ["embedder.pooling=mean", "embedder.max_length=25", "embedder.append_eos=false"]
-    told = []
-    run_embed(composed(tiny.folder, tmp_path, "bert", *more), "x", tell=told.append)
+    notes = []
+    run_embed(composed(tiny.folder, tmp_path, "bert", *more), "x", notify=notes.append)
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
-    assert (manifest["pooling"], manifest["max_length"], told) == ("mean", 25, [])
+    assert (manifest["pooling"], manifest["max_length"], notes) == ("mean", 25, [])
 
 
 @pytest.mark.parametrize("group", ["bert", "decoder"])

@@ -35,6 +35,7 @@ def listing(folder: Path) -> list[str]:
 @pytest.mark.parametrize("processes", [2, 99])  # of 99 it has no batches of its own
 def test_published_meanwhile(alone, tmp_path, monkeypatch, moment, processes):
     from mig_jax.batch import shards
+    from mig_jax.core import files
 
     happened = []
 
@@ -52,7 +53,7 @@ def test_published_meanwhile(alone, tmp_path, monkeypatch, moment, processes):
 
         monkeypatch.setattr(run, "find_embedder", found)
     else:
-        owner, name = (shards.Shards, "write") if moment == "write" else (shards, "_sync")
+        owner, name = (shards.Shards, "write") if moment == "write" else (files, "sync")
         known = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *arguments: (publish(), known(*arguments))[1])
     made = run_embed(helper(alone, processes), "helper")
@@ -61,7 +62,7 @@ def test_published_meanwhile(alone, tmp_path, monkeypatch, moment, processes):
         assert made.text.endswith("out is finished without the rest of its batches")
         assert listing(tmp_path) == ["out", "t.txt", "tiny"]
     else:
-        assert processes == 99 and "its 0 of " in made.text
+        assert processes == 99 and "its batches are done (0 of " in made.text
 
 
 def test_the_folder_is_gone(alone, tmp_path, monkeypatch):
@@ -73,22 +74,21 @@ def test_the_folder_is_gone(alone, tmp_path, monkeypatch):
 
     monkeypatch.setattr(run, "find_embedder", found)
     made = run_embed(helper(alone), "helper")
-    assert made.text.startswith("process 1 of 2: nobody works on ") and made.text.endswith("checkpoint is gone")
+    assert made.text.startswith("process 1 of 2: no process works on ") and made.text.endswith("checkpoint is gone")
     assert listing(tmp_path) == ["t.txt", "tiny"]
 
 
 def test_a_finished_run_is_not_begun_by_a_helper(alone, tmp_path):
     run_embed(alone, "alone")
-    told = []
-    made = run_embed(replace(helper(alone), overwrite=True), "helper", tell=told.append)
-    assert made.folder == tmp_path / "out" and "only process 0 can do it again" in told[-1]
+    made = run_embed(replace(helper(alone), overwrite=True), "helper")
+    assert made.folder == tmp_path / "out" and "only process 0 can do it again" in (made.note or "")
     assert listing(tmp_path) == ["out", "t.txt", "tiny"]
 
 
-def test_another_run_is_replaced_by_a_helper_that_is_told_so(alone, tmp_path):
+def test_overwrite_lets_a_helper_replace_another_run(alone, tmp_path):
     run_embed(alone, "alone")
     other = replace(alone, embedder=replace(alone.embedder, pooling="cls"), overwrite=True)
-    assert "its " in run_embed(helper(other), "helper").text
+    assert "its batches are done" in run_embed(helper(other), "helper").text
     assert ".out.partial" in listing(tmp_path)
     assert run_embed(other, "main").folder == tmp_path / "out"
     assert listing(tmp_path) == ["out", "t.txt", "tiny"]

@@ -28,7 +28,7 @@ def test_a_row_is_all_its_turns_and_a_row_without_a_dialog_is_no_text(tmp_path):
     rows = [cli_pools.row(0), '{"dialogs": [', {"dialogs": []}, cli_pools.row(3), "[1]"]
     rows[3]["dialogs"] = [{"role": "user", "content": x} for x in ("a", "", "b\n", "日")]
     texts = texts_of(config(cli_pools.write(tmp_path / "p.jsonl", rows)), None)
-    assert (texts.of, texts.count) == ("rows", 5)
+    assert (texts.target, texts.count) == ("rows", 5)
     assert texts.without.tolist() == [False, True, True, False, True]
     found = list(texts.each())
     assert found == ["Question 0 é\n\nAnswer 0", "", "", "a\n\n\n\nb\n\n\n日", ""]
@@ -73,14 +73,14 @@ def test_labels_are_the_sorted_distinct_tags_that_are_valid(tmp_path):
 def test_lines_of_a_file(tmp_path, raw, expected):
     (tmp_path / "t.txt").write_bytes(raw)
     texts = texts_of(config(tmp_path / "t.txt"), None)
-    assert (texts.of, texts.count, list(texts.each())) == ("texts", len(expected), expected)
+    assert (texts.target, texts.count, list(texts.each())) == ("texts", len(expected), expected)
 
 
 def test_a_list_of_strings(tmp_path):
     file = tmp_path / "t.json"
     file.write_text(' [\n "a\\nb", "", "é"]')
     texts = texts_of(config(file), None)
-    assert list(texts.each()) == ["a\nb", "", "é"] and texts.of == "texts"
+    assert list(texts.each()) == ["a\nb", "", "é"] and texts.target == "texts"
     file.write_text('["a", "\\ud800 x"]')
     texts = texts_of(config(file), None)
     assert (texts.count, list(texts.each())) == (2, ["a", "\ud800 x"])

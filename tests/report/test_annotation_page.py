@@ -14,7 +14,7 @@ from fake_annotation import annotation, counted, helped, judged, row, scored, ta
 from test_selection_page import HOSTILE, Parsed
 
 from mig_jax.commands.annotate import instag, nearest
-from mig_jax.commands.annotate.annotator import Said
+from mig_jax.commands.annotate.annotator import Annotation
 from mig_jax.commands.annotate.stats import BINS, SCORES, histogram, spread, tags_histogram
 from mig_jax.core.errors import UserError
 from mig_jax.report.annotation_page import load_annotation, page
@@ -29,9 +29,9 @@ PASS = {
 }  # fmt: skip
 
 
-def spoken() -> dict[str, list[Said]]:
+def spoken() -> dict[str, list[Annotation]]:
     """Of 40 rows: 6 have no tag, 4 an IFD above 1, and some are refused."""
-    said: dict[str, list[Said]] = {name: [] for name in ("tags", "deita", "ifd", "car", "tokens")}
+    said: dict[str, list[Annotation]] = {name: [] for name in ("tags", "deita", "ifd", "car", "tokens")}
     for at in range(ROWS):
         said["tags"].append(tagged(*["law", "music", "chess"][: at % 5 and 1 + at % 3]))
         said["deita"].append(judged([2.5, 3.5], [4.0, 5.0 - at % 2]))
@@ -39,9 +39,9 @@ def spoken() -> dict[str, list[Said]]:
         said["car"].append(scored(-1.0, at / 10))
         said["tokens"].append(counted(10 + at * at))
     said["tags"][5], said["tags"][10] = tagged("zither"), tagged("banjo")  # on one row each
-    said["ifd"][6] = Said({}, "the answer is empty")
-    said["ifd"][30] = Said({}, "the answer is empty")
-    said["deita"][7] = Said({}, "the logits of the digits are not finite: turn 2's quality")
+    said["ifd"][6] = Annotation({}, "the answer is empty")
+    said["ifd"][30] = Annotation({}, "the answer is empty")
+    said["deita"][7] = Annotation({}, "the logits of the digits are not finite: turn 2's quality")
     return said
 
 
@@ -70,8 +70,8 @@ def change(file: Path, *path: str | int, to) -> None:
 
 def test_the_page_says_what_the_rows_were_given(folder: Path):
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["annotators"]["tags"] |= {"vocabulary": 4531, "passes": {"tags": PASS}}
-    manifest["annotators"]["deita"]["passes"] = {"quality": PASS | {"computed": 0, "tokens": 777}}
+    manifest["annotators"]["tags"] |= {"vocabulary": 4531, "jobs": {"tags": PASS}}
+    manifest["annotators"]["deita"]["jobs"] = {"quality": PASS | {"computed": 0, "tokens": 777}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     text = page(folder)
     parsed, said = Parsed(text), said_on(text)
@@ -104,8 +104,8 @@ NUMBERS = [
     ("manifest.json", ("n",)), ("manifest.json", ("pool_rows",)), ("manifest.json", ("rejected",)),
     ("manifest.json", ("annotators", "ifd", "annotated")),
     ("manifest.json", ("annotators", "ifd", "refused", "the answer is empty")),
-    *[("manifest.json", ("annotators", "tags", "passes", "tags", key)) for key in ("texts", "tokens", "tokens_per_s")],
-    *[("manifest.json", ("annotators", "tags", "passes", "tags", key)) for key in ("computed", "rows_per_s")],
+    *[("manifest.json", ("annotators", "tags", "jobs", "tags", key)) for key in ("texts", "tokens", "tokens_per_s")],
+    *[("manifest.json", ("annotators", "tags", "jobs", "tags", key)) for key in ("computed", "rows_per_s")],
     ("manifest.json", ("annotators", "tags", "vocabulary")),
     ("annotation_stats.json", ("refused", "ifd", 0, "rows")), ("annotation_stats.json", ("rejected", "rows")),
     *[("annotation_stats.json", ("labels", key)) for key in ("total", "once")],
@@ -123,7 +123,7 @@ NUMBERS = [
 
 @pytest.mark.parametrize(("file", "path"), NUMBERS, ids=lambda part: ".".join(map(str, part)) if part[1:] else "")
 def test_every_number_comes_from_the_files(folder: Path, file: str, path: tuple):
-    change(folder / "manifest.json", "annotators", "tags", "passes", to={"tags": PASS | {"tokens": 99999}})
+    change(folder / "manifest.json", "annotators", "tags", "jobs", to={"tags": PASS | {"tokens": 99999}})
     assert "8,765" not in page(folder)
     change(folder / file, *path, to=8765)
     assert "8,765" in page(folder)
@@ -182,15 +182,15 @@ annotation(Path(sys.argv[1]) / "run", [*map(row, range(40)), "[1, 2]", '{{"dialo
 
 def test_hostile_text_is_only_text(tmp_path: Path):
     said = {
-        "tags": [tagged(HOSTILE), Said({instag.RAW: HOSTILE}, f"{HOSTILE}: {HOSTILE}"), tagged(HOSTILE)],
-        "ifd": [Said({}, HOSTILE)] * 3,
+        "tags": [tagged(HOSTILE), Annotation({instag.RAW: HOSTILE}, f"{HOSTILE}: {HOSTILE}"), tagged(HOSTILE)],
+        "ifd": [Annotation({}, HOSTILE)] * 3,
     }
     lines = [row(at, HOSTILE, HOSTILE, _id=HOSTILE) for at in range(3)]
     folder = annotation(tmp_path / "run", lines, said, notes=[HOSTILE], command=HOSTILE, timings={HOSTILE: 1.0})
     change(folder / "manifest.json", "config", to={"out": HOSTILE, HOSTILE: HOSTILE})
     change(folder / "manifest.json", "inputs", 0, "path", to=HOSTILE)
     change(
-        folder / "manifest.json", "annotators", to={HOSTILE: {"annotated": 1, "refused": {}, "passes": {HOSTILE: PASS}}}
+        folder / "manifest.json", "annotators", to={HOSTILE: {"annotated": 1, "refused": {}, "jobs": {HOSTILE: PASS}}}
     )
     change(folder / "annotation_stats.json", "samples", 0, "where", to=HOSTILE)
     change(folder / "annotation_stats.json", "refused", "tags", 0, "examples", 0, "where", to=HOSTILE)
@@ -214,7 +214,7 @@ LITTLE = {
     "no annotators": (0, {}),
     "no rows": (0, {"tags": [], "ifd": [], "tokens": []}),
     "empty": (1, {"tags": [tagged()], "tokens": [counted(0)], "deita": [judged([], [])]}),
-    "refused": (1, {name: [Said({}, "no user turn")] for name in ("tags", "deita", "ifd", "car", "tokens")}),
+    "refused": (1, {name: [Annotation({}, "no user turn")] for name in ("tags", "deita", "ifd", "car", "tokens")}),
     "constant": (3, {"ifd": [helped(0.75)] * 3, "car": [scored(2.0)] * 3, "tokens": [counted(5)] * 3}),
     "nan": (3, {"ifd": [helped(math.nan), helped(0.5), helped(0.7)], "car": [scored(math.nan)] * 3}),
     "huge": (2, {"ifd": [helped(1e308), helped(1.7e308)], "car": [scored(math.inf, -math.inf)] * 2}),
@@ -225,7 +225,7 @@ LITTLE = {
 
 
 @pytest.mark.parametrize(("rows", "said"), LITTLE.values(), ids=LITTLE)
-def test_pages_of_runs_with_little_to_show(tmp_path: Path, rows: int, said: dict[str, list[Said]]):
+def test_pages_of_runs_with_little_to_show(tmp_path: Path, rows: int, said: dict[str, list[Annotation]]):
     lines = map(row, range(max(rows, 1)))
     text = (annotation(tmp_path / "run", lines, said, most=rows) / "report.html").read_text()
     Parsed(text)

@@ -4,48 +4,47 @@ from collections.abc import Sequence
 from typing import Any
 
 from mig_jax.commands.annotate.annotator import Annotator
-from mig_jax.commands.annotate.car import CAR
-from mig_jax.commands.annotate.deita import DEITA
-from mig_jax.commands.annotate.ifd import IFD
-from mig_jax.commands.annotate.instag import INSTAG
-from mig_jax.commands.annotate.nearest import NEAREST
-from mig_jax.commands.annotate.tokens import TOKENS
+from mig_jax.commands.annotate.car import Car
+from mig_jax.commands.annotate.deita import Deita
+from mig_jax.commands.annotate.ifd import Ifd
+from mig_jax.commands.annotate.instag import Instag
+from mig_jax.commands.annotate.nearest import Nearest
+from mig_jax.commands.annotate.tokens import TokenCounts
 from mig_jax.core.errors import UserError
+from mig_jax.core.text import did_you_mean
 
-TAGGERS = {"nearest": NEAREST, "instag": INSTAG}
-SCORERS = {"deita": DEITA, "ifd": IFD, "car": CAR, "tokens": TOKENS}
+TAGGERS: dict[str, type[Annotator]] = {"nearest": Nearest, "instag": Instag}
+SCORERS: dict[str, type[Annotator]] = {"deita": Deita, "ifd": Ifd, "car": Car, "tokens": TokenCounts}
 NAMES = ("tags", *SCORERS)
 
 
-def find_annotator(name: str, tagger: Any = None) -> Annotator:
-    """The annotator of a name; of "tags" the one that ``tags.name`` says.
+def find_annotator(name: str, tagger: Any = None) -> type[Annotator]:
+    """The annotator of a name; of "tags" the one that ``tags.name`` names.
 
     Raises:
-      UserError: there is none; names those that there are.
+      UserError: there is none of this name.
     """
     if name != "tags":
         return SCORERS[name]
     if tagger not in TAGGERS:
-        raise UserError(f"tags.name={tagger}: must be one of {', '.join(TAGGERS)}")
+        raise UserError(key="tags.name", value=tagger, allowed=tuple(TAGGERS))
     return TAGGERS[tagger]
 
 
-def chosen(asked: str | Sequence[str]) -> tuple[str, ...]:
-    """The names that are asked for, in the order of ``NAMES``, so that another order asks for the same bytes.
+def annotator_names(asked: str | Sequence[str]) -> tuple[str, ...]:
+    """The names in the order of ``NAMES``, so that another order in ``annotators=`` gives the same bytes.
 
     Raises:
-      UserError: none, one twice, or one that is not known.
+      UserError: there is no name, one appears twice, or one is unknown.
     """
     names = (asked,) if isinstance(asked, str) else tuple(asked)
     wrong = [name for name in names if name not in NAMES]
     if wrong or not names or len(set(names)) < len(names):
-        from mig_jax.core.text import did_you_mean
-
         what = "one is named twice" if names else "none is named"
         if wrong:
             hint = did_you_mean(wrong[0], list(NAMES))
             if wrong[0] in TAGGERS:
                 hint = f", but a way to find tags: annotators=[tags] with tags={wrong[0]}"
             what = f"{wrong[0]!r} is no annotator{hint}"
-        raise UserError(f"annotators=[{','.join(names)}]: {what}; there are {', '.join(NAMES)}")
+        raise UserError(f"{what}; there are {', '.join(NAMES)}", key="annotators", value=f"[{','.join(names)}]")
     return tuple(name for name in NAMES if name in names)

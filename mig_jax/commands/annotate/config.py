@@ -40,11 +40,11 @@ class AnnotateConfig(Struct, frozen=True):
 
         tags = settings.get("tags") if isinstance(settings, dict) else None
         tagger = tags.get("name") if isinstance(tags, dict) else None
-        kinds = [(name, find_annotator(name, tagger).options) for name in NAMES]
+        kinds = [(name, find_annotator(name, tagger).Options) for name in NAMES]
         return msgspec.defstruct(cls.__name__, kinds, bases=(cls,), frozen=True, kw_only=True)
 
     def check(self) -> None:
         """The annotators are known."""
-        from mig_jax.commands.annotate.annotators import chosen  # as above
+        from mig_jax.commands.annotate.annotators import annotator_names  # as above
 
-        chosen(self.annotators)
+        annotator_names(self.annotators)

@@ -1,20 +1,20 @@
 """DEITA's complexity of a query and quality of its answer (Liu et al. 2023, arXiv 2312.15685).
 
-Each is asked of a model of its own, which answers with one of the digits 1 to 6: the score is the expectation of that
-digit, ``sum_d d exp(z_d) / sum_d exp(z_d)`` over the logits z of the six digits as the next token. Source of prompts
+Each has a model of its own, which answers with one of the digits 1 to 6: the score is the expectation of that digit,
+``sum_d d exp(z_d) / sum_d exp(z_d)`` over the logits z of the six digits as the next token. Source of prompts
 and formula: github.com/hkust-nlp/deita at b279f2c, deita/selection/scorer.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Float64
 
-from mig_jax.commands.annotate.annotator import Annotator, Prepared, Rows, Said, Task
-from mig_jax.commands.annotate.kept import Kept
+from mig_jax.batch import BatchJob
+from mig_jax.commands.annotate.annotator import Annotation, AnnotationInput, Annotator
+from mig_jax.commands.annotate.prompts import Template, prompt_tokens
 from mig_jax.config.struct import Struct
 from mig_jax.core.errors import UserError
 from mig_jax.core.progress import Progress
@@ -22,9 +22,9 @@ from mig_jax.models.config import ModelConfig
 from mig_jax.pool.layouts import joined
 
 if TYPE_CHECKING:  # Flax
-    from mig_jax.batch import Job
     from mig_jax.models.inference.language_model import FoundModel
     from mig_jax.models.tokenizers.text_tokenizer import TextTokenizer
+    from mig_jax.models.tokenizers.tokens import Tokens
 
 COMPLEXITY = ("annotation", "deita", "complexity_scores")
 QUALITY = ("annotation", "deita", "quality_scores")
@@ -47,24 +47,19 @@ PROMPTS = {
 }
 
 
-class Options(Struct, frozen=True):
-    complexity: ModelConfig
-    quality: ModelConfig
-
-
-def digit_ids(tokenizer: "TextTokenizer", what: str) -> tuple[int, ...]:
+def digit_ids(tokenizer: "TextTokenizer", key: str, name: str) -> tuple[int, ...]:
     """The tokens of "1" to "6" as they follow other text.
 
     They are 29896, 29906, 29941, 29946, 29945 and 29953 of Llama-2, 28740, 28750, 28770, 28781, 28782 and 28784 of
-    Mistral: of each digit alone, its last token, since these put a space of its own before a text.
+    Mistral: the last token of each digit alone, since these tokenizers put a space token before a text.
 
     Args:
-      what: names the model in messages.
+      key, name: the setting that names the model, for messages.
 
     Raises:
       UserError: two digits share a token, or one's token is not it alone.
     """
-    ids = tuple(found[-1] if found else -1 for found in tokenizer.encode_plain(list(DIGITS)))
+    ids = tuple(encoded[-1] if encoded else -1 for encoded in tokenizer.encode_plain(list(DIGITS)))
     wrong = [
         f"{digit!r} ends with the token {token} ({tokenizer.decode([token])!r})" if token >= 0 else f"{digit!r} is none"
         for digit, token in zip(DIGITS, ids, strict=True)
@@ -72,7 +67,9 @@ def digit_ids(tokenizer: "TextTokenizer", what: str) -> tuple[int, ...]:
     ]
     if wrong or len(set(ids)) < len(ids):
         why = "; ".join(wrong) or f"the tokens of 1 to 6 are {', '.join(map(str, ids))}"
-        raise UserError(f"{what}: its tokenizer ({tokenizer.where}) has no token of its own for each digit: {why}")
+        raise UserError(
+            f"its tokenizer ({tokenizer.where}) has no token of its own for each digit: {why}", key=key, value=name
+        )
     return ids
 
 
@@ -83,138 +80,108 @@ def expected_digit(logit_Nx6: Float[np.ndarray, "N 6"]) -> Float64[np.ndarray, "
     return (share_Nx6 * np.arange(1, 7)).sum(axis=1) / share_Nx6.sum(axis=1)
 
 
-@dataclass
-class _Scores:
-    """One of the two passes: a score of each answered exchange."""
+class DigitJob(BatchJob):
+    """One of the two scores: the logits of the six digits for each answered exchange, float32 ``[E, 6]``."""
 
-    name: str
-    dtype: str
-    found: "FoundModel"
-    ids: tuple[int, ...]
-    rows: Rows
-    batch_tokens: int
-    cut: int = 0
+    width = len(DIGITS)
+
+    def __init__(self, name: str, found: "FoundModel", ids: tuple[int, ...], inputs: AnnotationInput, dtype: str):
+        super().__init__(
+            name, [found.fingerprint, PROMPTS[name], found.max_length], found.load, found.config, flops_dtype=dtype
+        )
+        self.found, self.ids, self.rows = found, ids, inputs.rows
+        self.batch_tokens = inputs.usual_batch_tokens
+        self.cut = 0
 
     def texts(self) -> Iterator[dict[str, str]]:
-        """What stands in the places of the template."""
-        for row in self.rows.exchanges():
-            for one in row:
-                if one.output is not None:
-                    query = joined(one.instruction, one.input)
-                    yield {"instruction": query} | ({"output": one.output} if self.name == "quality" else {})
+        """The template's texts for each answered exchange."""
+        for exchange in self.rows.answered_exchanges():
+            texts = {"instruction": joined(exchange.instruction, exchange.input)}
+            yield texts | ({"output": exchange.output or ""} if self.name == "quality" else {})
 
-    def job(self, progress: Progress) -> "Job":
-        """Tokenise and plan."""
-        from mig_jax.batch import Job
-        from mig_jax.commands.annotate.prompts import Template, prompt_tokens
-        from mig_jax.models.inference.next_token import next_logits
-        from mig_jax.models.inference.packing import plan_batches
-
-        places = ("instruction", "output") if self.name == "quality" else ("instruction",)
-        template = Template.of(PROMPTS[self.name], places, f"deita.{self.name}")
-        found, total = self.found, int(self.rows.answered.sum())
+    def tokenize(self, progress: Progress) -> "Tokens":
+        names = ("instruction", "output") if self.name == "quality" else ("instruction",)
+        template = Template.parse(PROMPTS[self.name], names, f"deita.{self.name}")
+        found, count = self.found, int(self.rows.answered.sum())
         tokens = prompt_tokens(
-            found.tokenizer, template, self.texts(), found.max_length, total=total, progress=progress
+            found.tokenizer, template, self.texts(), found.max_length, total=count, progress=progress
         )
         found.check(tokens)
         self.cut = tokens.cut
-        kept = Kept(found.load, found.config)
+        if tokens.cut:
+            cut = f"{self.name}: {tokens.cut:,} of {count:,} turns are longer than max_length={found.max_length} tokens"
+            self.notes = (f"{cut}; their texts were cut, the prompt was not",)
+        return tokens
 
-        def run(batches: Iterable[Any]) -> Iterator[tuple[Any, np.ndarray]]:
-            return kept.run(lambda model, some: next_logits(model, tokens, some, self.ids), batches)
+    def plan_batches(self, tokens: "Tokens") -> Sequence[Any]:
+        from mig_jax.models.inference.packing import plan_batches
 
-        cut = f"{self.name}: {tokens.cut:,} of {total:,} turns are longer than max_length={found.max_length} tokens"
-        return Job(
-            plan=plan_batches(tokens.length, max_length=found.max_length, batch_tokens=self.batch_tokens),
-            cost=tokens.length,
-            run=run,
-            width=len(DIGITS),
-            blank=np.nan,
-            notes=(f"{cut}; their texts were cut, the prompt was not",) if tokens.cut else (),
-            flops=lambda batch: kept.flops(batch.rows, batch.width),
-            flops_dtype=self.dtype,
-            release=kept.release,
-        )
+        return plan_batches(tokens.length, max_length=self.found.max_length, batch_tokens=self.batch_tokens)
+
+    def compute(self, model: Any, tokens: "Tokens", batches: Iterable[Any]) -> Iterator[tuple[Any, np.ndarray]]:
+        from mig_jax.models.inference.next_token import next_logits  # Flax
+
+        return next_logits(model, tokens, batches, self.ids)
 
 
-@dataclass
-class _Run:
-    """One use of the annotator."""
+class Deita(Annotator):
+    """Two lists for each row, one number for each answered turn, and the number of these turns."""
 
-    rows: Rows
-    passes: tuple[_Scores, ...]
-    not_finite: Counter[str] = field(default_factory=Counter)
-    sums: dict[str, float] = field(default_factory=dict)
-    turns: int = 0
+    class Options(Struct, frozen=True):
+        complexity: ModelConfig
+        quality: ModelConfig
 
-    def say(self, results: tuple[np.ndarray, ...]) -> Iterator[Said]:
-        """Two lists of each row, one number a turn."""
-        found = {one.name: expected_digit(logits) for one, logits in zip(self.passes, results, strict=True)}
-        self.not_finite.update({name: int(np.isnan(score_E).sum()) for name, score_E in found.items()})
-        e = 0
-        for why, answered in zip(self.rows.unanswered, self.rows.answered.tolist(), strict=True):
-            here = slice(e, e + answered)
-            e += answered
-            if why is not None:
-                yield Said({}, why)
+    writes = (COMPLEXITY, QUALITY, ROUNDS)
+
+    def __init__(self, options: Options, inputs: AnnotationInput):
+        from mig_jax.models.configured import model_spec_of  # Flax
+        from mig_jax.models.inference.language_model import find_language_model  # Flax
+
+        jobs = []
+        for name, config in (("complexity", options.complexity), ("quality", options.quality)):
+            found = find_language_model(model_spec_of(config, f"deita.{name}"), mesh=inputs.mesh)
+            ids = digit_ids(found.tokenizer, f"deita.{name}", found.name)
+            if max(ids) >= found.config.vocab_size:
+                raise UserError(
+                    f"its tokenizer gives id {max(ids)} for a digit, its model has {found.config.vocab_size} words: "
+                    "tokenizer and weights are of different checkpoints",
+                    key=f"deita.{name}",
+                    value=found.name,
+                )
+            jobs.append(DigitJob(name, found, ids, inputs, config.dtype))
+        self.rows = inputs.rows
+        self.jobs = self.digit_jobs = tuple(jobs)
+        self.not_finite: Counter[str] = Counter()
+        self.sums: dict[str, float] = {}
+        self.turns = 0
+
+    def annotate(self, results: tuple[np.ndarray, ...]) -> Iterator[Annotation]:
+        score_E = {job.name: expected_digit(logit_Ex6) for job, logit_Ex6 in zip(self.digit_jobs, results, strict=True)}
+        self.not_finite.update({name: int(np.isnan(score).sum()) for name, score in score_E.items()})
+        for refused, own in self.rows.answered_slices():
+            if refused is not None:
+                yield Annotation({}, refused)
                 continue
-            scores = {name: score_E[here] for name, score_E in found.items()}
+            score_n = {name: score[own] for name, score in score_E.items()}
             wrong = [
                 f"turn {turn + 1}'s {name}"
-                for name, score_n in scores.items()
-                for turn in np.flatnonzero(np.isnan(score_n)).tolist()
+                for name, score in score_n.items()
+                for turn in np.flatnonzero(np.isnan(score)).tolist()
             ]
             if wrong:
-                yield Said({}, f"the logits of the digits are not finite: {', '.join(wrong)}")
+                yield Annotation({}, f"the logits of the digits are not finite: {', '.join(wrong)}")
                 continue
-            self.turns += answered
-            for name, score_n in scores.items():
-                self.sums[name] = self.sums.get(name, 0.0) + float(score_n.sum())
-            yield Said(
-                {
-                    COMPLEXITY: scores["complexity"].tolist(),
-                    QUALITY: scores["quality"].tolist(),
-                    ROUNDS: answered,
-                }
-            )
+            turns = own.stop - own.start
+            self.turns += turns
+            for name, score in score_n.items():
+                self.sums[name] = self.sums.get(name, 0.0) + float(score.sum())
+            complexity, quality = score_n["complexity"].tolist(), score_n["quality"].tolist()
+            yield Annotation({COMPLEXITY: complexity, QUALITY: quality, ROUNDS: turns})
 
     def facts(self) -> dict[str, Any]:
-        """Counts and means for the manifest."""
         return {
             "turns": int(self.rows.answered.sum()),
-            "turns_not_finite": {one.name: self.not_finite[one.name] for one in self.passes},
-            "turns_cut": {one.name: one.cut for one in self.passes},
+            "turns_not_finite": {job.name: self.not_finite[job.name] for job in self.digit_jobs},
+            "turns_cut": {job.name: job.cut for job in self.digit_jobs},
             "mean": {name: round(total / max(self.turns, 1), 4) for name, total in self.sums.items()},
         }
-
-
-def prepare(options: Options, task: Task) -> Prepared:
-    """Finds both models and the tokens of their digits.
-
-    Raises:
-      UserError: see ``find_language_model`` and ``digit_ids``.
-    """
-    from mig_jax.batch import Pass
-    from mig_jax.models.configured import model_spec_of
-    from mig_jax.models.inference.language_model import find_language_model
-    from mig_jax.models.inference.packing import usual_batch_tokens
-
-    passes = []
-    for name, config in (("complexity", options.complexity), ("quality", options.quality)):
-        found = find_language_model(model_spec_of(config, f"deita.{name}"), mesh=task.mesh)
-        ids = digit_ids(found.tokenizer, f"deita.{name}={found.name}")
-        if max(ids) >= found.config.vocab_size:
-            raise UserError(
-                f"deita.{name}={found.name}: its tokenizer gives id {max(ids)} for a digit, its model has "
-                f"{found.config.vocab_size} words: tokenizer and weights are of different checkpoints"
-            )
-        batch_tokens = task.batch_tokens or usual_batch_tokens()
-        passes.append(_Scores(name, config.dtype, found, ids, task.rows, batch_tokens))
-    run = _Run(task.rows, tuple(passes))
-    made = tuple(
-        Pass(one.name, [one.found.fingerprint, PROMPTS[one.name], one.found.max_length], one.job) for one in passes
-    )
-    return Prepared(made, None, run.say, run.facts)
-
-
-DEITA = Annotator(prepare, Options, writes=(COMPLEXITY, QUALITY, ROUNDS))

@@ -3,24 +3,24 @@
 ``cherry`` (Li et al. 2023, arXiv 2308.12032): mean token loss (answer | instruction) / mean token loss (answer).
 ``superfiltering`` (Li et al. 2024, arXiv 2402.00530): the ratio of the perplexities, the exponentials of these means.
 
-They differ in more than that: in the template, in what stands before the answer alone, in which of its tokens count
-and in what is dropped. Each is as the code of its paper has it, its oddities too, since the score is what that code
-computes: github.com/tianyi-lab/Cherry_LLM at 01fac8d, cherry_seed/data_analysis.py and data_by_IFD.py; and
+They also differ in the template, in the text before the answer alone, in which of its tokens count and in what is
+dropped. Each follows the code of its paper, including its oddities, since the score is what that code computes:
+github.com/tianyi-lab/Cherry_LLM at 01fac8d, cherry_seed/data_analysis.py and data_by_IFD.py; and
 github.com/tianyi-lab/Superfiltering at f0764af, code_ifd/data_analysis.py.
 """
 
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
 
-from mig_jax.commands.annotate.annotator import Annotator, Prepared, Rows, Said, Task
-from mig_jax.commands.annotate.kept import Kept
+from mig_jax.batch import BatchJob
+from mig_jax.commands.annotate.annotator import Annotation, AnnotationInput, Annotator, PoolRows
 from mig_jax.config.struct import Positive, Struct
 from mig_jax.core.errors import UserError
 from mig_jax.core.progress import Progress, silent
@@ -28,7 +28,6 @@ from mig_jax.models.config import ModelConfig
 from mig_jax.pool.exchanges import Exchange
 
 if TYPE_CHECKING:  # Flax
-    from mig_jax.batch import Job
     from mig_jax.models.inference.language_model import FoundModel
     from mig_jax.models.tokenizers.tokens import Tokens
 
@@ -38,17 +37,10 @@ EMPTY = "the answer is empty"
 FULL = "the prompt fills max_length"
 LONG = "prompt and answer are longer than max_length"
 UNCOUNTED = "no token of the answer counts"
-AT_ONCE = 1024  # exchanges given to the tokenizer at once
+CHUNK = 1024  # exchanges that are tokenised at once
 _TASK = "Below is an instruction that describes a task"
 _FURTHER = ", paired with an input that provides further context"
 _WRITE = ". Write a response that appropriately completes the request.\n\n"
-
-
-class Options(Struct, frozen=True):
-    name: Literal["cherry", "superfiltering"]
-    model: ModelConfig
-    max_length: Positive
-    turns: Literal["mean", "first"]
 
 
 class Pair(NamedTuple):
@@ -57,7 +49,7 @@ class Pair(NamedTuple):
     Args:
       direct, conditioned: token ids of both texts.
       first_direct, first: of each, the first token whose loss counts.
-      why: the reason why there is no score; the texts are not run then. None: there is one.
+      why: why there is no score; the model does not read the texts then. None: there is one.
     """
 
     direct: list[int]
@@ -71,18 +63,18 @@ class Form(NamedTuple):
     """One of the two.
 
     Args:
-      prompt: what stands before the answer.
-      alone: what stands before it where it stands alone.
+      prompt: the text before the answer.
+      alone: the text before an answer that has no prompt.
       pair: (ids of the prompt, of the answer alone, of both, of ``alone``; max_length) -> what is scored.
       ratio: (mean loss after the prompt, mean loss alone) -> the score.
-      kept: whether the reference's selection keeps a row of this score.
+      selects: whether the reference's selection takes a row of this score.
     """
 
     prompt: Callable[[Exchange], str]
     alone: str
     pair: Callable[[list[int], list[int], list[int], list[int], int], Pair]
     ratio: Callable[[float, float], float]
-    kept: Callable[[float], bool]
+    selects: Callable[[float], bool]
 
 
 def alpaca_prompt(exchange: Exchange) -> str:
@@ -100,12 +92,12 @@ def bare_prompt(exchange: Exchange) -> str:
 def cherry_pair(
     prompt: list[int], direct: list[int], conditioned: list[int], alone: list[int], max_length: int
 ) -> Pair:
-    """Cherry's. An answer's first token is the one with the number of tokens that the text before it has by itself;
-    where tokens join across the border, that is not quite where the answer begins.
+    """Cherry's. An answer's first token is at the number of tokens that the text before it has by itself; where a token
+    spans both texts, this is not exactly where the answer begins.
 
-    Odd, and kept: the answer alone is cut to what fits after the prompt and 4 tokens, since "### Response:" is 4 of
-    Llama's with its BOS. It is 3 of SmolLM2's, so there a cut answer has one token more than fits after the prompt, and
-    such rows are dropped where Llama's would stay.
+    As in the paper's code: the answer alone is cut to what fits after the prompt and 4 tokens, since "### Response:"
+    has 4 tokens of Llama, its BOS included. It has 3 of SmolLM2, so there a cut answer has one token more than fits
+    after the prompt, and such rows are dropped which Llama's tokenizer would leave in.
     """
     length, empty = min(len(prompt), max_length), len(direct) <= len(alone)
     direct, conditioned = direct[: max(0, max_length - length + 4)], conditioned[:max_length]
@@ -126,8 +118,8 @@ def superfiltering_pair(
 ) -> Pair:
     """Superfiltering's.
 
-    Odd, and kept: nothing stands before the answer alone, so that its first token does not count there (unless the
-    tokenizer begins a text with a token of its own), but does after the prompt.
+    As in the paper's code: there is no text before the answer alone, so its first token does not count there (unless
+    the tokenizer begins every text with a special token), but counts after the prompt.
     """
     length, empty = min(len(prompt), max_length), len(direct) <= len(alone)
     direct, conditioned = direct[: max_length - length + 1], conditioned[:max_length]
@@ -150,12 +142,12 @@ FORMS = {
 
 
 @dataclass(frozen=True)
-class Texts:
+class PairTokens:
     """The two texts of each of E exchanges: 2 e is the answer alone, 2 e + 1 the answer after its prompt.
 
     Args:
-      tokens: empty where there is no score.
-      first: the first token of each that counts; int64 ``[2 E]``.
+      tokens: of N = 2 E texts; empty where there is no score.
+      first: the first token of each that counts; int64 ``[N]``.
       why: exchange -> why it has no score.
     """
 
@@ -163,8 +155,13 @@ class Texts:
     first: Int64[np.ndarray, " N"]
     why: dict[int, str]
 
+    @property
+    def length(self) -> Int64[np.ndarray, " N"]:
+        """Tokens of each text."""
+        return self.tokens.length
 
-def texts_of(
+
+def pair_tokens(
     encode: Callable[[list[str]], list[list[int]]],
     form: Form,
     exchanges: Iterable[Exchange],
@@ -172,20 +169,20 @@ def texts_of(
     *,
     total: int | None = None,
     progress: Progress = silent,
-) -> Texts:
+) -> PairTokens:
     """Tokenise answered exchanges.
 
     Args:
       encode: texts -> their ids, with the special tokens of the tokenizer.
       max_length: tokens of prompt and answer.
-      progress: told "tokenize" with the number of exchanges done, of ``total``.
+      progress: counts exchanges, of ``total``.
     """
-    from mig_jax.models.tokenizers.tokens import Tokens
+    from mig_jax.models.tokenizers.tokens import Tokens  # the tokenizers' library
 
     [alone] = encode([form.alone])
     ids, lengths, first, why = [np.empty(0, np.int32)], [0], list[int](), dict[int, str]()
     stream = iter(exchanges)
-    while chunk := list(islice(stream, AT_ONCE)):
+    while chunk := list(islice(stream, CHUNK)):
         prompts, answers = [form.prompt(one) for one in chunk], [one.output or "" for one in chunk]
         parts = (prompts, [form.alone + one for one in answers], [p + a for p, a in zip(prompts, answers, strict=True)])
         for prompt, direct, conditioned in zip(*(encode(part) for part in parts), strict=True):
@@ -197,135 +194,127 @@ def texts_of(
                 lengths.append(len(ids[-1]))
             first += pair.first_direct, pair.first
         progress("tokenize", len(first) // 2, total, "exchanges")
-    return Texts(Tokens(np.concatenate(ids), np.cumsum(np.array(lengths, np.int64))), np.array(first, np.int64), why)
+    tokens = Tokens(np.concatenate(ids), np.cumsum(np.array(lengths, np.int64)))
+    return PairTokens(tokens, np.array(first, np.int64), why)
 
 
-@dataclass
-class _Run:
-    """One use of the annotator: what it tokenised, what it counted."""
+class LossJob(BatchJob):
+    """The mean loss of the tokens that count of each text, float64 ``[2 E, 1]``."""
 
-    options: Options
-    rows: Rows
-    found: "FoundModel"
-    batch_tokens: int
-    why: dict[int, str] = field(default_factory=dict)  # of exchanges; kept when the texts are let go
-    unscored: Counter[str] = field(default_factory=Counter)
-    scored: int = 0
-    kept: int = 0
+    dtype = np.float64
 
-    @property
-    def form(self) -> Form:
-        return FORMS[self.options.name]
+    def __init__(self, found: "FoundModel", form: str, max_length: int, rows: PoolRows, batch_tokens: int, dtype: str):
+        key = [found.fingerprint, form, max_length]
+        super().__init__("ifd", key, found.load, found.config, dtype)
+        self.found, self.form, self.max_length = found, FORMS[form], max_length
+        self.rows, self.batch_tokens = rows, batch_tokens
+        self.why: dict[int, str] = {}  # exchange -> why it has no score
+        self.counted = np.zeros(0, np.int64)  # of each text, the tokens whose loss counts
 
-    def job(self, progress: Progress) -> "Job":
-        """Tokenise and plan."""
-        from mig_jax.batch import Job
-        from mig_jax.models.inference.logprobs import mean_losses
+    def tokenize(self, progress: Progress) -> PairTokens:
+        encode, count = self.found.tokenizer.encode, int(self.rows.answered.sum())
+        exchanges = self.rows.answered_exchanges()
+        pairs = pair_tokens(encode, self.form, exchanges, self.max_length, total=count, progress=progress)
+        self.found.check(pairs.tokens)
+        self.why, self.counted = pairs.why, pairs.length - pairs.first
+        if pairs.why:
+            reasons = ", ".join(f"{count:,} {why}" for why, count in sorted(Counter(pairs.why.values()).items()))
+            self.notes = (f"ifd: {len(pairs.why):,} of {len(pairs.first) // 2:,} exchanges have no score ({reasons})",)
+        return pairs
+
+    def plan_batches(self, tokens: PairTokens) -> Sequence[Any]:
         from mig_jax.models.inference.packing import plan_batches
 
-        texts, kept = self.tokenised(progress), Kept(self.found.load, self.found.config)
-        self.why = texts.why
-        self.found.check(texts.tokens)
-        words = 2 * self.found.config.hidden_size * self.found.config.vocab_size  # a map to the vocabulary
+        return plan_batches(tokens.length, max_length=self.max_length, batch_tokens=self.batch_tokens)
 
-        def run(batches: Iterable[Any]) -> Iterator[tuple[Any, np.ndarray]]:
-            return kept.run(lambda model, some: mean_losses(model, texts.tokens, texts.first, some), batches)
+    def compute(self, model: Any, tokens: PairTokens, batches: Iterable[Any]) -> Iterator[tuple[Any, np.ndarray]]:
+        from mig_jax.models.inference.logprobs import mean_losses  # Flax
 
-        def flops(batch: Any) -> float:
-            counted = (texts.tokens.length - texts.first)[batch.text].sum()
-            return kept.flops(batch.rows, batch.width) + words * float(counted)
+        return mean_losses(model, tokens.tokens, tokens.first, batches)
 
-        length_N, most = texts.tokens.length, self.options.max_length
-        plan = plan_batches(length_N, max_length=most, batch_tokens=self.batch_tokens)
-        return Job(
-            plan=plan,
-            cost=length_N,
-            run=run,
-            width=1,
-            dtype=np.float64,
-            blank=np.nan,
-            notes=self._notes(texts),
-            flops=flops,
-            flops_dtype=self.options.model.dtype,
-            release=kept.release,
+    def flops(self, batch: Any) -> float | None:
+        """With the map to the vocabulary, for the tokens that count."""
+        vocabulary = 2 * self.found.config.hidden_size * self.found.config.vocab_size
+        return (super().flops(batch) or 0.0) + vocabulary * float(self.counted[batch.text].sum())
+
+
+class Ifd(Annotator):
+    """The score of a row: the mean over its exchanges, or that of the first."""
+
+    class Options(Struct, frozen=True):
+        name: Literal["cherry", "superfiltering"]
+        model: ModelConfig
+        max_length: Positive
+        turns: Literal["mean", "first"]
+
+    writes = (VERSION, SCORE)
+
+    def __init__(self, options: Options, inputs: AnnotationInput):
+        from mig_jax.models.configured import model_spec_of  # Flax
+        from mig_jax.models.inference.language_model import find_language_model  # Flax
+
+        found = find_language_model(model_spec_of(options.model, "ifd.model"), mesh=inputs.mesh)
+        if options.max_length > found.max_length:
+            raise UserError(
+                f"model {found.name} takes at most {found.max_length} tokens",
+                key="ifd.max_length",
+                value=options.max_length,
+            )
+        self.version, self.form = options.name, FORMS[options.name]
+        self.turns = self.key = options.turns
+        self.rows = inputs.rows
+        self.job = LossJob(
+            found, options.name, options.max_length, inputs.rows, inputs.usual_batch_tokens, options.model.dtype
         )
+        self.jobs = (self.job,)
+        self.unscored: Counter[str] = Counter()  # reason -> exchanges
+        self.scored = self.selected = 0  # rows; those that the paper's own selection takes
 
-    def tokenised(self, progress: Progress = silent) -> Texts:
-        """The texts of all answered exchanges."""
-        answered = (one for row in self.rows.exchanges() for one in row if one.output is not None)
-        total, encode = int(self.rows.answered.sum()), self.found.tokenizer.encode
-        return texts_of(encode, self.form, answered, self.options.max_length, total=total, progress=progress)
-
-    def _notes(self, texts: Texts) -> tuple[str, ...]:
-        if not texts.why:
-            return ()
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(Counter(texts.why.values()).items()))
-        return (f"ifd: {len(texts.why):,} of {len(texts.first) // 2:,} exchanges have no score ({reasons})",)
-
-    def say(self, results: tuple[np.ndarray, ...]) -> Iterator[Said]:
-        """The score of each row."""
+    def annotate(self, results: tuple[np.ndarray, ...]) -> Iterator[Annotation]:
         (loss_Nx1,) = results
-        e = 0
-        for why, answered in zip(self.rows.unanswered, self.rows.answered.tolist(), strict=True):
-            here = range(e, e + answered)
-            e += answered
-            if why is not None:
-                yield Said({}, why)
+        for refused, own in self.rows.answered_slices():
+            if refused is not None:
+                yield Annotation({}, refused)
                 continue
-            found = [self._score(loss_Nx1[2 * one : 2 * one + 2, 0].tolist(), self.why.get(one)) for one in here]
-            self.unscored.update(one for one in found if isinstance(one, str))
-            yield self._of_row(found[:1] if self.options.turns == "first" else found)
+            scores = [
+                exchange_score(self.form, loss_Nx1[2 * e : 2 * e + 2, 0].tolist(), self.job.why.get(e))
+                for e in range(own.start, own.stop)
+            ]
+            self.unscored.update(score for score in scores if isinstance(score, str))
+            yield self._of_row(scores[:1] if self.turns == "first" else scores)
 
-    def _score(self, losses: Sequence[float], why: str | None) -> float | str:
-        """Of an exchange; or why it has none."""
-        if why is not None:
-            return why
-        alone, after = losses
-        try:
-            score = self.form.ratio(after, alone)
-        except (ZeroDivisionError, OverflowError):
-            score = math.nan
-        return score if math.isfinite(score) else "the losses give no number"
-
-    def _of_row(self, found: Sequence[float | str]) -> Said:
-        scores = [one for one in found if not isinstance(one, str)]
-        if not scores:
-            return Said({}, str(found[0]) + (f": the first of {len(found)} turns" if len(found) > 1 else ""))
-        mean = math.fsum(scores) / len(scores)
+    def _of_row(self, scores: Sequence[float | str]) -> Annotation:
+        numbers = [score for score in scores if not isinstance(score, str)]
+        if not numbers:
+            more = f": the first of {len(scores)} turns" if len(scores) > 1 else ""
+            return Annotation({}, f"{scores[0]}{more}")
+        mean = math.fsum(numbers) / len(numbers)
         self.scored += 1
-        self.kept += self.form.kept(mean)
-        return Said({VERSION: self.options.name, SCORE: mean})
+        self.selected += self.form.selects(mean)
+        return Annotation({VERSION: self.version, SCORE: mean})
 
     def facts(self) -> dict[str, Any]:
-        """Counts for the manifest."""
         return {
-            "version": self.options.name,
+            "version": self.version,
             "exchanges": int(self.rows.answered.sum()),
             "exchanges_without_a_score": dict(sorted(self.unscored.items())),
-            "rows_that_its_selection_keeps": self.kept,
-            "rows_that_it_drops": self.scored - self.kept,
+            "rows_that_its_selection_keeps": self.selected,
+            "rows_that_it_drops": self.scored - self.selected,
         }
 
 
-def prepare(options: Options, task: Task) -> Prepared:
-    """Finds the model.
+def exchange_score(form: Form, losses: Sequence[float], why: str | None) -> float | str:
+    """The score of an exchange, or why it has none.
 
-    Raises:
-      UserError: see ``find_language_model``; ifd.max_length is beyond the model's.
+    Args:
+      losses: mean loss of the answer alone, and after its prompt.
+      why: known already.
     """
-    from mig_jax.batch import Pass
-    from mig_jax.models.configured import model_spec_of
-    from mig_jax.models.inference.language_model import find_language_model
-    from mig_jax.models.inference.packing import usual_batch_tokens
-
-    found = find_language_model(model_spec_of(options.model, "ifd.model"), mesh=task.mesh)
-    if options.max_length > found.max_length:
-        raise UserError(
-            f"ifd.max_length={options.max_length}: model {found.name} takes at most {found.max_length} tokens"
-        )
-    run = _Run(options, task.rows, found, task.batch_tokens or usual_batch_tokens())
-    made = Pass("ifd", [found.fingerprint, options.name, options.max_length], run.job)
-    return Prepared((made,), options.turns, run.say, run.facts)
-
-
-IFD = Annotator(prepare, Options, writes=(VERSION, SCORE))
+    if why is not None:
+        return why
+    alone, after = losses
+    try:
+        score = form.ratio(after, alone)
+    except (ZeroDivisionError, OverflowError):
+        score = math.nan
+    return score if math.isfinite(score) else "the losses give no number"

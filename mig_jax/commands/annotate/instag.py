@@ -1,13 +1,13 @@
 """``tags=instag``: a language model writes the tags of what a row asks (Lu et al. 2023, arXiv 2308.07074)."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mig_jax.commands.annotate.annotator import Annotator, Prepared, Rows, Said, Task
-from mig_jax.commands.annotate.kept import Kept
+from mig_jax.batch import BatchJob
+from mig_jax.commands.annotate.annotator import Annotation, AnnotationInput, Annotator, PoolRows
 from mig_jax.commands.annotate.nearest import TAGS, asked_text, most_frequent
 from mig_jax.commands.annotate.prompts import Template, prompt_tokens
 from mig_jax.commands.annotate.tag_answers import read_answer
@@ -16,96 +16,111 @@ from mig_jax.core.errors import UserError
 from mig_jax.core.progress import Progress
 from mig_jax.models.config import ModelConfig
 
-RAW = ("annotation", "instag", "raw")  # what the tagger wrote where no tags can be read from it
+if TYPE_CHECKING:  # Flax
+    from mig_jax.models.inference.language_model import FoundModel
+    from mig_jax.models.tokenizers.tokens import Tokens
+
+RAW = ("annotation", "instag", "raw")  # the answer, where no tags can be read from it
 NO_TOKEN = -1
 BATCH_ROWS = 16  # prompts that are answered together
+BATCH_TOKENS = 8192
 
 
-class Options(Struct, frozen=True):
-    name: Literal["instag"]
-    model: ModelConfig
-    prompt: str
-    max_new_tokens: Positive
+def parse_prompt(prompt: str) -> Template:
+    """The setting ``tags.prompt``."""
+    return Template.parse(prompt, ("query",), "tags.prompt")
 
 
-def prepare(options: Options, task: Task) -> Prepared:
-    """Finds the tagger and reads the template."""
-    from mig_jax.batch import Pass
-    from mig_jax.models.configured import model_spec_of
-    from mig_jax.models.inference.language_model import find_language_model
+class AnswerJob(BatchJob):
+    """The tokens of the tagger's answer to each row, int32 ``[R, W]``, filled up with ``NO_TOKEN``."""
 
-    template = Template.of(options.prompt, ("query",), "tags.prompt")
-    found = find_language_model(model_spec_of(options.model, "tags.model"), mesh=task.mesh)
-    if found.max_length <= options.max_new_tokens:
-        raise UserError(
-            f"tags.max_new_tokens={options.max_new_tokens}: must be less than the model's max_length={found.max_length}"
-        )
-    rows, how, tags = task.rows, Counter[str](), Counter[str]()
-    batch_tokens = 8192 if task.batch_tokens is None else task.batch_tokens
+    width, dtype, blank = None, np.int32, NO_TOKEN
 
-    def plan(progress: Progress):
-        return _job(rows, found, template, options.max_new_tokens, batch_tokens, progress)
+    def __init__(self, found: "FoundModel", prompt: str, max_new_tokens: int, inputs: AnnotationInput):
+        key = [found.fingerprint, found.max_length, prompt, max_new_tokens]
+        super().__init__("tags", key, found.load, found.config)
+        self.found, self.template, self.max_new_tokens = found, parse_prompt(prompt), max_new_tokens
+        self.rows: PoolRows = inputs.rows
+        self.batch_tokens: int = BATCH_TOKENS if inputs.batch_tokens is None else inputs.batch_tokens
 
-    def say(results: tuple[np.ndarray, ...]) -> Iterator[Said]:
+    def tokenize(self, progress: Progress) -> "Tokens":
+        limit, count = self.found.max_length - self.max_new_tokens, len(self.rows)
+        texts = ({"query": asked_text(exchanges)} for exchanges in self.rows.exchanges())
+        tokens = prompt_tokens(self.found.tokenizer, self.template, texts, limit, total=count, progress=progress)
+        if tokens.cut:
+            self.notes = (f"tags: {tokens.cut:,} of {count:,} prompts were too long; what is asked was cut",)
+        return tokens
+
+    def plan_batches(self, tokens: "Tokens") -> Sequence[Any]:
+        from mig_jax.models.inference.generate import plan_prompts  # Flax
+
+        asked = np.array([r for r, refused in enumerate(self.rows.unasked) if refused is None], np.int64)
+        return plan_prompts(tokens.length, self.found.max_length, BATCH_ROWS, self.batch_tokens, asked)
+
+    def compute(self, model: Any, tokens: "Tokens", batches: Iterable[Any]) -> Iterator[tuple[Any, np.ndarray]]:
+        from mig_jax.models.inference.generate import answer_batches  # Flax
+
+        for batch, answers in answer_batches(model, tokens, batches, max_new_tokens=self.max_new_tokens):
+            longest = max(len(answer.tokens) for answer in answers.values())
+            token_nxW = np.full((len(batch.text), longest), NO_TOKEN, np.int32)
+            for token_W, text in zip(token_nxW, batch.text.tolist(), strict=True):
+                token_W[: len(answers[text].tokens)] = answers[text].tokens
+            yield batch, token_nxW
+
+    def flops(self, batch: Any) -> None:
+        """Not known: an answer ends when it ends."""
+
+
+class Instag(Annotator):
+    """The tags that can be read from the tagger's answer; the answer itself where none can."""
+
+    class Options(Struct, frozen=True):
+        name: Literal["instag"]
+        model: ModelConfig
+        prompt: str
+        max_new_tokens: Positive
+
+    writes = (TAGS, RAW)
+
+    def __init__(self, options: Options, inputs: AnnotationInput):
+        from mig_jax.models.configured import model_spec_of  # Flax
+        from mig_jax.models.inference.language_model import find_language_model  # Flax
+
+        parse_prompt(options.prompt)  # before the model is looked for
+        found = find_language_model(model_spec_of(options.model, "tags.model"), mesh=inputs.mesh)
+        if found.max_length <= options.max_new_tokens:
+            raise UserError(
+                key="tags.max_new_tokens",
+                value=options.max_new_tokens,
+                allowed=f"less than the model's max_length={found.max_length}",
+            )
+        self.rows, self.tokenizer = inputs.rows, found.tokenizer
+        self.jobs = (AnswerJob(found, options.prompt, options.max_new_tokens, inputs),)
+        self.answers: Counter[str] = Counter()
+        self.tags: Counter[str] = Counter()
+
+    def annotate(self, results: tuple[np.ndarray, ...]) -> Iterator[Annotation]:
         (token_RxW,) = results
-        ends = found.tokenizer.eos_ids
-        for why, ids in zip(rows.unasked, token_RxW, strict=True):
-            if why is not None:
-                yield Said({}, why)
+        ends = self.tokenizer.eos_ids
+        for refused, token_W in zip(self.rows.unasked, token_RxW, strict=True):
+            if refused is not None:
+                yield Annotation({}, refused)
                 continue
-            written = [token for token in ids.tolist() if token != NO_TOKEN]
-            text = found.tokenizer.decode(written[:-1] if written and written[-1] in ends else written)
+            ids = [token for token in token_W.tolist() if token != NO_TOKEN]
+            text = self.tokenizer.decode(ids[:-1] if ids and ids[-1] in ends else ids)
             answer = read_answer(text)
-            how[answer.how] += 1
-            tags.update(answer.tags)
-            if answer.how == "malformed":  # kept as it came: another reading, or a person, may find tags in it
-                yield Said({RAW: text}, f"the tagger's answer is not what it should be: {answer.why}")
+            self.answers[answer.how] += 1
+            self.tags.update(answer.tags)
+            if answer.how == "malformed":  # the text is written as it is: another reader may find tags in it
+                yield Annotation({RAW: text}, f"the tagger's answer is not what it should be: {answer.why}")
             else:
-                yield Said({TAGS: list(answer.tags)})
+                yield Annotation({TAGS: list(answer.tags)})
 
-    def facts() -> dict[str, Any]:
-        read = how["json"] + how["repaired"]
+    def facts(self) -> dict[str, Any]:
+        readable = self.answers["json"] + self.answers["repaired"]
         return {
-            "answers": {name: how[name] for name in ("json", "repaired", "malformed")},
-            "distinct_tags": len(tags),
-            "tags_per_row": round(tags.total() / max(read, 1), 3),
-            "most_frequent": most_frequent(tags),
+            "answers": {name: self.answers[name] for name in ("json", "repaired", "malformed")},
+            "distinct_tags": len(self.tags),
+            "tags_per_row": round(self.tags.total() / max(readable, 1), 3),
+            "most_frequent": most_frequent(self.tags),
         }
-
-    made = Pass("tags", [found.fingerprint, found.max_length, options.prompt, options.max_new_tokens], plan)
-    return Prepared((made,), None, say, facts)
-
-
-def _job(rows: Rows, found: Any, template: Template, max_new_tokens: int, batch_tokens: int, progress: Progress):
-    from mig_jax.batch import Job
-    from mig_jax.models.inference.generate import answer_batches, plan_prompts
-
-    limit = found.max_length - max_new_tokens
-    texts = ({"query": asked_text(exchanges)} for exchanges in rows.exchanges())
-    tokens = prompt_tokens(found.tokenizer, template, texts, limit, total=len(rows), progress=progress)
-    asking = np.array([r for r, why in enumerate(rows.unasked) if why is None], np.int64)
-    plan = plan_prompts(tokens.length, found.max_length, BATCH_ROWS, batch_tokens, asking)
-    kept = Kept(found.load, found.config)
-
-    def each(model: Any, batches: Iterable[Any]) -> Iterator[tuple[Any, np.ndarray]]:
-        for batch, answers in answer_batches(model, tokens, batches, max_new_tokens=max_new_tokens):
-            out = np.full((len(batch.text), max(len(one.tokens) for one in answers.values())), NO_TOKEN, np.int32)
-            for row, text in zip(out, batch.text.tolist(), strict=True):
-                row[: len(answers[text].tokens)] = answers[text].tokens
-            yield batch, out
-
-    cut = f"tags: {tokens.cut:,} of {len(rows):,} prompts were too long; what is asked was cut"
-    notes = (cut,) if tokens.cut else ()
-    return Job(
-        plan,
-        tokens.length,
-        lambda batches: kept.run(each, batches),
-        None,
-        np.int32,
-        NO_TOKEN,
-        notes,
-        release=kept.release,
-    )
-
-
-INSTAG = Annotator(prepare, Options, writes=(TAGS, RAW))

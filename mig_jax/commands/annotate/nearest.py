@@ -10,11 +10,10 @@ import msgspec
 import numpy as np
 from jaxtyping import Float32
 
-from mig_jax.commands.annotate.annotator import Annotator, Prepared, Rows, Said, Task
-from mig_jax.commands.annotate.kept import Kept
+from mig_jax.batch import EmbeddingJob
+from mig_jax.commands.annotate.annotator import Annotation, AnnotationInput, Annotator
 from mig_jax.config.struct import Positive, Struct
 from mig_jax.core.errors import UserError
-from mig_jax.core.progress import Progress
 from mig_jax.labels.valid_tags import Vocabulary, read_valid_tags
 from mig_jax.models.config import EmbedderConfig
 from mig_jax.pool.exchanges import Exchange
@@ -22,80 +21,84 @@ from mig_jax.pool.layouts import joined
 
 TAGS = ("annotation", "instag", "content")
 BETWEEN = "\n\n"  # the user's turns
-AT_ONCE = 4096  # rows
+CHUNK = 4096  # rows whose labels are searched at once
 ENOUGH = 32  # labels: of fewer, the mean is not what labels in general share
 MINILM_UNCENTRED = 0.35  # MiniLM's threshold where the labels keep their mean; conf/embedder has those without it
 SHOWN = 20  # of the labels that most rows have
 
 
-class Options(Struct, frozen=True):
-    name: Literal["nearest"]
-    threshold: Literal["auto"] | Annotated[float, msgspec.Meta(ge=-1, le=1)]
-    max_tags: Positive
-    centre: bool
+class Nearest(Annotator):
+    """The at most ``max_tags`` labels whose cosine with the user's turns reaches the threshold, nearest first."""
 
+    class Options(Struct, frozen=True):
+        name: Literal["nearest"]
+        threshold: Literal["auto"] | Annotated[float, msgspec.Meta(ge=-1, le=1)]
+        max_tags: Positive
+        centre: bool
 
-def prepare(options: Options, task: Task) -> Prepared:
-    """Finds the embedder and embeds the vocabulary (``pool.valid_tags``, or the one that comes with mig_jax)."""
-    from mig_jax.batch import Pass
-    from mig_jax.labels.configured import embed_labels
-    from mig_jax.models.configured import spec_of
-    from mig_jax.models.inference.embed import find_embedder
+    writes = (TAGS,)
 
-    threshold = threshold_of(options, task.embedder)
-    labels = vocabulary(task.valid_tags)
-    spec = spec_of(task.embedder)
-    label_LxD, label_key = embed_labels(labels, spec, task.cache, task.progress, task.mesh)
-    if options.centre and len(labels) >= ENOUGH:
-        label_LxD = centred(label_LxD)
-    fingerprint, load = find_embedder(spec, batch_tokens=task.batch_tokens, mesh=task.mesh)
+    def __init__(self, options: Options, inputs: AnnotationInput):
+        from mig_jax.labels.configured import embed_labels  # Flax
+        from mig_jax.models.configured import spec_of  # Flax
+        from mig_jax.models.inference.embed import find_embedder  # Flax
 
-    def plan(progress: Progress):
-        return _job(task.rows, load, progress)
+        assert inputs.embedder is not None
+        self.threshold, self.max_tags = threshold_of(options, inputs.embedder), options.max_tags
+        self.labels = vocabulary(inputs.valid_tags)
+        spec = spec_of(inputs.embedder)
+        self.label_LxD, label_key = embed_labels(self.labels, spec, inputs.cache, inputs.progress, inputs.mesh)
+        if options.centre and len(self.labels) >= ENOUGH:
+            self.label_LxD = centred(self.label_LxD)
+        self.key = [label_key, self.threshold, options.max_tags, options.centre]
+        fingerprint, load = find_embedder(spec, batch_tokens=inputs.batch_tokens, mesh=inputs.mesh)
+        rows = self.rows = inputs.rows
 
-    used: Counter[str] = Counter()
-    nearest: list[np.ndarray] = []
+        def texts() -> Iterator[str]:
+            return map(asked_text, rows.exchanges())
 
-    def say(results: tuple[np.ndarray, ...]) -> Iterator[Said]:
+        def without() -> np.ndarray:
+            return np.array([refused is not None for refused in rows.unasked], bool)
+
+        self.jobs = (EmbeddingJob("tags", fingerprint, load, texts, without),)
+        self.used: Counter[str] = Counter()
+        self.best: list[np.ndarray] = []  # of each asked row, the cosine of its nearest label
+
+    def annotate(self, results: tuple[np.ndarray, ...]) -> Iterator[Annotation]:
+        from mig_jax.commands.annotate.nearest_labels import nearest_labels  # Flax
+
         (vector_RxD,) = results
-        from mig_jax.commands.annotate.nearest_labels import nearest_labels
-
-        unasked = task.rows.unasked
-        for start in range(0, len(task.rows), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
+        for start in range(0, len(self.rows), CHUNK):
+            refused_r = self.rows.unasked[start : start + CHUNK]
             label_rxC, cosine_rxC = nearest_labels(
-                vector_RxD[part], label_LxD, threshold=threshold, most=options.max_tags
+                vector_RxD[start : start + CHUNK], self.label_LxD, threshold=self.threshold, most=self.max_tags
             )
-            nearest.append(cosine_rxC[[why is None for why in unasked[part]], 0])
-            for why, found in zip(unasked[part], label_rxC.tolist(), strict=True):
-                if why is not None:
-                    yield Said({}, why)
+            self.best.append(cosine_rxC[[refused is None for refused in refused_r], 0])
+            for refused, label_C in zip(refused_r, label_rxC.tolist(), strict=True):
+                if refused is not None:
+                    yield Annotation({}, refused)
                     continue
-                tags = [labels[label] for label in found if label >= 0]
-                used.update(tags)
-                yield Said({TAGS: tags})
+                tags = [self.labels[label] for label in label_C if label >= 0]
+                self.used.update(tags)
+                yield Annotation({TAGS: tags})
 
-    def facts() -> dict[str, Any]:
-        best = np.concatenate([*nearest, np.zeros(0, np.float32)])
-        asked = max(len(best), 1)
+    def facts(self) -> dict[str, Any]:
+        best = np.concatenate([*self.best, np.zeros(0, np.float32)])
         return {
-            "vocabulary": len(labels),
-            "threshold": threshold,
-            "labels_used": len(used),
-            "tags_per_row": round(used.total() / asked, 3),
-            "rows_without_a_label": int((best < threshold).sum()),
-            "most_frequent": most_frequent(used),
+            "vocabulary": len(self.labels),
+            "threshold": self.threshold,
+            "labels_used": len(self.used),
+            "tags_per_row": round(self.used.total() / max(len(best), 1), 3),
+            "rows_without_a_label": int((best < self.threshold).sum()),
+            "most_frequent": most_frequent(self.used),
         }
 
-    made = Pass("tags", fingerprint, plan)
-    return Prepared((made,), [label_key, threshold, options.max_tags, options.centre], say, facts)
 
-
-def threshold_of(options: Options, embedder: EmbedderConfig) -> float:
-    """The least cosine of a tag; auto: what is known of the embedder.
+def threshold_of(options: Nearest.Options, embedder: EmbedderConfig) -> float:
+    """The least cosine of a tag; auto: the threshold that the embedder's configuration has.
 
     Raises:
-      UserError: auto, of an embedder of which nothing is.
+      UserError: auto, and the embedder has none.
     """
     if options.threshold != "auto":
         return options.threshold
@@ -104,55 +107,31 @@ def threshold_of(options: Options, embedder: EmbedderConfig) -> float:
     if known is None:
         usual = "0.31 is MiniLM's" if options.centre else f"{MINILM_UNCENTRED} is MiniLM's with tags.centre=false"
         raise UserError(
-            f"tags.threshold=auto: not known for embedder {embedder.name}; give tags.threshold=..., {usual}"
+            f"not known for embedder {embedder.name}; give tags.threshold=..., {usual}",
+            key="tags.threshold",
+            value="auto",
         )
     return known
 
 
 def centred(label_LxD: Float32[np.ndarray, "L D"]) -> Float32[np.ndarray, "L D"]:
-    """The labels' embeddings without what all of them share, their mean: it draws some labels near to every text (the
-    hubs of Radovanovic et al. 2010), whatever that says."""
+    """The labels' embeddings less their mean, which all labels share and which makes some of them near to every text
+    (the hubs of Radovanovic et al. 2010)."""
     return (label_LxD - label_LxD.mean(axis=0, dtype=np.float64)).astype(np.float32)
 
 
 def vocabulary(valid_tags: str | None) -> tuple[str, ...]:
     """The labels to choose from, sorted."""
     bundled = Path(str(importlib.resources.files("mig_jax.assets") / "vocabulary.json"))
-    found = read_valid_tags(bundled if valid_tags is None else valid_tags)
-    return tuple(sorted(label for label in (found.labels if isinstance(found, Vocabulary) else found) if label))
+    valid = read_valid_tags(bundled if valid_tags is None else valid_tags)
+    return tuple(sorted(label for label in (valid.labels if isinstance(valid, Vocabulary) else valid) if label))
 
 
 def most_frequent(tags: Counter[str]) -> dict[str, int]:
-    """Those that most rows have, equals by name."""
+    """The tags that most rows have, equals by name."""
     return dict(sorted(tags.items(), key=lambda one: (-one[1], one[0]))[:SHOWN])
 
 
 def asked_text(exchanges: list[Exchange]) -> str:
-    """All that the user says in a row: what its tags are about."""
+    """The user's turns of a row: what its tags describe."""
     return BETWEEN.join(joined(one.instruction, one.input) for one in exchanges)
-
-
-def _job(rows: Rows, load: Any, progress: Progress):
-    from mig_jax.batch import Job
-
-    kept = Kept(load)
-    embedder = kept()
-    texts = (asked_text(exchanges) for exchanges in rows.exchanges())
-    tokens = embedder.tokenize(texts, query=True, total=len(rows), progress=progress)
-    notes = ()
-    if tokens.cut:
-        cut = f"tags: {tokens.cut:,} of {len(rows):,} rows ask more than max_length={embedder.max_length} tokens; "
-        notes = (f"{cut}what is beyond them did not count",)
-    return Job(
-        embedder.plan(tokens, without=np.array([why is not None for why in rows.unasked], bool)),
-        tokens.length,
-        lambda batches: kept.run(lambda model, some: model.run(tokens, some), batches),
-        embedder.dim,
-        notes=notes,
-        flops=lambda batch: kept.flops(batch.rows, batch.width),
-        flops_dtype=embedder.spec.dtype,
-        release=kept.release,
-    )
-
-
-NEAREST = Annotator(prepare, Options, writes=(TAGS,))

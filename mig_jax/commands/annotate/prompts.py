@@ -1,4 +1,4 @@
-"""Prompts of a template and a row's texts, cut where they are too long for the model: the texts, never the template."""
+"""Prompts made of a template and a row's texts. Where one is too long the texts are cut, never the template."""
 
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,41 +12,39 @@ from mig_jax.core.progress import Progress, silent
 from mig_jax.models.tokenizers.text_tokenizer import TextTokenizer
 from mig_jax.models.tokenizers.tokens import Tokens
 
-AT_ONCE = 1024  # prompts given to the tokenizer at once
-_TRIES = 8  # a text that was cut and written out anew may have a few more tokens than before
+CHUNK = 1024  # prompts that are tokenised at once
+_TRIES = 8  # a text that is cut, decoded and tokenised again may have a few more tokens than before
 
 
 @dataclass(frozen=True)
 class Template:
-    """Text with places for texts.
+    """A text with named fields, as ``"Query: {query}\\n"``.
 
     Args:
-      parts: (what stands before the place, the place's name or None) of each, in order.
+      parts: (the text before a field, the field's name; None after the last one), in order.
     """
 
     parts: tuple[tuple[str, str | None], ...]
 
     @classmethod
-    def of(cls, text: str, names: Sequence[str], key: str) -> "Template":
-        """Read ``"Query: {query}\\n"``, as ``str.format`` would; ``{{`` is a brace.
+    def parse(cls, text: str, names: Sequence[str], key: str) -> "Template":
+        """Read a template as ``str.format`` would; ``{{`` is a brace.
 
         Raises:
-          UserError: not each of ``names`` stands in it once, or something else does; ``key`` says where it was given.
+          UserError: it does not have each of ``names`` once and no other field. ``key``: the setting that holds it.
         """
         try:
             parts = tuple((before, name) for before, name, *_ in string.Formatter().parse(text))
         except ValueError as error:
-            raise UserError(f"{key}: {error}; a brace that is meant is written twice") from None
-        found = sorted(name for _, name in parts if name is not None)
-        if found != sorted(names):
+            raise UserError(f"{error}; write a literal brace twice", key=key) from None
+        fields = sorted(name for _, name in parts if name is not None)
+        if fields != sorted(names):
             wanted = " and ".join(f"{{{name}}}" for name in names)
-            raise UserError(
-                f"{key}: must have {wanted} in it, once, and no other name; a brace that is meant is written twice"
-            )
+            raise UserError(f"must have {wanted} in it, once, and no other name; write a literal brace twice", key=key)
         return cls(parts)
 
     def fill(self, texts: Mapping[str, str]) -> str:
-        """The prompt; what the texts hold is never read as a place."""
+        """The prompt; braces in the texts are never read as fields."""
         return "".join(before + (texts[name] if name is not None else "") for before, name in self.parts)
 
 
@@ -66,20 +64,20 @@ def prompt_tokens(
     """
     ids, lengths, cut = [np.empty(0, np.int32)], [0], 0
     stream: Iterator[Mapping[str, str]] = iter(texts)
-    while chunk := list(islice(stream, AT_ONCE)):
-        for of, found in zip(chunk, tokenizer.encode([template.fill(of) for of in chunk]), strict=True):
-            if len(found) > limit:
-                found, cut = _shortened(tokenizer, template, of, limit), cut + 1
-            ids.append(np.array(found, np.int32))
-            lengths.append(len(found))
+    while chunk := list(islice(stream, CHUNK)):
+        for fields, prompt in zip(chunk, tokenizer.encode([template.fill(fields) for fields in chunk]), strict=True):
+            if len(prompt) > limit:
+                prompt, cut = _shortened(tokenizer, template, fields, limit), cut + 1
+            ids.append(np.array(prompt, np.int32))
+            lengths.append(len(prompt))
         progress("tokenize", len(lengths) - 1, total, "prompts")
     return Tokens(np.concatenate(ids), np.cumsum(np.array(lengths, np.int64)), cut)
 
 
 def _shortened(tokenizer: TextTokenizer, template: Template, texts: Mapping[str, str], limit: int) -> list[int]:
-    """The prompt with each text cut at its end to an equal share of the room; what a short one leaves goes to the rest.
+    """The prompt with each text cut at its end to an equal part of the room; a short text leaves its rest to others.
 
-    Cutting a text's tokens and writing them out may give other tokens, so it is tried until the prompt fits.
+    A text that is cut and decoded may be tokenised in another way, so it is tried until the prompt fits.
     """
     names = [name for _, name in template.parts if name is not None]
     [bare] = tokenizer.encode([template.fill(dict.fromkeys(names, ""))])
@@ -88,16 +86,18 @@ def _shortened(tokenizer: TextTokenizer, template: Template, texts: Mapping[str,
     for _ in range(_TRIES):
         if room < 0:
             break
-        left, shares = room, dict[str, int]()
-        for place, name in enumerate(sorted(names, key=lambda name: len(pieces[name]))):
-            shares[name] = min(len(pieces[name]), left // (len(names) - place))
-            left -= shares[name]
-        kept = {name: _decoded(tokenizer, pieces[name], shares[name], texts[name]) for name in names}
-        [found] = tokenizer.encode([template.fill(kept)])
-        if len(found) <= limit:
-            return found
-        room -= len(found) - limit
-    raise UserError(f"{tokenizer.where}: the prompt's template alone has {len(bare)} tokens; max_length leaves {limit}")
+        rest, counts = room, dict[str, int]()
+        for done, name in enumerate(sorted(names, key=lambda name: len(pieces[name]))):
+            counts[name] = min(len(pieces[name]), rest // (len(names) - done))
+            rest -= counts[name]
+        shorter = {name: _decoded(tokenizer, pieces[name], counts[name], texts[name]) for name in names}
+        [prompt] = tokenizer.encode([template.fill(shorter)])
+        if len(prompt) <= limit:
+            return prompt
+        room -= len(prompt) - limit
+    raise UserError(
+        f"the prompt's template alone has {len(bare)} tokens; max_length leaves {limit}", where=tokenizer.where
+    )
 
 
 def _decoded(tokenizer: TextTokenizer, ids: list[int], count: int, text: str) -> str:

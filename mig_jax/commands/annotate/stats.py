@@ -1,6 +1,6 @@
 """annotation_stats.json: what a page needs of the annotated rows, so that it never opens them again.
 
-Gathered while the rows are written, and the same bytes for the same rows: nothing in it depends on how they came.
+Collected while the rows are written. The same rows give the same bytes, in one attempt or several.
 """
 
 import math
@@ -15,93 +15,104 @@ import numpy as np
 from jaxtyping import Float64
 
 from mig_jax.commands.annotate import car, deita, ifd, instag, nearest, tokens
-from mig_jax.commands.annotate.annotator import Place, Rows, Said
+from mig_jax.commands.annotate.annotator import Annotation, JsonPath, PoolRows
 from mig_jax.core.bins import log_edges
 from mig_jax.core.json_files import clean_text
 from mig_jax.pool import Pool
 from mig_jax.report.scales import nice_ticks
 
 SCHEMA = 1
-SCORES: Mapping[Place, str] = {
+SCORES: Mapping[JsonPath, str] = {
     deita.COMPLEXITY: "complexity",
     deita.QUALITY: "quality",
     ifd.SCORE: "ifd",
     car.SCORES: "car",
     tokens.COUNT: "tokens",
 }
-"""Where a row has a number, and what it is called. Of a list, one a turn, the mean counts."""
+"""Path of a number in a row -> its name. Of a list with one number a turn, the mean counts."""
 TOP_LABELS = 30
 SAMPLES = 12
 SNIPPET = 300  # characters
 EXAMPLES = 3  # of each reason
 MOST_TAGS = 20
-LARGEST = 1e300  # the sum of a few more would be no float
+LARGEST = 1e300  # the sum of a few larger numbers is no float
 BINS = 40  # about so many at most
 
 
 @dataclass
-class Refused:
-    """Rows that an annotator refused for one reason, and the first of them."""
+class Refusals:
+    """The rows that an annotator refused for one reason, and the first of them."""
 
     rows: int = 0
     examples: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Stats:
-    """Numbers, labels and refusals of rows that come one after the other.
+    """Counts, scores and labels of rows that are added one after the other.
 
     It holds 8 bytes a row and score, and each distinct label.
 
     Args:
-      rows: all that will come.
+      rows: all that will be added.
       annotators: their names.
+
+    Attributes:
+      annotated: annotator -> rows that have all of its values.
+      cleared: annotator -> rows that had a value which it did not replace, and have null there instead.
+      refused: annotator -> reason -> rows.
+      rejected: rows that are no JSON objects, and are in rejects.jsonl; set at the end.
     """
 
-    def __init__(self, rows: Rows, annotators: Sequence[str]):
-        self.rows, self.annotators = rows, tuple(annotators)
+    def __init__(self, rows: PoolRows, annotators: Sequence[str]):
+        self.rows, self.rejected = rows, 0
+        self.annotated: Counter[str] = Counter()
+        self.cleared: Counter[str] = Counter()
+        self.refused: dict[str, dict[str, Refusals]] = {name: {} for name in annotators}
         self.scores = {name: array("d") for name in SCORES.values()}
         self.labels: Counter[str] = Counter()
-        self.tags: Counter[int] = Counter()  # of so many rows has each number of tags
-        self.refused: dict[str, dict[str, Refused]] = {name: {} for name in annotators}
-        self.samples: dict[int, dict[str, Said]] = {number: {} for number in spread(len(rows), SAMPLES)}
+        self.tags: Counter[int] = Counter()  # number of tags -> rows that have so many
+        self.samples: dict[int, dict[str, Annotation]] = {number: {} for number in spread(len(rows), SAMPLES)}
 
-    def add(self, number: int, annotator: str, said: Said) -> None:
-        """What an annotator says of the row with this number, from 1."""
-        for place, value in said.values.items():
-            if place in SCORES:
-                self.scores[SCORES[place]].append(_number(value))
-            elif place == nearest.TAGS:
+    def add(self, number: int, annotator: str, annotation: Annotation) -> None:
+        """Add an annotation of the row with this number, from 1."""
+        for path, value in annotation.values.items():
+            if path in SCORES:
+                self.scores[SCORES[path]].append(_number(value))
+            elif path == nearest.TAGS:
                 self.tags[len(value)] += 1
                 self.labels.update(set(value))
-        if said.refused is not None:
-            refused = self.refused[annotator].setdefault(kind_of(said.refused), Refused())
-            refused.rows += 1
-            if len(refused.examples) < EXAMPLES:
-                refused.examples.append(self._example(number, said))
+        if annotation.refused is None:
+            self.annotated[annotator] += 1
+        else:
+            refusals = self.refused[annotator].setdefault(reason_of(annotation.refused), Refusals())
+            refusals.rows += 1
+            if len(refusals.examples) < EXAMPLES:
+                refusals.examples.append(self._example(number, annotation))
         if number in self.samples:
-            self.samples[number][annotator] = said
+            self.samples[number][annotator] = annotation
 
-    def _example(self, number: int, said: Said) -> dict[str, Any]:
-        reason = {"reason": clean_text(said.refused or ""), "wrote": _wrote(said.values)}
+    def counts(self, annotator: str) -> dict[str, Any]:
+        """Of one annotator, for the manifest."""
+        refused = {reason: refusals.rows for reason, refusals in sorted(self.refused[annotator].items())}
+        return {"annotated": self.annotated[annotator], "refused": refused, "cleared": self.cleared[annotator]}
+
+    def _example(self, number: int, annotation: Annotation) -> dict[str, Any]:
+        reason = {"reason": clean_text(annotation.refused or ""), "wrote": _raw_answer(annotation.values)}
         return {"line": number} | _of_row(self.rows.pool, int(self.rows.row[number - 1])) | reason
 
-    def facts(self, rejected: int) -> dict[str, Any]:
-        """The content of the file.
-
-        Args:
-          rejected: rows that are no JSON objects and stand in rejects.jsonl.
-        """
+    def facts(self) -> dict[str, Any]:
+        """The content of the file."""
         return {
             "schema": SCHEMA,
             "rows": len(self.rows),
             "refused": {
                 name: [
-                    {"reason": clean_text(kind), "rows": one.rows, "examples": one.examples}
-                    for kind, one in sorted(kinds.items(), key=lambda item: (-item[1].rows, item[0]))
+                    {"reason": clean_text(reason), "rows": refusals.rows, "examples": refusals.examples}
+                    for reason, refusals in sorted(reasons.items(), key=lambda item: (-item[1].rows, item[0]))
                 ]
-                for name, kinds in self.refused.items()
+                for name, reasons in self.refused.items()
             },
-            "rejected": {"rows": rejected, "examples": _rejects(self.rows.pool) if rejected else []},
+            "rejected": {"rows": self.rejected, "examples": _rejects(self.rows.pool) if self.rejected else []},
             "labels": self._labels() if self.tags else None,
             "tags": tags_histogram(self.tags),
             "scores": {name: histogram(name, np.frombuffer(values)) for name, values in self.scores.items() if values},
@@ -119,13 +130,13 @@ class Stats:
     def _samples(self) -> list[dict[str, Any]]:
         pool, numbers = self.rows.pool, list(self.samples)
         asked = self.rows.row[np.array(numbers, int) - 1]
-        found = []
+        samples = []
         for number, exchanges in zip(numbers, pool.each_exchanges(asked), strict=True):
-            said = self.samples[number]
-            values = dict(chain.from_iterable(one.values.items() for one in said.values()))
+            annotations = self.samples[number]
+            values = dict(chain.from_iterable(annotation.values.items() for annotation in annotations.values()))
             tags = values.get(nearest.TAGS)
             first = exchanges[0] if exchanges else None
-            found.append(
+            samples.append(
                 {"line": number}
                 | _of_row(pool, int(self.rows.row[number - 1]))
                 | {
@@ -133,17 +144,21 @@ class Stats:
                     "asked": "" if first is None else _cut("\n".join(filter(None, first[:2]))),
                     "answered": "" if first is None else _cut(first.output or ""),
                     "tags": None if tags is None else [clean_text(tag) for tag in tags[:MOST_TAGS]],
-                    "wrote": _wrote(values),
-                    "scores": {name: _number(values[place]) for place, name in SCORES.items() if place in values},
-                    "refused": {name: clean_text(one.refused) for name, one in said.items() if one.refused is not None},
+                    "wrote": _raw_answer(values),
+                    "scores": {name: _number(values[path]) for path, name in SCORES.items() if path in values},
+                    "refused": {
+                        name: clean_text(annotation.refused)
+                        for name, annotation in annotations.items()
+                        if annotation.refused is not None
+                    },
                 }
             )
-        return found
+        return samples
 
 
-def kind_of(reason: str) -> str:
-    """A reason without what is of one row: what stands before the first colon."""
-    return reason.partition(":")[0]
+def reason_of(refused: str) -> str:
+    """The reason that rows share: the text before the first colon; what follows is about one row."""
+    return refused.partition(":")[0]
 
 
 def spread(rows: int, most: int) -> list[int]:
@@ -153,14 +168,14 @@ def spread(rows: int, most: int) -> list[int]:
 
 
 def histogram(name: str, value_n: Float64[np.ndarray, " n"]) -> dict[str, Any]:
-    """How often a score lies in each bin, and its mean and quartiles.
+    """Rows in each bin of a score, and its mean and quartiles.
 
     ``[edges[i], edges[i + 1])`` holds ``counts[i]`` rows, the last bin its upper edge too. A few far outliers, at most
-    one in two hundred at each end, are counted in ``below`` and ``above`` instead, so that the rest can be seen.
+    one in two hundred at each end, are counted in ``below`` and ``above`` instead, so that the rest stays legible.
 
     Args:
-      name: of ``SCORES``: those of "tokens" are whole numbers over decades, and have edges that grow by a factor.
-      value_n: in any order; what is not finite, or beyond ``LARGEST``, counts as such and no further.
+      name: of ``SCORES``; "tokens" are whole numbers over decades, and have edges that grow by a factor.
+      value_n: in any order; values that are not finite, or beyond ``LARGEST``, are only counted.
     """
     known = np.sort(value_n[np.abs(value_n) < LARGEST])  # no NaN either
     facts: dict[str, Any] = {"rows": len(known), "not_finite": len(value_n) - len(known)}
@@ -181,7 +196,7 @@ def histogram(name: str, value_n: Float64[np.ndarray, " n"]) -> dict[str, Any]:
 
 
 def tags_histogram(tags: Counter[int]) -> dict[str, Any] | None:
-    """Of how many rows each number of tags is; ``counts[i]`` has i tags, those with more are ``above``."""
+    """Rows by their number of tags: ``counts[i]`` rows have i, ``above`` rows have more than ``MOST_TAGS``."""
     if not tags:
         return None
     rows, longest = tags.total(), min(max(tags), MOST_TAGS)
@@ -196,10 +211,10 @@ def tags_histogram(tags: Counter[int]) -> dict[str, Any] | None:
 def _edges(known: np.ndarray, within: Sequence[float]) -> list[float]:
     """Round numbers from below the smallest to above the largest of sorted numbers, far outliers left out.
 
-    Far is what lies outside the middle 99 % by more than these span.
+    An outlier is far where it is outside the middle 99 % by more than their range.
 
     Args:
-      within: numbers that must lie between the edges.
+      within: numbers that must be between the edges.
     """
     few = len(known) // 200
     middle = known[-1 - few] - known[few]
@@ -215,7 +230,7 @@ def _edges(known: np.ndarray, within: Sequence[float]) -> list[float]:
     first, last = math.floor(low / step), math.ceil(high / step)
     digits = max(0, 1 - math.floor(math.log10(step)))
     edges = [round(at * step, digits) for at in range(first - 1, last + 2)]
-    # A quotient may be rounded across a whole number: keep the bins that are needed, and one at least.
+    # A quotient may be rounded across a whole number: use the bins that are needed, and one at least.
     start = max(at for at, edge in enumerate(edges[:-1]) if edge <= low)
     end = min(at for at, edge in enumerate(edges) if edge >= high and at > start)
     return edges[start : end + 1]
@@ -236,23 +251,23 @@ def _mean(values: Sequence[float]) -> float:
         return math.nan
 
 
-def _wrote(values: Mapping[Place, Any]) -> str | None:
-    """What a tagger wrote that is no list of tags."""
+def _raw_answer(values: Mapping[JsonPath, Any]) -> str | None:
+    """A tagger's answer that is no list of tags."""
     raw = values.get(instag.RAW)
     return None if raw is None else _cut(raw)
 
 
 def _of_row(pool: Pool, row: int) -> dict[str, Any]:
-    found = pool.id(row)
-    return {"where": clean_text(pool.where(row)), "id": None if found is None else clean_text(found)}
+    name = pool.id(row)
+    return {"where": clean_text(pool.where(row)), "id": None if name is None else clean_text(name)}
 
 
 def _rejects(pool: Pool) -> list[dict[str, Any]]:
     """The first rows that are no objects."""
-    wrong = (one for one in pool.rejects if one.reason in ("malformed", "not an object"))
+    rejects = (reject for reject in pool.rejects if reject.reason in ("malformed", "not an object"))
     return [
-        {"where": clean_text(f"{one.file}:{one.line}"), "reason": clean_text(one.detail or one.reason)}
-        for one in islice(wrong, EXAMPLES)
+        {"where": clean_text(f"{reject.file}:{reject.line}"), "reason": clean_text(reject.detail or reject.reason)}
+        for reject in islice(rejects, EXAMPLES)
     ]
 
 

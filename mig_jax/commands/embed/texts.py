@@ -1,4 +1,4 @@
-"""What is embedded: the rows of a pool, its labels, or the texts of a plain file; one by one, never all in memory."""
+"""The texts to embed: the rows of a pool, its labels, or a plain file; streamed, never all in memory."""
 
 import hashlib
 import json
@@ -17,6 +17,7 @@ from mig_jax.core.progress import Progress, silent
 from mig_jax.labels.valid_tags import labels_of, read_valid_tags
 from mig_jax.pool import Pool
 from mig_jax.pool.configured import pool_of
+from mig_jax.runs.manifest import Source, sources_of
 
 BETWEEN = "\n\n"  # the turns of a row
 _BOM = b"\xef\xbb\xbf"
@@ -28,20 +29,22 @@ class Texts:
     """N texts.
 
     Args:
-      of: "rows", "labels" or "texts".
+      target: "rows", "labels" or "texts".
       count: N.
-      each: gives them, in order, anew at each call.
-      without: those that are no text: rows without a dialog; bool ``[N]``.
+      each: yields them, in order, anew at each call.
+      without: entries that are no text: rows without a dialog; bool ``[N]``.
       decides: what they depend on, plain: contents by their hashes.
+      sources: the files that were read.
       names: the labels; None for rows and texts.
       check: raises UserError where a file has changed since.
     """
 
-    of: str
+    target: str
     count: int
     each: Callable[[], Iterator[str]]
     without: Bool[np.ndarray, " N"]
     decides: dict[str, Any]
+    sources: tuple[Source, ...]
     names: tuple[str, ...] | None = None
     check: Callable[[], None] = lambda: None
 
@@ -50,7 +53,7 @@ def texts_of(config: EmbedConfig, cache: Path | None, progress: Progress = silen
     """The texts that the configuration names.
 
     Args:
-      cache: where pools are kept.
+      cache: of pools.
       pool: the pool of ``config.pool``, where the caller has read it already.
 
     Raises:
@@ -59,7 +62,7 @@ def texts_of(config: EmbedConfig, cache: Path | None, progress: Progress = silen
     file = _plain_file(config) if pool is None else None
     if file is not None:
         if config.embed.target == "labels":
-            raise UserError(f"embed.target=labels: {file} holds texts; labels are the tags of a pool")
+            raise UserError(f"{file} holds texts; labels are the tags of a pool", key="embed.target", value="labels")
         return _lines(file) if file.suffix == ".txt" else _list(file)
     pool = pool_of(config.pool, (), cache, progress) if pool is None else pool
     return _labels(pool, config) if config.embed.target == "labels" else _rows(pool, config)
@@ -74,7 +77,7 @@ def _rows(pool: Pool, config: EmbedConfig) -> Texts:
         for turns in pool.each_dialog(np.arange(len(pool))):
             yield BETWEEN.join(content for _, content in turns)
 
-    return Texts("rows", len(pool), each, pool.status != 0, decides, check=pool.check_unchanged)
+    return Texts("rows", len(pool), each, pool.status != 0, decides, sources_of(pool), check=pool.check_unchanged)
 
 
 def _labels(pool: Pool, config: EmbedConfig) -> Texts:
@@ -83,11 +86,14 @@ def _labels(pool: Pool, config: EmbedConfig) -> Texts:
     names = tuple(sorted({name for name in labels_of(pool.tag_names, valid) if name is not None}))
     if not names:
         raise UserError(
-            f"embed.target=labels: none of the pool's {len(pool.tag_names)} distinct tags counts as a label; do "
-            "pool.valid_tags and the pool belong together, and pool.fields.tags and its rows?"
+            f"none of the pool's {len(pool.tag_names)} distinct tags counts as a label; do pool.valid_tags and the "
+            "pool belong together, and pool.fields.tags and its rows?",
+            key="embed.target",
+            value="labels",
         )
     digest = hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()
-    return Texts("labels", len(names), lambda: iter(names), _none(len(names)), {"of": "labels", "names": digest}, names)
+    decides = {"of": "labels", "names": digest}
+    return Texts("labels", len(names), lambda: iter(names), _none(len(names)), decides, sources_of(pool), names)
 
 
 def _plain_file(config: EmbedConfig) -> Path | None:
@@ -149,11 +155,14 @@ def _of_file(path: Path, count: int, each: Callable[[], Iterator[str]], digest: 
     before = path.stat()
 
     def check() -> None:
-        now = path.stat()
-        if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        after = path.stat()
+        if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             raise UserError(f"{path}: changed since it was read; run again when it is written")
 
-    return Texts("texts", count, each, _none(count), {"of": "texts", "files": [digest]}, check=check)
+    source = Source(
+        path=str(path), sha256=digest, size_bytes=before.st_size, rows=count, layout="texts", format=path.suffix[1:]
+    )
+    return Texts("texts", count, each, _none(count), {"of": "texts", "files": [digest]}, (source,), check=check)
 
 
 def _none(count: int) -> np.ndarray:

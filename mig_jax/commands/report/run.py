@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mig_jax.commands.annotate.summary import KIND as ANNOTATE
 from mig_jax.commands.annotate.summary import summary as annotation_summary
 from mig_jax.commands.call import Call
 from mig_jax.commands.report.config import ReportConfig
@@ -21,10 +20,10 @@ from mig_jax.report.annotation_page import load_annotation
 from mig_jax.report.annotation_page import page as annotation_page
 from mig_jax.report.comparison import LEADING, left_out_note
 from mig_jax.report.comparison_page import KIND
-from mig_jax.runs.manifest import MANIFEST, REPORT, read_plain
+from mig_jax.runs.manifest import MANIFEST, REPORT, AnnotateManifest, EmbedManifest, read_manifest, read_plain
 
 COMPARISON = "comparison.html"
-SELECT, VOCABULARY, EMBED = "select", "vocabulary", "embed"  # "kind" of a manifest
+SELECT, ANNOTATE, VOCABULARY, EMBED = "select", "annotate", "vocabulary", "embed"  # "kind" of a manifest
 HEAD = 4096  # characters in which a page names its kind
 
 
@@ -190,9 +189,9 @@ def _selection(run: Path, width: int) -> str:
 
 
 def _annotation(run: Path, width: int) -> str:
-    view = load_annotation(run)
+    load_annotation(run)
     _check_page(run)
-    return annotation_summary(view.manifest, str(run)) + "\n"
+    return annotation_summary(read_manifest(run, AnnotateManifest), str(run)) + "\n"
 
 
 def _vocabulary(run: Path, width: int) -> str:
@@ -204,7 +203,7 @@ def _vocabulary(run: Path, width: int) -> str:
 def _embeddings(run: Path, width: int) -> str:
     from mig_jax.commands.embed.files import summary  # it needs JAX
 
-    return summary(read_plain(run), str(run)) + "\n"
+    return summary(read_manifest(run, EmbedManifest), str(run)) + "\n"
 
 
 def _check_page(run: Path) -> None:

@@ -23,7 +23,7 @@ from mig_jax.encode import Encoded
 from mig_jax.models.configured import spec_of
 from mig_jax.models.inference.fingerprint import check_embedder
 from mig_jax.pool import Pool
-from mig_jax.runs.manifest import file_facts, read_plain
+from mig_jax.runs.manifest import EmbedManifest, file_facts, read_manifest
 from mig_jax.vectors.vectors import Vectors
 
 EMBEDDINGS = "embeddings.npy"
@@ -111,11 +111,12 @@ def _stored(path: Path, told: str, pool: Pool) -> RowEmbeddings:
     checked(array, told, pool)
     sha256 = None
     if file.name == EMBEDDINGS and (folder / "manifest.json").exists():
-        manifest = read_plain(folder)
-        files = manifest.get("inputs", {}).get("files")
-        if manifest.get("of") == "rows" and files != [source.sha256 for source in pool.sources]:
+        manifest = read_manifest(folder, EmbedManifest)
+        files = [source.sha256 for source in manifest.inputs]
+        if manifest.target == "rows" and files != [source.sha256 for source in pool.sources]:
             raise UserError(f"{told}: embeddings of other files than the pool's (its manifest has their sha256)")
-        sha256 = manifest.get("files", {}).get(EMBEDDINGS, {}).get("sha256")
+        facts = manifest.files.get(EMBEDDINGS)
+        sha256 = None if facts is None else facts.sha256
     return RowEmbeddings(array, sha256 or file_facts(file).sha256)
 
 
@@ -134,10 +135,6 @@ def _embedded(
         cache=config.cache,
     )
 
-    def told(text: str) -> None:
-        if "holds this very run already" not in text:
-            tell(text)
-
-    run_embed(asked, "mig-jax select", pool=pool, progress=progress, tell=told)
-    sha256 = read_plain(out)["files"][EMBEDDINGS]["sha256"]
+    run_embed(asked, "mig-jax select", pool=pool, progress=progress, notify=tell)
+    sha256 = read_manifest(out, EmbedManifest).files[EMBEDDINGS].sha256
     return RowEmbeddings(np.load(out / EMBEDDINGS, mmap_mode="r", allow_pickle=False), sha256)

@@ -5,8 +5,8 @@
 Each step is a function that says which tag stands for which (``Merging``); ``steps`` applies them one after another.
 """
 
-from mig_jax.commands.vocabulary.run import Made, run_vocabulary
+from mig_jax.commands.vocabulary.run import run_vocabulary
 from mig_jax.commands.vocabulary.steps import Normalised, Step, normalise
 from mig_jax.commands.vocabulary.tags import Merging, Tags, tags_of
 
-__all__ = ["Made", "Merging", "Normalised", "Step", "Tags", "normalise", "run_vocabulary", "tags_of"]
+__all__ = ["Merging", "Normalised", "Step", "Tags", "normalise", "run_vocabulary", "tags_of"]

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mig_jax.core.errors import UserError
-from mig_jax.runs.manifest import MANIFEST, read_plain
+from mig_jax.runs.manifest import MANIFEST, VocabularyManifest, read_manifest
 
-KIND = "vocabulary"  # of manifest
 VOCABULARY, STEPS = "vocabulary.json", "steps.json"
 LARGEST = 5  # merges told of each step
 TAGS = 6  # tags told of a merge
@@ -22,7 +21,7 @@ def summary(folder: Path) -> str:
     Raises:
       UserError: it is not that of a finished ``mig-jax vocabulary``.
     """
-    manifest = read_plain(folder)
+    manifest = read_manifest(folder, VocabularyManifest)
     try:
         return text(manifest, json.loads((folder / STEPS).read_bytes()), str(folder))
     except (OSError, ValueError, RecursionError) as error:
@@ -31,11 +30,11 @@ def summary(folder: Path) -> str:
         raise UserError(f"{folder} is not a whole run: {MANIFEST} or {STEPS} lacks {error}") from None
 
 
-def text(manifest: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], out: str) -> str:
+def text(manifest: VocabularyManifest, steps: Sequence[Mapping[str, Any]], out: str) -> str:
     """One line of totals, a table of the steps, the largest merges of each, and the command that uses it."""
     lines = [
-        f"{manifest['rows']:,} rows, {manifest['tags']:,} tags -> {manifest['labels']:,} labels and"
-        f" {manifest['aliases']:,} other tags that mean one of them; {out}",
+        f"{manifest.rows:,} rows, {manifest.tags:,} tags -> {manifest.labels:,} labels and"
+        f" {manifest.aliases:,} other tags that mean one of them; {out}",
         "",
         f"{'step':<12}{'tags':>9}{'left':>9}",
         *(f"{step['step']:<12}{step['before']:>9,}{step['after']:>9,}  {_what(step)}" for step in steps),
@@ -47,12 +46,12 @@ def text(manifest: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], out: s
     return "\n".join([*lines, "", _next(manifest, out)]) + "\n"
 
 
-def _next(manifest: Mapping[str, Any], out: str) -> str:
+def _next(manifest: VocabularyManifest, out: str) -> str:
     """The selection that takes the vocabulary, from the same pool."""
-    path = manifest["config"]["pool"]["path"]
+    path = manifest.config["pool"]["path"]
     mere = isinstance(path, str) and not re.match(r"[-+~]|.*=", path)
     plain = (f"pool.path={path}", f"pool.path='{path}'") if mere else ()  # as the command line holds a mere path
-    own = [word for word in shlex.split(manifest["command"]) if re.match(r"\+*pool(\.\w+)*=", word)]
+    own = [word for word in shlex.split(manifest.command) if re.match(r"\+*pool(\.\w+)*=", word)]
     pool = [path if word in plain else word for word in own]
     return shlex.join(["mig-jax", "select", *pool, f"pool.valid_tags={Path(out) / VOCABULARY}"])
 

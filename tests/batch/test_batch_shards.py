@@ -4,35 +4,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from index_job import DIM, expected, lengths, results_of
 
-from mig_jax.batch import Team, compute
 from mig_jax.batch import shards as shards_module
-from mig_jax.batch.shards import Saver, Shards
+from mig_jax.batch.shards import Shards, ShardWriter
 from mig_jax.core.progress import silent
 from mig_jax.models.inference.packing import plan_batches
-
-DIM = 3
 
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Shards:
     """Of 40 texts in some batches, one text of no tokens among them."""
-    length = np.random.default_rng(0).integers(5, 30, 40)
-    length[7] = 0
-    plan = plan_batches(length, max_length=32, batch_tokens=64)
+    plan = plan_batches(lengths(), max_length=32, batch_tokens=64)
     assert len(plan) >= 8
     return Shards(tmp_path, plan, DIM)
 
 
-def vectors_of(shards: Shards, number: int) -> np.ndarray:
-    """Each text's vector tells which it is."""
-    return np.repeat(shards.plan[number].text[:, None], DIM, axis=1).astype(np.float32) + 1
-
-
 def save(shards: Shards, numbers: list[int], step: int = 1, every: float = 0.0, **more) -> None:
-    saver = Saver(shards, step, every, **more)
+    saver = ShardWriter(shards, step, every, **more)
     for number in numbers:
-        saver.add(number, vectors_of(shards, number))
+        saver.add(number, results_of(shards.plan[number]))
     saver.flush()
 
 
@@ -51,7 +42,7 @@ def test_a_shard_tells_its_batches(shards):
 
 
 def test_a_shard_ends_with_time_or_bytes(shards):
-    save(shards, [0, 1, 2, 3], every=1e9, most=2 * DIM * 4)  # a batch has two texts or more
+    save(shards, [0, 1, 2, 3], every=1e9, max_bytes=2 * DIM * 4)  # a batch has two texts or more
     assert len(names(shards)) == 4
     save(shards, [4, 5], every=1e9)
     assert len(names(shards)) == 5
@@ -60,35 +51,13 @@ def test_a_shard_ends_with_time_or_bytes(shards):
 def test_a_crash_takes_no_more_than_save_every(shards, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(shards_module.time, "monotonic", lambda: clock[0])
-    saver = Saver(shards, 1, 10.0)
+    saver = ShardWriter(shards, 1, 10.0)
     for number in range(8):  # a batch takes 4 s
         clock[0] += 4.0
-        saver.add(number, vectors_of(shards, number))
+        saver.add(number, results_of(shards.plan[number]))
         lost = number + 1 - int(shards.saved().sum())
         assert lost * 4.0 < 10.0
     assert names(shards) == ["00000000-00000002-1.npz", "00000003-00000005-1.npz"]
-
-
-def test_who_is_missing_is_told_once(shards, monkeypatch):
-    clock, told, last = [0.0], [], len(shards.plan) - 1
-    monkeypatch.setattr(compute.time, "monotonic", lambda: clock[0])
-
-    def sleep(seconds: float) -> None:
-        clock[0] += seconds
-        if clock[0] == 8.0:
-            save(shards, [1], step=3)
-        if clock[0] == 60.0:
-            save(shards, [*range(4, last + 1, 3)], step=3)
-            save(shards, [*range(2, last + 1, 3)], step=3)
-
-    monkeypatch.setattr(compute.time, "sleep", sleep)
-    save(shards, [*range(0, last + 1, 3)], step=3)
-    compute.wait(shards, Team(0, 3), silent, lambda text: told.append((clock[0], text)))
-    assert shards.saved().all() and len(told) == 1
-    when, text = told[0]
-    assert when == 18.0  # ten seconds after the last batch came
-    assert text.startswith("waiting for processes 1, 2 of 3: ") and "start processes 1, 2, or stop this one" in text
-    assert "without mesh.processes and mesh.process, which takes over what is there" in text
 
 
 def test_all_together_in_the_order_of_the_texts(shards, tmp_path_factory):
@@ -98,9 +67,7 @@ def test_all_together_in_the_order_of_the_texts(shards, tmp_path_factory):
     save(shards, [*range(1, last + 1, 2)], step=2, every=1e9)
     save(shards, [*range(0, last + 1, 2)], step=2)
     assert shards.assemble(out, 40, silent)
-    expected = np.repeat(np.arange(1, 41, dtype=np.float32)[:, None], DIM, axis=1)
-    expected[7] = 0
-    np.testing.assert_array_equal(np.load(out, mmap_mode="r"), expected)
+    np.testing.assert_array_equal(np.load(out, mmap_mode="r"), expected())
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "other length", "other dim", "other type", "no archive"])
@@ -133,7 +100,7 @@ def test_results_of_any_width(shards, tmp_path_factory):
     """Each text its number, as often as the number says; what is left of the widest is blank."""
     folder, out = tmp_path_factory.mktemp("shards"), tmp_path_factory.mktemp("out") / "all.npy"
     ragged = Shards(folder, shards.plan, None, np.int32, -1)
-    saver = Saver(ragged, 1, 1e9)
+    saver = ShardWriter(ragged, 1, 1e9)
     for number, batch in enumerate(shards.plan):
         wide = np.full((len(batch.text), int(batch.text.max()) + 1), -1, np.int32)
         for row, text in zip(wide, batch.text.tolist(), strict=True):
@@ -142,8 +109,8 @@ def test_results_of_any_width(shards, tmp_path_factory):
     saver.flush()
     assert Shards(folder, shards.plan, None, np.int32, -1).saved().all()
     assert ragged.saved().all() and ragged.assemble(out, 40, silent)
-    expected = [np.where(np.arange(40) < text, text, -1) if text != 7 else np.full(40, -1) for text in range(40)]
-    np.testing.assert_array_equal(np.load(out), np.array(expected, np.int32))
+    wanted = [np.where(np.arange(40) < text, text, -1) if text != 7 else np.full(40, -1) for text in range(40)]
+    np.testing.assert_array_equal(np.load(out), np.array(wanted, np.int32))
 
 
 def test_damage_that_only_reading_tells(shards, tmp_path_factory):
@@ -178,10 +145,3 @@ def test_a_full_disk_leaves_no_half_shard(shards, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         save(shards, [0])
     assert names(shards) == []
-
-
-def test_shares_of_a_team_are_all_batches_once():
-    for processes in (1, 2, 5):
-        shares = [Team(p, processes).share(17) for p in range(processes)]
-        assert sorted(number for share in shares for number in share) == list(range(17))
-    assert [Team(p, 3).is_main for p in range(3)] == [True, False, False]
