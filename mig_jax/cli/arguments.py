@@ -80,7 +80,8 @@ def prepare(arguments: list[str], name: str = "select") -> list[str]:
 def _prepared(override: str, command: Command, sweeping: bool) -> str:
     """An override with its value quoted where needed, and Hydra's ``++`` where the user adds names to a mapping."""
     key, equals, value = override.partition("=")
-    if equals and key in command.quoted and _needs_quotes(value, sweeping):
+    # Which keys hold texts is read from all files of conf/: only where the value needs quotes.
+    if equals and _needs_quotes(value, sweeping) and key in command.quoted:
         value = quoted(value)
     if equals and any(key == mapping or key.startswith(f"{mapping}.") for mapping in command.mappings):
         key = f"++{key}"

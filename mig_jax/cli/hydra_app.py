@@ -3,8 +3,11 @@
 import functools
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -36,7 +39,8 @@ def hydra_app(command: Command, arguments: list[str]) -> None:
         task(raw)
 
     try:
-        hydra.main(version_base="1.3", config_path=f"pkg://{CONF}", config_name=command.name)(noted)()
+        with _composed_once(sys.argv[1:]):
+            hydra.main(version_base="1.3", config_path=f"pkg://{CONF}", config_name=command.name)(noted)()
     except (HydraException, OmegaConfBaseException) as error:
         raise composition_error(error, command.name) from None
     except (ValueError, TypeError) as error:  # Hydra's own for sampler=null and the like
@@ -45,3 +49,19 @@ def hydra_app(command: Command, arguments: list[str]) -> None:
         raise UserError(" ".join(f"{error}".split())) from None
     finally:
         sweep.remove_temporary()
+
+
+@contextmanager
+def _composed_once(arguments: list[str]) -> Iterator[None]:
+    """Let Hydra compose the settings once instead of twice, which is a tenth of the time of a short run.
+
+    The first composition serves to read ``hydra.mode``. No file of conf/ sets it, so it is None unless an argument is
+    about Hydra or names a folder of the user's own files.
+    """
+    get_mode = Hydra.get_mode
+    if not any("hydra" in argument or argument.startswith(("--c", "-c", "--e")) for argument in arguments):
+        Hydra.get_mode = lambda self, config_name, overrides: None
+    try:
+        yield
+    finally:
+        Hydra.get_mode = get_mode

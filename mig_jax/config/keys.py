@@ -43,6 +43,7 @@ def inherited(name: str) -> list[str]:
     return [folder + entry for entry in read(name).get("defaults", ()) if isinstance(entry, str) and entry != "_self_"]
 
 
+@cache
 def read(name: str) -> Mapping[str, Any]:
     """conf/NAME.yaml as it is written: interpolations are not resolved."""
     text = importlib.resources.files(CONF).joinpath(*f"{name}.yaml".split("/")).read_text(encoding="utf-8")
