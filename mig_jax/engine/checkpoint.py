@@ -98,7 +98,7 @@ def _read(stored: Mapping[str, np.ndarray], path: str, schema: Any) -> Any:
 
 
 class Checkpoint:
-    """Keeps the newest snapshot in a folder; writes it at most once every ``every`` seconds."""
+    """Stores the newest snapshot in a folder; writes at most once every ``every`` seconds."""
 
     def __init__(self, folder: Path, every: float):
         self.path, self.every = folder / NAME, every

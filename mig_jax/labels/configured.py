@@ -69,7 +69,7 @@ def embed_labels(
     spec = replace(spec, instruction=None)
     fingerprint = check_embedder(spec, cache=cache).fingerprint
     if not spec.normalize:
-        raise UserError("embedder.normalize=false: a label graph needs unit embeddings")
+        raise UserError("a label graph needs unit embeddings", key="embedder.normalize", value=False)
     digest = hashlib.sha256("\0".join(labels).encode("utf-8", "surrogatepass")).hexdigest()
     key = [fingerprint, digest, jax.__version__, jax.default_backend()]
     if mesh is not None:  # other sums in another order

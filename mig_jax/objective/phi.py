@@ -5,10 +5,10 @@ power   (x + eps)^b        b in (0, 1), eps > 0      b (x + eps)^(b - 1)      (x
 exp     1 - exp(-alpha x)  alpha > 0                 alpha exp(-alpha x)      exp(-alpha x) (-expm1(-alpha d))
 log     log(1 + x / c)     c > 0                     1 / (c + x)              log1p(d / (c + x))
 
-A difference of two powers rises with x in 24 % of float32 steps at x = 1e5. These forms fall as phi'' < 0 demands:
-every slope and the rises of exp and log in every float32 step tried, the rise of power up to rounding (by at most
-44 ulp, 4e-6 of its value, near x = 0; 6 ulp, 7e-7, from x = 1,000 on). The engine therefore computes what it decides by
-in float64, and float32 only where a bound is enough.
+A difference of two powers rises with x in 24 % of float32 steps at x = 1e5, although phi'' < 0. These forms fall: every
+slope and the rises of exp and log in every float32 step tried, the rise of power up to rounding (by at most 44 ulp,
+4e-6 of its value, near x = 0; 6 ulp, 7e-7, from x = 1,000 on). The engine therefore decides in float64, and uses float32
+only for bounds.
 """
 
 from dataclasses import dataclass, field
@@ -22,16 +22,16 @@ import numpy as np
 from mig_jax.core.errors import UserError
 
 KINDS = ("power", "exp", "log")
-WIDE = "from 1e-9 to 1e9: beyond, gains leave float32's range"
+WIDE = "from 1e-9 to 1e9; beyond, gains leave float32's range"
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["a", "eps"], meta_fields=["kind"])
 @dataclass(frozen=True)
 class Phi:
-    """One phi. ``a`` is the exponent b, the rate alpha or the scale c; data, so that a sweep over it compiles once."""
+    """One phi. ``a`` is the exponent b, the rate alpha or the scale c: data, so that a sweep over it compiles once."""
 
     kind: str = field(default="power")
-    a: Any = 0.8  # a float, or whatever JAX puts in its place in a pytree
+    a: Any = 0.8  # a float, or a tracer where jax.jit traces it
     eps: Any = 1e-6
 
     def slope(self, x: Any) -> Any:
@@ -44,7 +44,7 @@ class Phi:
         return 1.0 / (self.a + x)
 
     def height(self, x: Any) -> Any:
-        """What of a rise depends on x alone, and costs most: whoever asks for many rises at one x keeps it."""
+        """The factor of a rise that depends on x alone, and costs most; reuse it for several rises at one x."""
         xp = np if isinstance(x, np.ndarray | float) else jnp
         if self.kind == "power":
             return xp.power(x + self.eps, self.a)
@@ -68,22 +68,22 @@ class Phi:
 
     @property
     def at_zero(self) -> float:
-        """phi(0) as the reference counts it; its objective is ours plus L phi(0)."""
+        """phi(0). The reference's objective is ours plus L phi(0)."""
         return float(self.eps**self.a) if self.kind == "power" else 0.0
 
 
 def make_phi(
     kind: str = "power", *, exponent: float = 0.8, eps: float = 1e-6, alpha: float = 1.0, c: float = 1.0
 ) -> Phi:
-    """A Phi from the configuration's names.
+    """A Phi from the keys of ``phi.*``.
 
     Raises:
-      UserError: names the key that is out of range.
+      UserError: a key is out of range.
     """
     if kind not in KINDS:
-        raise UserError(f"phi={kind}: must be one of {', '.join(KINDS)}")
+        raise UserError(key="phi", value=kind, allowed=KINDS)
     if kind == "power":
-        _check("phi.exponent", exponent, 0 < exponent < 1, "between 0 and 1, both left out (the paper uses 0.8)")
+        _check("phi.exponent", exponent, 0 < exponent < 1, "between 0 and 1, both excluded (the paper uses 0.8)")
         _check("phi.eps", eps, 1e-15 <= eps <= 1, "from 1e-15 to 1 (the paper uses 1e-6)")
         return Phi("power", float(exponent), float(eps))
     if kind == "exp":
@@ -95,4 +95,4 @@ def make_phi(
 
 def _check(key: str, value: float, good: bool, allowed: str) -> None:
     if not good:
-        raise UserError(f"{key}={value}: must be {allowed}")
+        raise UserError(key=key, value=value, allowed=allowed)
