@@ -5,10 +5,10 @@ power   (x + eps)^b        b in (0, 1), eps > 0      b (x + eps)^(b - 1)      (x
 exp     1 - exp(-alpha x)  alpha > 0                 alpha exp(-alpha x)      exp(-alpha x) (-expm1(-alpha d))
 log     log(1 + x / c)     c > 0                     1 / (c + x)              log1p(d / (c + x))
 
-A difference of two powers rises with x in 24 % of float32 steps at x = 1e5, although phi'' < 0. These forms fall: every
-slope and the rises of exp and log in every float32 step tried, the rise of power up to rounding (by at most 44 ulp,
-4e-6 of its value, near x = 0; 6 ulp, 7e-7, from x = 1,000 on). The engine therefore decides in float64, and uses float32
-only for bounds.
+A difference of two powers rises with x in 24 % of float32 steps at x = 1e5, although phi'' < 0. These forms fall:
+every slope and the rises of exp and log in every float32 step tried, the rise of power up to rounding (by at most
+44 ulp, 4e-6 of its value, near x = 0; 6 ulp, 7e-7, from x = 1,000 on). The engine therefore decides in float64, and
+uses float32 only for bounds.
 """
 
 from dataclasses import dataclass, field

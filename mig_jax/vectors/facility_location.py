@@ -172,7 +172,7 @@ def _check_memory(rows: int, dim: int, block: int, mesh: Mesh) -> None:
         room, owner = int((mine[0].memory_stats() or {}).get("bytes_limit", 0)), "each device"
     if room and need > room:
         raise UserError(
-            f"facility location stores all embeddings in the memory of the devices: {need / 2**30:,.1f} GiB are needed and"
+            f"facility location stores all embeddings on the devices: {need / 2**30:,.1f} GiB are needed and"
             f" {owner} has {room / 2**30:,.1f} GiB; take more devices (mesh.rows), embeddings of fewer dimensions"
             f" (here {dim:,}), or a smaller pool"
         )
