@@ -24,6 +24,7 @@ import numpy as np
 
 from experiments.machine import machine
 from experiments.synthetic import synthetic_pool
+from mig_jax.core.index import as_pool_rows
 from mig_jax.core.memory import PeakMemory
 from mig_jax.core.timing import Stopwatch
 from mig_jax.encode import encode
@@ -82,7 +83,7 @@ def synthetic_task(rows: int, dim: int, vectors: bool) -> SamplingTask:
         make_phi(),
         sampler_options("random", {}),
         ranking=rng.uniform(0, 1, rows),
-        vectors=Vectors(clustered(rows, dim), encoded.row) if vectors else None,
+        vectors=Vectors(clustered(rows, dim), as_pool_rows(encoded.row)) if vectors else None,
         rows=Rows(lambda points: iter(()), dialogs),
     )
 
@@ -99,7 +100,9 @@ def real_task(pool_path: str, embeddings: str | None) -> SamplingTask:
     vectors = None
     if embeddings is not None:
         path = Path(embeddings)
-        vectors = Vectors(np.load(path / "embeddings.npy" if path.is_dir() else path, mmap_mode="r"), encoded.row)
+        vectors = Vectors(
+            np.load(path / "embeddings.npy" if path.is_dir() else path, mmap_mode="r"), as_pool_rows(encoded.row)
+        )
     return SamplingTask(
         encoded, graph.propagation(), make_phi(), sampler_options("random", {}), vectors=vectors,
         rows=texts_of_points(pool, encoded),

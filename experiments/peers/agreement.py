@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mig_jax.core.index import as_points
 from mig_jax.encode import Encoded
 from mig_jax.labels.label_graph import Propagation
 from mig_jax.objective import Phi
@@ -44,7 +45,9 @@ def agreement(
     oracle, margins = oracle[:n], margins[:n]
     same = points[: len(oracle)] == oracle
     parted = differences(points, oracle, margins)
-    reached, best = (float(curve(encoded, p, phi, rows, None).objective[-1]) if n else 1.0 for rows in (points, oracle))
+    reached, best = (
+        float(curve(encoded, p, phi, as_points(rows), None).objective[-1]) if n else 1.0 for rows in (points, oracle)
+    )
     return {
         "picks": n,
         "prefix": int(np.argmin(same)) if not same.all() else len(same),

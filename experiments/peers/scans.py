@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.peers.result import PeerResult, candidates
+from mig_jax.core.index import as_points
 from mig_jax.encode import Encoded
 from mig_jax.labels.label_graph import Propagation
 from mig_jax.objective import Phi
@@ -20,7 +21,7 @@ def scan_jax(encoded: Encoded, propagation: Propagation, phi: Phi, picks: int, g
     """A full scan for each pick: one compiled loop, sparse padded tags."""
     start = time.perf_counter()
     rows, count = candidates(encoded), len(encoded.labels)
-    reach = unit_masses(label_matrix(encoded, rows), propagation_matrix(propagation))
+    reach = unit_masses(label_matrix(encoded, as_points(rows)), propagation_matrix(propagation))
     if gain == "exact":
         labels, part = _padded(reach.indptr, reach.indices, reach.data, count)
     else:
@@ -70,13 +71,13 @@ def dense_mass(encoded: Encoded, propagation: Propagation) -> tuple[np.ndarray, 
     if dense_bytes(encoded) >= MOST_BYTES:
         raise ValueError(f"{len(encoded)} rows x {len(encoded.labels)} labels: the dense matrix passes 3 GB")
     rows = candidates(encoded)
-    reach = unit_masses(label_matrix(encoded, rows), propagation_matrix(propagation))
+    reach = unit_masses(label_matrix(encoded, as_points(rows)), propagation_matrix(propagation))
     reach.data *= np.repeat(encoded.score[rows], np.diff(reach.indptr))
     return rows, reach.astype(np.float32).toarray()
 
 
 def _tags(encoded: Encoded, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    tags = label_matrix(encoded, rows)
+    tags = label_matrix(encoded, as_points(rows))
     return tags.indptr, tags.indices
 
 

@@ -41,7 +41,8 @@ def to_bytes(snapshot: Snapshot | None) -> bytes:
     if snapshot is None:
         return b""
     buffer = io.BytesIO()
-    np.savez(buffer, format=FORMAT, points=snapshot.points, gains=snapshot.gains, **_flat("", snapshot.state))
+    arrays: dict[str, Any] = {"format": FORMAT, "points": snapshot.points, "gains": snapshot.gains}
+    np.savez(buffer, **arrays, **_flat("", snapshot.state))
     return buffer.getvalue()
 
 
@@ -63,7 +64,7 @@ def from_bytes(data: bytes, schema: Any) -> Snapshot | None:
         return None
 
 
-def _flat(path: str, state: Any) -> dict[str, np.ndarray]:
+def _flat(path: str, state: Any) -> dict[str, Any]:
     """The arrays of a NamedTuple and the names of its classes, by path."""
     arrays = {f"kind{path}": np.array(type(state).__name__)}
     for field, value in zip(state._fields, state, strict=True):

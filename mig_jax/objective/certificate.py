@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from mig_jax.core.html import Described
-from mig_jax.core.index import PointArray
+from mig_jax.core.index import PointArray, as_points
 from mig_jax.encode.encoded import Encoded
 from mig_jax.labels.label_graph import Propagation
 from mig_jax.objective.matrices import label_matrix, propagation_matrix
@@ -65,7 +65,7 @@ class Feasible(NamedTuple):
     budget: float | None = None
 
 
-def _largest(encoded: Encoded, p: Propagation, phi: Phi, x: np.ndarray, points: np.ndarray, n: int) -> float:
+def _largest(encoded: Encoded, p: Propagation, phi: Phi, x: np.ndarray, points: PointArray, n: int) -> float:
     """The sum of the n largest exact gains of the points (of all, where there are fewer).
 
     The first-order gain bounds the exact gain and costs less. The exact gains of the n points with the highest
@@ -76,10 +76,10 @@ def _largest(encoded: Encoded, p: Propagation, phi: Phi, x: np.ndarray, points: 
     if len(points) <= n:
         return float(exact_gains(encoded, p, phi, x, points).sum())
     highest = np.argpartition(above, len(above) - n)[len(above) - n :]
-    gains = exact_gains(encoded, p, phi, x, np.sort(points[highest]))
+    gains = exact_gains(encoded, p, phi, x, as_points(np.sort(points[highest])))
     left = above >= gains.min() * (1 - ROUNDING)
     left[highest] = False
-    gains = np.concatenate([gains, exact_gains(encoded, p, phi, x, points[left])])
+    gains = np.concatenate([gains, exact_gains(encoded, p, phi, x, as_points(points[left]))])
     return float(np.partition(gains, len(gains) - n)[len(gains) - n :].sum())
 
 
@@ -126,9 +126,9 @@ def _largest_within(
             new = np.sort(chosen[~known[chosen]])
             if not len(new):
                 return float(value)
-            gain[new], known[new] = exact_gains(encoded, p, phi, x, points[new]), True
+            gain[new], known[new] = exact_gains(encoded, p, phi, x, as_points(points[new])), True
 
-    forced = float(exact_gains(encoded, p, phi, x, limits.first[rest[limits.first]]).sum())
+    forced = float(exact_gains(encoded, p, phi, x, as_points(limits.first[rest[limits.first]])).sum())
     return forced + min(map(least, (best_by_quota,) if room == np.inf else (best_by_quota, knapsack)))
 
 
@@ -155,12 +155,12 @@ def certify(
     matrix = propagation_matrix(p)
     bound = np.inf
     for length in prefixes or sorted({n // 8, n // 4, n // 2, n}):
-        chosen = points[:length]
+        chosen = as_points(points[:length])
         x = matrix.T @ (label_matrix(encoded, chosen).T @ encoded.score[chosen])
         rest = np.ones(len(encoded), bool)
         rest[chosen] = False  # a picked point is in S and adds nothing
         if limits is None:
-            more = _largest(encoded, p, phi, x, np.flatnonzero(rest), n)
+            more = _largest(encoded, p, phi, x, as_points(np.flatnonzero(rest)), n)
         else:
             more = _largest_within(encoded, p, phi, x, rest, limits)
         bound = min(bound, (float(objective[length - 1]) if length else 0.0) + more)

@@ -78,8 +78,9 @@ class Picks:
     def snapshot(self, score: np.ndarray, redecided: int) -> Snapshot:
         """What ``start`` goes on from."""
         points = as_points(np.array(self.points, np.int64))
-        progress = map(np.asarray, (self.phase, self.position, redecided))
-        state = DeitaState(*progress, np.array(self.nearest, np.int16), self.rejected.copy())
+        phase, position, redecided_so_far = map(np.asarray, (self.phase, self.position, redecided))
+        nearest = np.array(self.nearest, np.int16)
+        state = DeitaState(phase, position, redecided_so_far, nearest, self.rejected.copy())
         return Snapshot(points, _gains(score, points), state)
 
 
@@ -104,7 +105,7 @@ def sample(task: SamplingTask, n: int, *, block: int = BLOCK, tile: int = TILE) 
     block = -(-block // options.batch_size) * options.batch_size  # a batch lies in one block
     kept = SelectedVectors(task.vectors, task.mesh or pool_mesh(), options.threshold, block, tile)
     kept.redecided = int(task.resume.state.redecided) if task.resume is not None else 0
-    points = np.array(picks.points, np.int64)
+    points = as_points(np.array(picks.points, np.int64))
     kept.add_points(points)
     gate = Gate(limit, points)
     for phase in range(picks.phase, len(gate.phases)):
@@ -179,15 +180,15 @@ def _read(kept: SelectedVectors, ranked: np.ndarray, picks: Picks, gate: Gate, b
     if not gate.limits.kinds:
         # The reference has the first row for itself, and batches after it.
         end = min(start + (1 if start == 0 and batch > 1 else kept.block), len(ranked))
-        return kept.read(ranked[start:end]), end
+        return kept.read(as_points(ranked[start:end])), end
     found = []
     for end in range(start, len(ranked)):
         if len(found) == kept.block:
-            return kept.read(np.array(found)), end
+            return kept.read(as_points(np.array(found))), end
         point = int(ranked[end])
         if not picks.rejected[point] and gate.allows(point):
             found.append(point)
-    return kept.read(np.array(found, np.int64)), len(ranked)
+    return kept.read(as_points(np.array(found, np.int64))), len(ranked)
 
 
 def _gains(score: np.ndarray, points: np.ndarray) -> np.ndarray:

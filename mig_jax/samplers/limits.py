@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from mig_jax.core.index import as_points
 from mig_jax.engine.problem import csr_rows
 from mig_jax.engine.rules import Allowance, Remaining, Rules, pickable
 from mig_jax.objective.certificate import Feasible
@@ -122,7 +123,9 @@ class Limits:
         capped = capped[np.argsort(-room[entry[capped]], kind="stable")]  # the fewest left are written last
         quota[owner[capped]] = entry[capped]
         budget = None if self.budget is None else float(self.budget)
-        return Feasible(n, self.first, self.banned, quota, room, self.cost if budget is not None else None, budget)
+        return Feasible(
+            n, as_points(self.first), self.banned, quota, room, self.cost if budget is not None else None, budget
+        )
 
 
 class Gate:

@@ -68,7 +68,7 @@ def _run(
     """One greedy, by gain or, with a cost, by gain / cost. What a phase has left is told by the points that are in."""
     limits, mesh = task.limit, task.mesh or pool_mesh()
     problem = make_problem(task.encoded, task.propagation, task.phi, task.gain, mesh.size, cost)
-    done = warm_start(problem, limits.first[:n], mesh, task.heap_device) if resume is None else resume
+    done = warm_start(problem, as_points(limits.first[:n]), mesh, task.heap_device) if resume is None else resume
     counts, cut = Counter(), False
     for minima in Gate(limits).phases:  # one that was over before an interruption is over at once
         gate = Gate(limits, done.points)
@@ -139,9 +139,13 @@ def _kept(task: SamplingTask, which: int, n: int, plain: Run | None) -> Callable
     if tell is None:
         return None
     before = (np.zeros(0, np.int64), np.zeros(0)) if plain is None else (plain.points, plain.gains)
-    head = np.asarray(which), np.asarray(n)
+    points, gains = as_points(before[0]), before[1]
     return lambda snapshot: tell(
-        Snapshot(snapshot.points, snapshot.gains, TokenBudgetState(*head, *before, snapshot.state))
+        Snapshot(
+            snapshot.points,
+            snapshot.gains,
+            TokenBudgetState(np.asarray(which), np.asarray(n), points, gains, snapshot.state),
+        )
     )
 
 
@@ -160,7 +164,7 @@ def _tail(gains: np.ndarray) -> int:
     return len(gains) - (int(some[-1]) + 1 if len(some) else 0)
 
 
-def _objective(task: SamplingTask, points: np.ndarray) -> float:
+def _objective(task: SamplingTask, points: PointArray) -> float:
     worth = curve(task.encoded, task.propagation, task.phi, points, None).objective
     return float(worth[-1]) if len(worth) else 0.0
 

@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float32, Float64, Int32, Int64
 
 from mig_jax.core.errors import UserError
-from mig_jax.core.index import PointArray
+from mig_jax.core.index import PointArray, as_points
 from mig_jax.core.processes import replicated
 from mig_jax.core.progress import Progress, silent
 from mig_jax.engine.full_pass import AXIS
@@ -93,7 +93,7 @@ class FacilityLocation:
             for i in range(self.blocks):
                 start = number * each + i * self.block
                 rows = np.zeros((self.block, vectors.dim), np.float32)
-                unit = vectors.take(np.arange(start, min(start + self.block, self.count)))
+                unit = vectors.take(as_points(np.arange(start, min(start + self.block, self.count))))
                 rows[: len(unit)] = np.rint(unit * np.float32(2.0**GRID)) * np.float32(2.0**-GRID)
                 part = _write(part, rows, np.int32(i))
                 progress("load embeddings", min(start + self.block, self.count), self.count)

@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float32, Float64
 
+from mig_jax.core.index import as_points
 from mig_jax.core.processes import replicated
 from mig_jax.core.progress import Progress, silent
 from mig_jax.engine.full_pass import AXIS
@@ -97,7 +98,7 @@ def _tiles(
     def tile(index: Any) -> np.ndarray:
         first = start + (index[0].start or 0)
         rows = np.zeros((TILE, vectors.dim), np.float32)
-        points = np.arange(first, max(first, min(first + TILE, count)))
+        points = as_points(np.arange(first, max(first, min(first + TILE, count))))
         rows[: len(points)] = vectors.take(points) - centre
         return rows
 

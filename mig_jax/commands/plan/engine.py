@@ -86,7 +86,7 @@ def rehearse(shape: Shape, picks: int, phi: Phi, mesh: Mesh) -> dict[str, Any]:
         small = shape.scaled(scale)
         encoded, p = synthetic(small)
         problem = make_problem(encoded, p, phi, shape.gain, mesh.size)
-        n = max(1, min(round(picks / scale), problem.rows))
+        n = max(1, min(round(picks / scale), problem.num_points))
         counts = greedy(problem, n, mesh, shortlist_size=small.c1).counts
         found.append((counts["full_passes"], counts["looks"] / n))
     passes, looks = found[0]

@@ -17,6 +17,7 @@ from mig_jax.config.struct import key_of
 from mig_jax.core import processes
 from mig_jax.core.cache import one_at_a_time
 from mig_jax.core.errors import UserError
+from mig_jax.core.index import as_pool_rows
 from mig_jax.core.progress import Progress
 from mig_jax.core.version import VERSION
 from mig_jax.encode import Encoded
@@ -89,7 +90,7 @@ def vectors_of(array: np.ndarray, pool: Pool, encoded: Encoded, progress: Progre
     Raises:
       UserError: a vector that holds NaN or infinity; names its row.
     """
-    vectors = Vectors(array, encoded.row)
+    vectors = Vectors(array, as_pool_rows(encoded.row))
     wrong = np.flatnonzero(vectors.not_finite(progress))
     if len(wrong):
         raise UserError(

@@ -10,7 +10,7 @@ from jaxtyping import Float64, Int64
 
 from mig_jax.commands.select.shares import LabelShares, Shares
 from mig_jax.core.errors import UserError
-from mig_jax.core.index import PointArray
+from mig_jax.core.index import PointArray, as_points
 from mig_jax.encode import Encoded
 from mig_jax.objective import Certificate, Curve, certify, curve
 from mig_jax.objective.pool_gains import exact_gains, first_order_gains, gains_and_tag_gains
@@ -18,6 +18,7 @@ from mig_jax.samplers import Order, Sampler, SamplingTask
 from mig_jax.samplers.limits import Gate, first_allowed
 
 CURVE_POINTS = 48
+RunnersUp = tuple[Int64[PointArray, " r"], Float64[np.ndarray, " r"], Sequence[Shares]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Solved:
     order_curves: dict[int, Curve]
     certificate: dict[int, Certificate]
     random_objective: dict[int, float]
-    runners_up: tuple[Int64[PointArray, " r"], Float64[np.ndarray, " r"], Sequence[Shares]]
+    runners_up: RunnersUp
     random_within: tuple[int, float] | None = None
 
 
@@ -78,7 +79,7 @@ def solve(
         order = sampler.sample(task, budgets[-1])
         smaller = () if sampler.nested(task) else budgets[:-1]
         fresh = replace(task, resume=None, on_snapshot=None)  # snapshots are of the largest budget
-        orders = {n: sampler.sample(fresh, n).points for n in smaller}
+        orders = {n: as_points(sampler.sample(fresh, n).points) for n in smaller}
     with stage("judge"):
         return _judge(sampler, task, budgets, order, orders, runners_up)
 
@@ -95,17 +96,18 @@ def _judge(
     if not encoded.labels:  # E(D) is not known
         curves = {n: _no_curve(len(points)) for n, points in orders.items()}
         return Solved(order, _no_curve(len(order)), orders, curves, {}, {}, _no_runners_up())
-    largest = curve(encoded, p, phi, order.points, task.gain if sampler.by_labels else None)
+    picks = as_points(order.points)
+    largest = curve(encoded, p, phi, picks, task.gain if sampler.by_labels else None)
     curves = {n: curve(encoded, p, phi, points, None) for n, points in orders.items()}
     certificate = {}
     for n in budgets:
         task.progress("certificate", len(certificate), len(budgets))
-        points = orders.get(n, order.points[:n])
+        points = orders.get(n, as_points(picks[:n]))
         objective = curves[n].objective if n in curves else largest.objective[:n]
         certificate[n] = certify(encoded, p, phi, points, objective, limits=task.limit.feasible(n))
     # Another stream than that of the random sampler, which would otherwise be compared with itself.
     permutation = np.random.default_rng([task.seed, 1]).permutation(len(encoded))
-    random_points = first_allowed(permutation, budgets[-1], task.limit)
+    random_points = as_points(first_allowed(permutation, budgets[-1], task.limit))
     random_objective = curve(encoded, p, phi, random_points, None).objective
     within_tokens = None
     if task.limit.budget is not None and len(random_points):
@@ -119,7 +121,7 @@ def _judge(
         curves,
         certificate,
         {r: float(random_objective[r - 1]) for r in sorted(ranks) if r <= len(random_objective)},
-        _runners_up(task, order.points, largest.x, runners_up) if sampler.by_labels else _no_runners_up(),
+        _runners_up(task, picks, largest.x, runners_up) if sampler.by_labels else _no_runners_up(),
         within_tokens,
     )
 
@@ -129,11 +131,11 @@ def _no_curve(n: int) -> Curve:
     return Curve(zeros, zeros, zeros, empty, np.zeros(n + 1, np.int64), empty.astype(np.int64), empty)
 
 
-def _no_runners_up():
-    return np.zeros(0, np.int64), np.zeros(0), ()
+def _no_runners_up() -> RunnersUp:
+    return as_points(np.zeros(0, np.int64)), np.zeros(0), ()
 
 
-def _runners_up(task: SamplingTask, picked: PointArray, x: np.ndarray, most: int):
+def _runners_up(task: SamplingTask, picked: PointArray, x: np.ndarray, most: int) -> RunnersUp:
     """The points outside with the largest gains at the end, equals in file order."""
     may = Gate(task.limit, picked).open()
     most = min(most, int(may.sum()))
@@ -141,6 +143,6 @@ def _runners_up(task: SamplingTask, picked: PointArray, x: np.ndarray, most: int
         return _no_runners_up()
     of_all = first_order_gains if task.gain == "first_order" else exact_gains
     gains = np.where(may, of_all(task.encoded, task.propagation, task.phi, x), -1.0)
-    best = np.argsort(-gains, kind="stable")[:most]
+    best = as_points(np.argsort(-gains, kind="stable")[:most])
     gains, ptr, label, tag_gain = gains_and_tag_gains(task.encoded, task.propagation, task.phi, x, best, task.gain)
     return best, gains, LabelShares.of_gains(task.encoded.labels, ptr, label, tag_gain)
