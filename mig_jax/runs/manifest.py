@@ -7,7 +7,6 @@ manifest is checked against it when it is written and when it is read.
 import hashlib
 import json
 import platform
-import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -304,14 +303,14 @@ def _decode(file: Path, raw: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{file}: {_with_key(str(error))}") from None
+        text, key = _split(str(error))
+        raise UserError(text, key=key, where=file) from None
 
 
-def _with_key(message: str) -> str:
-    """msgspec's message, which ends with the path of the key, as ``key: message``."""
+def _split(message: str) -> tuple[str, str | None]:
+    """msgspec's message, which ends with the path of the key: (message, key)."""
     text, _, path = message.partition(" - at `$")
-    key = re.sub(r"^\.", "", path.rstrip("`"))
-    return f"{key}: {text}" if key else text
+    return text, path.rstrip("`").removeprefix(".") or None
 
 
 def versions(*more: str) -> dict[str, str]:
