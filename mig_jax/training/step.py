@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float32, Int
 
+from mig_jax.models.networks.sharding import RULES
 from mig_jax.training.lora import AdapterParam
 from mig_jax.training.loss import summed_nll
 from mig_jax.training.optimizer import Optimizer, clip_factor, global_norm
@@ -60,18 +62,23 @@ class Metrics(NamedTuple):
     grad_norm: Float32[Array, ""]
 
 
-def init_state(model: nnx.Module, optimizer: Optimizer, *, adapters: bool) -> TrainState:
+def init_state(model: nnx.Module, optimizer: Optimizer, *, adapters: bool, mesh: Mesh | None = None) -> TrainState:
     """Split a model into what is trained and what is not; moments lie where their parameters do.
 
     The arrays of the model are used up by the first update: no second copy of the parameters exists.
 
     Args:
       adapters: train the adapters only.
+      mesh: on whose devices the model lies; None: one device.
     """
     kind = AdapterParam if adapters else nnx.Param
     graphdef, params, frozen = nnx.split(model, kind, ...)
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
-    return TrainState(graphdef, params, frozen, optimizer.transform().init(params))
+    moments = optimizer.transform().init(params)
+    if mesh is not None:  # the count of updates is a new number, which would lie on the first device alone
+        whole = NamedSharding(mesh, PartitionSpec())
+        moments = jax.tree.map(lambda leaf: leaf if leaf.ndim else jax.device_put(leaf, whole), moments)
+    return TrainState(graphdef, params, frozen, moments)
 
 
 def zero_sums(params: nnx.State) -> Sums:
@@ -137,6 +144,23 @@ def make_step(state: TrainState, optimizer: Optimizer, *, dtype: str = "float32"
         return params, moments, zero_sums(params), Metrics(sums.loss / trained_tokens, norm)
 
     return Step(add_batch, apply)
+
+
+def place_batch(batch: Arrays, mesh: Mesh | None) -> Arrays:
+    """A batch on the devices of a mesh: each has its own sequences; the positions, which are few, are on all.
+
+    Every process gives the whole batch, and each of its devices takes its part.
+    """
+    if mesh is None:
+        return batch
+    sequences, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((RULES["batch"],), ()))
+    shardings = Arrays(sequences, sequences, whole, whole, whole)  # type: ignore[arg-type]
+
+    def placed(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
+        value = np.asarray(value)
+        return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+    return Arrays(*map(placed, batch, shardings))  # type: ignore[arg-type]
 
 
 def update(

@@ -4,6 +4,7 @@ The tolerances are about ten times what torch itself differs by between float32 
 """
 
 import json
+from contextlib import nullcontext
 
 import jax
 import numpy as np
@@ -14,13 +15,14 @@ from mig_jax.models.checkpoints.architectures import ARCHITECTURES
 from mig_jax.models.checkpoints.tensors import safetensors
 from mig_jax.models.networks.families import FAMILIES
 from mig_jax.models.networks.layers import Build
+from mig_jax.models.networks.sharding import model_mesh
 from mig_jax.models.networks.weights import _expanded, load_model
 from mig_jax.models.tokenizers.tokens import Tokens
 from mig_jax.training.lora import AdaptedLinear, Lora, add_adapters, merge_adapters
 from mig_jax.training.optimizer import Optimizer
 from mig_jax.training.packing import Rows, arrays, plan_update
 from mig_jax.training.schedule import make_schedule
-from mig_jax.training.step import init_state, make_step, update, zero_sums
+from mig_jax.training.step import init_state, make_step, place_batch, update, zero_sums
 
 PEAK, STEPS, BATCH = 1e-4, 8, 8
 LORA = Lora(8, 16.0, ("q_proj", "v_proj"))
@@ -46,9 +48,9 @@ class Tiny:
         stored = np.load(data)
         self.rows = Rows(Tokens(stored["ids"].astype(np.int32), stored["ptr"].astype(np.int64)), stored["mask"] > 0)
 
-    def model(self) -> nnx.Module:
+    def model(self, mesh=None) -> nnx.Module:
         build = Build("float32", "plain")
-        return load_model(lambda: self.family.build(self.config, build, True), self.weights, self.tensors)
+        return load_model(lambda: self.family.build(self.config, build, True), self.weights, self.tensors, mesh)
 
     def flat(self, model: nnx.Module) -> dict[str, np.ndarray]:
         """Key of a checkpoint -> parameter, as this package lays it out."""
@@ -184,3 +186,36 @@ def test_an_update_does_not_depend_on_its_batches(tiny, options):
     close(found[:, 1], wanted[:, 1], 1e-6)
     close(found[:, 2], wanted[:, 2], 1e-5)
     np.testing.assert_array_equal(found[:, 3], wanted[:, 3])
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1), (2, 2, 2)], ids=str)
+def test_an_update_does_not_depend_on_the_devices(tiny, shape):
+    """Parameters, moments and gradients lie where the rules say; losses and parameters are one device's to 1e-6."""
+    mesh = model_mesh(*shape)
+
+    def run(mesh):
+        state = init_state(tiny.model(mesh), Optimizer(), adapters=False, mesh=mesh)
+        step, sums, losses = make_step(state, Optimizer()), zero_sums(state.params), []
+        where = [leaf.sharding for leaf in jax.tree.leaves((state.params, state.moments, sums.gradients))]
+        for n in range(3):
+            planned = plan_update(tiny.rows, np.arange(8 * n, 8 * n + 8), max_length=64, micro_batch=8)
+            batches = [arrays(batch, tiny.rows, multiple=8) for batch in planned]
+            with nullcontext() if mesh is None else jax.set_mesh(mesh):
+                placed = [place_batch(batch, mesh) for batch in batches]
+                state, sums, metrics = update(step, state, sums, placed, 1e-4 * n)
+            losses.append(float(metrics.loss))
+        after = [leaf.sharding for leaf in jax.tree.leaves((state.params, state.moments, sums.gradients))]
+        assert after == where
+        return losses, state
+
+    wanted, alone = run(None)
+    found, shared = run(mesh)
+    close(found, wanted, 1e-6)
+    paths = zip(jax.tree_util.tree_leaves_with_path(alone.params), jax.tree.leaves(shared.params), strict=True)
+    for (path, one), other in paths:
+        # A step of Adam is 1e-4, its rounding 1e-7; the bias of keys has nearly no gradient, so its step is rounding.
+        of_keys = "'key'" in str(path) and "'bias'" in str(path)
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 if of_keys else 1e-6, err_msg=str(path))
+    if shape[1] > 1 or shape[2] > 1:
+        parts = [leaf for leaf in jax.tree.leaves(shared.moments) if leaf.size >= 1024]  # matrices
+        assert all(not leaf.sharding.is_fully_replicated for leaf in parts)
