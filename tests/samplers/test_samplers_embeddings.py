@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
@@ -12,6 +13,8 @@ from mig_jax.config.compose import composed
 from mig_jax.core.errors import UserError
 from mig_jax.encode import encode
 from mig_jax.pool import load_pool
+from mig_jax.runs.manifest import EmbedManifest, read_manifest, sources_of
+from mig_jax.runs.run import Run
 from mig_jax.vectors.vectors import Vectors
 
 
@@ -74,24 +77,39 @@ def test_files_that_are_none(pool, tmp_path):
         row_embeddings(config(tmp_path / "rows.npy"), pool, silent, silent)
 
 
+def embedded(folder, sources):
+    """The folder of a finished ``mig-jax embed``."""
+    with Run(folder, "mig-jax embed pool.jsonl", {}) as run:
+        run.claim("a" * 64)
+        np.save(run.files / "embeddings.npy", np.ones((4, 2), np.float32))
+        numbers = {"without_text": 0, "without_tokens": 0, "max_length": 8, "tokens": 4, "cut": 0, "computed": 4}
+        run.write_manifest(
+            EmbedManifest,
+            inputs=sources,
+            target="rows",
+            n=4,
+            dim=2,
+            dtype="float32",
+            embedder="e",
+            pooling="mean",
+            append_eos=False,
+            batches=1,
+            batch_tokens=8,
+            tokens_per_s=None,
+            **numbers,
+        )
+        run.publish()
+    return folder
+
+
 def test_embeddings_of_another_pool_are_refused_by_their_manifest(pool, tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    np.save(folder / "embeddings.npy", np.ones((4, 2), np.float32))
-    manifest = {
-        "schema": 1,
-        "kind": "embed",
-        "run_key": "k",
-        "of": "rows",
-        "inputs": {"files": [pool.sources[0].sha256]},
-    }
-    manifest["files"] = {"embeddings.npy": {"sha256": "kept"}}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    assert row_embeddings(config(folder), pool, silent, silent).sha256 == "kept"
-    manifest["inputs"]["files"] = ["another"]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    sources = sources_of(pool)
+    folder = embedded(tmp_path / "same", sources)
+    digest = read_manifest(folder).files["embeddings.npy"].sha256
+    assert row_embeddings(config(folder), pool, silent, silent).sha256 == digest
+    other = embedded(tmp_path / "other", tuple(msgspec.structs.replace(one, sha256="another") for one in sources))
     with pytest.raises(UserError, match="embeddings of other files than the pool's"):
-        row_embeddings(config(folder), pool, silent, silent)
+        row_embeddings(config(other), pool, silent, silent)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e39])
