@@ -19,14 +19,10 @@ from mig_jax.commands.select.config import SelectConfig
 from mig_jax.core.errors import UserError
 from mig_jax.models.checkpoints.checkpoint import MINILM, SMOLLM2_135M, find_checkpoint
 from mig_jax.models.configured import model_spec_of, spec_of
+from tests.pages import PAGES, ROOT, read
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "experiments/README.md")
+DOCUMENTS = (*PAGES, "CONTRIBUTING.md", "experiments/README.md")
 MACHINE = re.compile(rb"(?<![\w.~-])/(?:home|root|work|Users|tmp)/\w")
-
-
-def read(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +75,10 @@ def test_the_readme_shows_its_picture():
 def command_lines(text: str) -> list[str]:
     """Every mig-jax line of the code blocks, fenced or indented, and those inside a line, continuations joined."""
     text = re.sub(r"\\\n\s*", " ", text)
-    text = text.replace("experiment=NAME ... ", "experiment=threshold ")  # where a form is shown rather than a command
-    return re.findall(r"^(?: {4})?(mig-jax .+)$", text, re.M) + re.findall(r"`(mig-jax \w+ [^`\n]+)`", text)
+    text = text.replace("experiment=NAME ... ", "experiment=threshold ")
+    lines = re.findall(r"^(?: {4})?(mig-jax .+)$", text, re.M) + re.findall(r"`(mig-jax \w+ [^`\n]+)`", text)
+    forms = ("key=value", "COMMAND", "FOLDER")  # where a form is shown rather than a command
+    return [line for line in lines if not any(form in line for form in forms)]
 
 
 def settings(text: str) -> list[str]:
@@ -105,21 +103,22 @@ def expanded(overrides: list[str]) -> list[list[str]]:
 
 def check_command(line: str) -> None:
     """It is accepted by what reads it; a UserError or one of Hydra's otherwise."""
-    _, command, *arguments = shlex.split(line, comments=True)
-    if "--help" in arguments:
-        assert command in REGISTRY
+    _, command, *arguments = [word for word in shlex.split(line, comments=True) if word != "&"]
+    if "--help" in (command, *arguments):
+        assert command in (*REGISTRY, "--help")
     elif command == "sample":
         composed(sample.overrides(sample.parser().parse_args(arguments)))
-    elif command in REGISTRY and command not in ("select", "plan"):
+    elif command in REGISTRY and command != "select":
         compose(command, prepare(arguments, command))
     else:
-        assert command in ("select", "plan")  # plan takes the keys of select
+        assert command == "select"
         for job in expanded([word for word in prepare(arguments) if not word.startswith("-")]):
             composed(job)
 
 
 OWN_KEYS = {  # a setting begins so -> whose it is; any other is of select
     "model": "generate", "tags": "annotate", "ifd": "annotate", "annotat": "annotate", "vocabulary": "vocabulary",
+    "plan": "plan", "embed.": "embed", "rows": "annotate", "generate": "generate",
 }  # fmt: skip
 COMMANDS = [(document, line) for document in DOCUMENTS for line in command_lines(read(document))]
 SETTINGS = [(document, words) for document in DOCUMENTS for words in settings(read(document))]
@@ -147,7 +146,7 @@ def test_the_documents_were_searched():
     lines = [line for _, line in COMMANDS]
     assert sum(line.startswith("mig-jax select") for line in lines) >= 6
     assert any(line.startswith("mig-jax sample") and "--batch-size 32768" in line for line in lines)
-    assert ("README.md", "pool.on_error=skip") in SETTINGS
+    assert ("docs/formats.md", "pool.on_error=skip") in SETTINGS
 
 
 @pytest.mark.parametrize(
