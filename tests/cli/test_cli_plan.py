@@ -22,7 +22,7 @@ from mig_jax.encode import encode
 from mig_jax.engine import make_problem, pool_mesh
 from mig_jax.objective import make_phi
 from mig_jax.pool import load_pool
-from mig_jax.samplers import Order, Sampler, Task
+from mig_jax.samplers import Order, Sampler, SamplingTask
 from mig_jax.samplers.mig import MIG
 
 STAGES = ["start", "read pool", "encode", "label graph", "compile", "select", "judge", "write"]
@@ -92,7 +92,7 @@ CASES = [
     ("plan.out=gone/plan.json", ["plan.out=gone/plan.json: there is no folder gone"]),
     ("plan.rosw=5", ["plan.rosw: no such key"]),
     ("plan.rows=100 n=101", ["n=101: the plan is of 100 usable rows"]),
-    ("plan.rows=100 n=[]", ["n=[]: must be a whole number >= 1"]),
+    ("plan.rows=100 n=[]", ["n=[]: must be a whole number >= 1, or a list"]),
     ("nofile.jsonl", ["nofile.jsonl: no such file"]),
     ("note.txt", ["note.txt: the suffix is not one that is known"]),
     ("hf:org/name", ["hf:org/name: a plan does not download data sets", "plan.rows="]),
@@ -142,7 +142,9 @@ def test_the_bytes_are_those_of_the_arrays(gain: str, degree: float) -> None:
     assert memory.queues == approx(problem.groups.many)
     points = np.random.default_rng(0).permutation(len(encoded))[:picks]
     known = Sampler(lambda task, n: Order(points, np.zeros(n), "", {}), by_labels=True)
-    task = Task(encoded, p, phi, MIG.options(name="mig", gain=gain, compat=False), mesh=pool_mesh(jax.devices()[:1]))
+    task = SamplingTask(
+        encoded, p, phi, MIG.options(name="mig", gain=gain, compat=False), mesh=pool_mesh(jax.devices()[:1])
+    )
     _, judge = traced(lambda: solve(known, task, (picks,), 50))
     assert memory.stages["judge"] - live == approx(judge)
 
