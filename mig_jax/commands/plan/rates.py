@@ -34,7 +34,7 @@ from mig_jax.samplers.mig import MIG
 FORMAT = 2  # raise it whenever what is measured, or how, changes
 FEW, BENCH, LABELS = 300, 40_000, 1_000
 FEW_PICKS, PICKS = 40, 4_000
-TEXTS = 128  # labels that are embedded
+TEXTS = 256  # labels that are embedded
 STAGES = ("read pool", "encode", "compile", "select", "judge")  # of a manifest's timings; the rest is "write"
 Rates = dict[str, float]
 

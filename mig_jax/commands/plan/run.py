@@ -85,8 +85,8 @@ def run_plan(config: SelectConfig, keys: PlanKeys, *, progress: Progress = silen
     gain = getattr(config.sampler, "gain", "first_order")
     cache = Path(config.cache).expanduser() if config.cache else None
     progress("plan: constants of this machine", 0, None)
+    network = _label_graph(config, graph, sizes, cache, keys.measure)  # first: its memory is measured
     rates = constants(cache, "run", [gain, mesh.size], lambda: measure_run(config, gain), keys.measure)
-    network = _label_graph(config, graph, sizes, cache, keys.measure)
     shortlist = config.engine.shortlist
     memory = memory_of(sizes, gain, degree, budgets[-1], shortlist, mesh.size, base + rates["programs"], network.bytes)
     stages = _stages(sizes, budgets, started, rates, memory, network)
