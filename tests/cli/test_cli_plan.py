@@ -136,7 +136,7 @@ def test_the_bytes_are_those_of_the_arrays(gain: str, degree: float) -> None:
     memory = memory_of(sizes, gain, graph.facts()["mean_degree"], picks, 2_048, 1, 0.0, 0.0)
     live = memory.stages["graph"]
     problem, layout = traced(lambda: make_problem(encoded, p, phi, gain, 1))
-    arrays = [*problem.groups, *jax.tree.leaves((problem.buckets, problem.where, problem.reach))]
+    arrays = [*problem.groups, *jax.tree.leaves((problem.buckets, problem.column, problem.reach))]
     assert memory.parts["queues and buckets"] == approx(sum(a.nbytes for a in arrays if a is not None))
     assert memory.stages["layout"] - live == approx(layout)
     assert memory.queues == approx(problem.groups.many)

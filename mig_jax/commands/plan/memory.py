@@ -13,10 +13,10 @@ import numpy as np
 
 from mig_jax.commands.plan.sizes import Sizes
 from mig_jax.engine.problem import NARROWEST, power_of_two
-from mig_jax.objective.certificate import BLOCK
+from mig_jax.labels.cosine import TILE
+from mig_jax.objective.pool_gains import BLOCK
 
 UNLIMITED = 1 << 60  # cgroup v1 writes about 2^63 where there is no limit
-TILE = 2_048  # of mig_jax.labels.cosine: a tile of cosines in float32, and masks and indices of as many
 ENCODE_ROW, ENCODE_LABEL = 40, 46  # encode: masks, values and positions of a row; owner, key and order of a label
 GROUP_LABEL, BUCKET_LABEL = 32, 24  # make_groups: owner, key, digest and order; a bucket: entry, source and target
 QUEUE = 20  # engine: score, row and bound of a head, and its gain twice in a pass

@@ -28,8 +28,9 @@ from mig_jax.core.memory import PeakMemory
 from mig_jax.core.version import VERSION
 from mig_jax.labels import LabelGraph, label_graph
 from mig_jax.models.configured import spec_of
+from mig_jax.pool import load_pool
 from mig_jax.pool.configured import bundled_pool
-from mig_jax.samplers.mig import MIG
+from mig_jax.samplers.mig import Options as MigOptions
 
 FORMAT = 2  # raise it whenever what is measured, or how, changes
 FEW, BENCH, LABELS = 300, 40_000, 1_000
@@ -117,7 +118,7 @@ def _run(config: SelectConfig, folder: Path, pool: Path, n: int, gain: str) -> R
             note=None,
         ),
         score=changed(config.score, source="deita", turns="mean", normalize=False),
-        sampler=MIG.options(name="mig", gain=gain, compat=False),
+        sampler=MigOptions(name="mig", gain="exact" if gain == "exact" else "first_order", compat=False),
         graph=changed(config.graph, path=str(folder / "graph.npz")),
         limits=changed(
             config.limits, warm_start=None, include=None, exclude=None, sources={}, labels={}, tokens=None
@@ -167,16 +168,21 @@ def bench_pool(folder: Path, rows: int) -> Path:
 
 def measure_embedding(config: SelectConfig) -> Rates:
     """Seconds of loading and compiling the embedder, of a label, and bytes. UserError: its weights are not here."""
-    from mig_jax.models.inference.embed import find_embedder  # Flax: half a second
+    before, peak, start = resident(), PeakMemory(), time.perf_counter()
+    from mig_jax.models.inference.embed import find_embedder  # Flax: its seconds and bytes are part of the loading
 
-    start, before, peak = time.perf_counter(), resident(), PeakMemory()
     embedder = find_embedder(spec_of(msgspec.structs.replace(config.embedder, hub=None)))[1]()
-    texts = [f"label number {i}" for i in range(TEXTS)]
+    names = load_pool(bundled_pool()).tag_names  # labels of several lengths: each length compiles a program
+    texts = [name for name in names if name][:TEXTS]
     embedder.embed(texts)
     middle = time.perf_counter()
     embedder.embed(texts)
     again = time.perf_counter() - middle
-    return {"load": middle - start - again, "label": again / TEXTS, "bytes": float(peak.facts()["peak_bytes"] - before)}
+    return {
+        "load": middle - start - again,
+        "label": again / len(texts),
+        "bytes": float(peak.facts()["peak_bytes"] - before),
+    }
 
 
 def measure_cosines() -> Rates:

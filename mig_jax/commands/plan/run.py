@@ -128,7 +128,7 @@ def _label_graph(
     except UserError as error:
         return Network(cosines, cosine_bytes(sizes.labels), f"cosines alone, no embedder: {error}")
     seconds = embed["load"] + embed["label"] * sizes.labels + cosines
-    return Network(seconds, max(embed["bytes"], cosine_bytes(sizes.labels)), f"{sizes.labels:,} labels")
+    return Network(seconds, embed["bytes"] + cosine_bytes(sizes.labels), f"{sizes.labels:,} labels")
 
 
 def _stages(
