@@ -82,17 +82,17 @@ def test_the_tile_changes_no_edge(tile):
 
 
 def test_the_cut_that_rises_while_tiles_pass_loses_nothing(monkeypatch):
-    """With many equal cosines and a small memory for edges: the result is that of keeping everything."""
+    """With many equal cosines and a small memory for edges: the result is that of all edges."""
     v = np.repeat(units(40, 8), 10, axis=0)
     expected = densest_edges(v, 12.0)
-    pruned = []
-    whole = module._prune
-    monkeypatch.setattr(module, "_prune", lambda kept, want: pruned.append(len(kept)) or whole(kept, want))
+    calls = []
+    largest = module._largest
+    monkeypatch.setattr(module, "_largest", lambda edges, count: calls.append(len(edges)) or largest(edges, count))
     source = inspect.getsource(densest_edges).replace("1_000_000", "10")
     scope = dict(vars(module))
     exec(source, scope)
     found = scope["densest_edges"](v, 12.0, tile=16)
-    assert len(pruned) > 3
+    assert len(calls) > 3
     assert found[0] == expected[0]
     for a, b in zip(found[1:3], expected[1:3], strict=True):
         np.testing.assert_array_equal(a, b)
