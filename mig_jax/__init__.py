@@ -15,7 +15,7 @@ from typing import Any
 from mig_jax.core.version import VERSION as __version__
 
 _WHERE = {
-    "Selection": "mig_jax.api",
+    "Selection": "mig_jax.commands.select.selection",
     "label_graph": "mig_jax.api",
     "load_pool": "mig_jax.api",
     "select": "mig_jax.api",

@@ -29,6 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if folder is not None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+        os.environ.setdefault("MIG_JAX_CACHE", str(config.cache.mkdir("mig_jax")))
     config.addinivalue_line("filterwarnings", "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning")
     # A worker may meet an entry that the other is still writing; JAX says so and compiles.
     config.addinivalue_line("filterwarnings", "ignore:Error reading persistent compilation cache")

@@ -1,13 +1,14 @@
 """From the YAML of a command and overrides to its settings: what Hydra does for the command line, for Python code."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from mig_jax.config.check import checked, composition_error
 from mig_jax.config.keys import CONF
@@ -16,22 +17,32 @@ from mig_jax.config.struct import Struct
 Config = TypeVar("Config", bound=Struct)
 
 
-def compose(command: str, overrides: Sequence[str], kind: type[Config]) -> Config:
+def compose(
+    command: str, overrides: Sequence[str], kind: type[Config], values: Mapping[str, Any] | None = None
+) -> Config:
     """The checked settings of ``mig-jax COMMAND OVERRIDES``.
 
     Args:
       command: a file of conf/.
       overrides: ``key=value`` in Hydra's grammar.
       kind: the struct of the command.
+      values: key -> value, as they are: Python objects that Hydra's grammar cannot hold. They come last.
 
     Raises:
       UserError: names the key, its value and what is allowed.
     """
     try:
         raw = composed(command, overrides)
-    except HydraException as error:
+        settings: Any = raw if values is None else OmegaConf.to_container(raw, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
         raise composition_error(error, command) from None
-    return checked(raw, kind, command)
+    for key, value in (values or {}).items():
+        *groups, name = key.split(".")
+        group = settings
+        for part in groups:
+            group = group.setdefault(part, {})
+        group[name] = value
+    return checked(settings, kind, command)
 
 
 def composed(command: str, overrides: Sequence[str] = ()) -> DictConfig:

@@ -116,8 +116,9 @@ def _wrong(
     """The error that names the first faulty row."""
     row, more = int(faulty.argmax()), f" ({faulty.sum()} such rows)" if faulty.sum() > 1 else ""
     return UserError(
-        f"{pool.where(row)}: {fault_of(pool, row, source, parts, value[row])}; scores must be {allowed}{more}."
-        " pool.on_error=skip leaves such rows out"
+        f"{fault_of(pool, row, source, parts, value[row])}; scores must be {allowed}{more}."
+        " pool.on_error=skip leaves such rows out",
+        where=pool.where(row),
     )
 
 

@@ -61,7 +61,7 @@ def factor_names(score: str, key: str = "score.from") -> tuple[str, ...]:
     """
     names = tuple(name.strip() for name in score.split("*"))
     if not all(part for name in names for part in name.split(".")) or (len(names) > 1 and NONE in names):
-        raise UserError(f"{key}={score}: must be {ALLOWED}")
+        raise UserError(key=key, value=score, allowed=ALLOWED)
     return names
 
 
@@ -85,8 +85,10 @@ def factors(pool: Pool, score: str, turns: str, key: str = "score.from") -> list
     without = [name for name in wanted if name not in pool.columns]
     if without:
         raise UserError(
-            f"{key}={score}: not a column of this pool: {', '.join(without)} (load_pool(..., columns={list(wanted)!r})"
-            f" reads what it needs); {key} may be {ALLOWED}"
+            f"not a column of this pool: {', '.join(without)} (load_pool(..., columns={list(wanted)!r}) reads what it"
+            f" needs); {key} may be {ALLOWED}",
+            key=key,
+            value=score,
         )
     return [_factor(pool, name, turns) for name in names]
 

@@ -67,6 +67,13 @@ class Phi:
         return self.rise(x * 0.0, x)
 
     @property
+    def settings(self) -> dict[str, float]:
+        """The keys of ``phi.*`` that make it, without the kind."""
+        if self.kind == "power":
+            return {"exponent": float(self.a), "eps": float(self.eps)}
+        return {"alpha" if self.kind == "exp" else "c": float(self.a)}
+
+    @property
     def at_zero(self) -> float:
         """phi(0). The reference's objective is ours plus L phi(0)."""
         return float(self.eps**self.a) if self.kind == "power" else 0.0

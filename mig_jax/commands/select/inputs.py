@@ -107,7 +107,11 @@ def notes_of(config: SelectConfig, inputs: Inputs) -> list[str]:
         *_lacking(inputs.pool, inputs.encoded, config.score),
         *_misaligned(inputs.pool, inputs.encoded, config.score.source),
     ]
-    return [*hint, *of_score, *inputs.graph.warnings()]
+    notes = [*hint, *of_score, *inputs.graph.warnings()]
+    if rejected := rejected_rows(inputs):
+        rows = "1 faulty row was" if len(rejected) == 1 else f"{len(rejected):,} faulty rows were"
+        notes.append(f"{rows} passed over; see rejects.jsonl and rejects.txt")
+    return notes
 
 
 def _lacking(pool: Pool, encoded: Encoded, config: ScoreConfig) -> list[str]:
@@ -157,7 +161,7 @@ def _read(config: SelectConfig, in_memory: InMemory, watch: Stopwatch, progress:
     """All inputs but the embeddings of rows."""
     sampler = find_sampler(config.sampler.name)
     mesh, phi = mesh_of(config.mesh), _phi(config.phi)
-    cache = Path(config.cache).expanduser() if config.cache else None
+    cache = cache_of(config)
     with watch.stage("read pool"):
         pool = in_memory.pool
         if pool is None:
@@ -189,6 +193,11 @@ def _read(config: SelectConfig, in_memory: InMemory, watch: Stopwatch, progress:
         progress=progress,
     )
     return Inputs(sampler, pool, encoded, graph, task, budgets)
+
+
+def cache_of(config: SelectConfig) -> Path | None:
+    """The folder of the caches; None: nothing is cached."""
+    return Path(config.cache).expanduser() if config.cache else None
 
 
 def columns_of(config: SelectConfig) -> tuple[str, ...]:
@@ -224,10 +233,11 @@ def ranking_of(options: Any, score: ScoreConfig, pool: Pool, encoded: Encoded) -
         return encoded.score
     value, missing, wrong = (found[encoded.row] for found in scores(pool, *asked))
     if (missing | wrong).all():
-        raise UserError(
-            f"sampler={options.name}: none of the {len(encoded)} usable rows has the score that it ranks by,"
-            f" {asked.key}={asked.source}; sampler.score may be {ALLOWED}"
+        message = (
+            f"none of the {len(encoded)} usable rows has the score that it ranks by, {asked.key}={asked.source};"
+            f" sampler.score may be {ALLOWED}"
         )
+        raise UserError(message, key="sampler", value=options.name)
     return np.where(missing | wrong, np.nan, value)
 
 
@@ -258,9 +268,10 @@ def mesh_of(config: MeshConfig):
     if config.rows == "all":
         return pool_mesh(devices)
     if config.rows > len(devices):
-        raise UserError(f"mesh.rows={config.rows}: must be all, or at most {len(devices)}, the devices there are")
+        allowed = f"all, or at most {len(devices)}, the number of devices"
+        raise UserError(key="mesh.rows", value=config.rows, allowed=allowed)
     if jax.process_count() > 1:
-        raise UserError(f"mesh.rows={config.rows}: with several processes it must be all")
+        raise UserError("several processes share all devices", key="mesh.rows", value=config.rows, allowed="all")
     return pool_mesh(devices[: config.rows])
 
 

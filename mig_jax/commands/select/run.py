@@ -12,8 +12,8 @@ from mig_jax.commands.call import Call
 from mig_jax.commands.select.config import SelectConfig
 from mig_jax.commands.select.facts import facts_of, remarks
 from mig_jax.commands.select.files import write_run
-from mig_jax.commands.select.inputs import notes_of, prepare, rejected_rows, run_key
-from mig_jax.commands.select.solve import solve
+from mig_jax.commands.select.inputs import Inputs, notes_of, prepare, rejected_rows, run_key
+from mig_jax.commands.select.solve import Solved, solve
 from mig_jax.core import processes
 from mig_jax.core.progress import Progress, silent
 from mig_jax.engine.checkpoint import Checkpoint, from_bytes, to_bytes
@@ -44,16 +44,11 @@ def run_select(
     settings = msgspec.to_builtins(config)
     with Run(config.out, command, settings, name=config.pool.name, sample_file=sample_file, notify=notify) as run:
         inputs = prepare(config, watch=run.timings, progress=progress, notify=notify)
-        pool = inputs.pool
         if run.claim(run_key(config, inputs), config.overwrite) == "done":
             if run.writes:
                 notify(run.done_already)
             return run.out if run.writes else None
-        rejected = rejected_rows(inputs)
         run.note(*notes_of(config, inputs))
-        if rejected:
-            rows = "1 faulty row was" if len(rejected) == 1 else f"{len(rejected):,} faulty rows were"
-            run.note(f"{rows} passed over; see rejects.jsonl and rejects.txt")
         checkpoint = Checkpoint(run.checkpoint, config.engine.checkpoint_every) if run.writes else None
         stored = checkpoint.load(inputs.sampler.state) if checkpoint else None
         snapshot = from_bytes(processes.broadcast_bytes(to_bytes(stored)), inputs.sampler.state)
@@ -64,29 +59,33 @@ def run_select(
             solved = solve(inputs.sampler, task, inputs.budgets, config.export.runners_up, run.stage)
         for note in solved.order.notes:
             notify(note)
-
-        def write() -> None:
-            if not run.writes:
-                return
-            run.notes += remarks(solved, task, config.sampler.name, inputs.budgets[-1], config.phi.kind)
-            facts = facts_of(
-                pool,
-                task,
-                inputs.graph,
-                inputs.sampler,
-                solved,
-                inputs.budgets,
-                export_layout=config.export.layout,
-                rejected=rejected,
-            )
-            progress("write", 0, None)
-            write_run(run, facts)
-            run.write_report(page(run.files))
-            pool.check_unchanged()
-            run.publish()
-
-        processes.together(write)
+        processes.together(lambda: write_selection(run, config, inputs, solved, progress))
         return run.out if run.writes else None
+
+
+def write_selection(
+    run: Run, config: SelectConfig, inputs: Inputs, solved: Solved, progress: Progress = silent
+) -> None:
+    """Write and publish all files of a claimed run; nothing on a process that does not write."""
+    if not run.writes:
+        return
+    pool = inputs.pool
+    run.notes += remarks(solved, inputs.task, config.sampler.name, inputs.budgets[-1], config.phi.kind)
+    facts = facts_of(
+        pool,
+        inputs.task,
+        inputs.graph,
+        inputs.sampler,
+        solved,
+        inputs.budgets,
+        export_layout=config.export.layout,
+        rejected=rejected_rows(inputs),
+    )
+    progress("write", 0, None)
+    write_run(run, facts)
+    run.write_report(page(run.files))
+    pool.check_unchanged()
+    run.publish()
 
 
 def run(config: SelectConfig, call: Call) -> RenderableType:

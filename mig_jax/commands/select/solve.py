@@ -98,6 +98,9 @@ def _judge(
         return Solved(order, _no_curve(len(order)), orders, curves, {}, {}, _no_runners_up())
     picks = as_points(order.points)
     largest = curve(encoded, p, phi, picks, task.gain if sampler.by_labels else None)
+    if sampler.by_labels:  # gains in float64 by one formula: what is reported does not depend on the backend
+        gains = largest.first_order if task.gain == "first_order" else largest.exact
+        order = replace(order, gains=np.asarray(gains))
     curves = {n: curve(encoded, p, phi, points, None) for n, points in orders.items()}
     certificate = {}
     for n in budgets:
