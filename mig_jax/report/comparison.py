@@ -36,11 +36,11 @@ IN_TEXT = (
 )
 OF_GRAPH = ("mean_degree", "isolated")  # shown where runs have different graphs
 _ASPECTS: dict[str, Callable[[RunView], Any]] = {
-    "pools": lambda run: [source["sha256"] for source in run.manifest["inputs"]],
-    "labels": lambda run: run.manifest["labels"]["total"],
-    "scores of rows": lambda run: run.manifest["config"].get("score"),
-    "label graphs": lambda run: (run.manifest["graph"], _propagation(run)),
-    "phi": lambda run: run.manifest["config"].get("phi"),
+    "pools": lambda run: [source.sha256 for source in run.manifest.inputs],
+    "labels": lambda run: run.manifest.labels.total,
+    "scores of rows": lambda run: run.manifest.config.get("score"),
+    "label graphs": lambda run: (run.manifest.graph, _propagation(run)),
+    "phi": lambda run: run.manifest.config.get("phi"),
 }
 
 
@@ -124,14 +124,14 @@ class Comparison:
                 name = entry["name"]
                 share[name] = share.get(name, 0.0) + entry["selected"] / max(run.n, 1)
                 size[name] = max(size.get(name, 0), entry["pool"])
-        kept = sorted(share, key=lambda name: (-share[name], -size[name], name or ""))[:SOURCES]
-        return sorted(kept, key=lambda name: (-size[name], name or ""))
+        largest = sorted(share, key=lambda name: (-share[name], -size[name], name or ""))[:SOURCES]
+        return sorted(largest, key=lambda name: (-size[name], name or ""))
 
     def composition(self, run: RunView, which: str = "selected") -> list[int]:
         """Rows of ``sources``, and of all others last; ``which``: "selected" or "pool"."""
         of = {entry["name"]: entry[which] for entry in run.stats["sources"]["top"]}
         parts = [of.get(name, 0) for name in self.sources]
-        return [*parts, (run.n if which == "selected" else run.manifest["pool"]["usable"]) - sum(parts)]
+        return [*parts, (run.n if which == "selected" else run.manifest.pool.usable) - sum(parts)]
 
     @property
     def notes(self) -> list[str]:
@@ -169,7 +169,7 @@ class Comparison:
             line |= {f"rows of {name or '(no source)'}": many for name, many in of_sources}
             shared = zip(self.names, self.shared[at].tolist(), strict=True)
             line |= {f"shared with {name}": many if many >= 0 else None for name, many in shared}
-            table.append(line | {"finished": run.manifest["finished"], "folder": str(run.folder)})
+            table.append(line | {"finished": run.manifest.finished, "folder": str(run.folder)})
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, [*table[0]], lineterminator="\n")
         writer.writeheader()
@@ -199,7 +199,7 @@ def compare(
     folders: Sequence[str | Path | RunView], left_out: Sequence[str] = (), sweep: SweepSettings | None = None
 ) -> Comparison:
     """Finished runs in the order of what a sweep varies; else the largest E(D) first where all are one quantity of as
-    many rows, or as given.
+    many rows, or in the order of ``folders``.
 
     Args:
       folders: of the runs, or the runs as read.
@@ -232,11 +232,11 @@ def left_out_note(left_out: Sequence[str]) -> str:
 
 def whole(run: RunView) -> bool:
     """Whether a run took every usable row: the pool that selections are compared with, and no selection."""
-    return run.n == run.manifest["pool"]["usable"]
+    return run.n == run.manifest.pool.usable
 
 
 def _propagation(run: RunView) -> Any:
-    config = run.manifest["config"]
+    config = run.manifest.config
     return (config.get("graph") or {}).get("propagation", config.get("propagation"))
 
 

@@ -36,8 +36,7 @@ Cells = list[tuple[str, str]]
 def comparison_page(both: Comparison, beside: Path | None) -> str:
     """The page; ``beside``: its folder, from which it links to the pages of the runs; None: it links to nothing."""
     first = both.runs[0]
-    days = sorted({run.manifest["finished"][:10] for run in both.runs})
-    memory = [run.manifest.get("memory") or {} for run in both.runs]
+    days = sorted({run.manifest.finished[:10] for run in both.runs})
     return render(
         "comparison.html.j2",
         title=f"{len(both.runs)} selections compared",
@@ -58,14 +57,14 @@ def comparison_page(both: Comparison, beside: Path | None) -> str:
         alike=_numbers(both, ALIKE, pool=True),
         sparks=_sparks(both),
         took=_numbers(both, TOOK, pool=False),
-        memory_of_process=any(facts.get("since") == "process" for facts in memory),
+        memory_of_process=any(run.manifest.memory.since == "process" for run in both.runs),
         where=_where(both, beside),
     )
 
 
 def _pool(run: RunView) -> str:
-    pool = run.manifest["config"].get("pool") or {}
-    return str(pool.get("name") or "") or next((str(s["path"]) for s in run.manifest["inputs"]), "a pool")
+    pool = run.manifest.config.get("pool") or {}
+    return str(pool.get("name") or "") or next((source.path for source in run.manifest.inputs), "a pool")
 
 
 def _order(both: Comparison) -> str:
@@ -73,7 +72,7 @@ def _order(both: Comparison) -> str:
         return f"in the order of {both.sweep.key}"
     reached = [run.reached for run in both.runs]
     descending = None not in reached and reached == sorted(reached, key=lambda value: -(value or 0.0))
-    return "the largest E(D) first" if descending and not both.different else "in the order given"
+    return "the largest E(D) first" if descending and not both.different else "in the order of the command line"
 
 
 def _run(both: Comparison, at: int) -> dict[str, str]:
@@ -164,11 +163,11 @@ def _curves(both: Comparison) -> dict[str, Any] | None:
     runs = [both.runs[at] for at in drawn]
     last = max([run.n for run in runs if not whole(run)] or [run.n for run in runs])
     lines = [objective_line(both.runs[at].objective[:last], series_class(at), both.names[at]) for at in drawn]
-    random: dict[str, float] = {}  # one permutation of the pool, of which each run knows some values
+    random: dict[int, float | None] = {}  # one permutation of the pool, of which each run knows some values
     for run in runs:
-        alike = run.manifest["config"].get("seed") == runs[0].manifest["config"].get("seed")
-        random |= run.manifest["random_objective"] if alike and not run.manifest.get("limits") else {}
-    known = sorted((int(n), value) for n, value in random.items() if value is not None and 0 < int(n) <= last)
+        alike = run.manifest.config.get("seed") == runs[0].manifest.config.get("seed")
+        random |= run.manifest.random_objective if alike and not run.manifest.limits else {}
+    known = sorted((n, value) for n, value in random.items() if value is not None and 0 < n <= last)
     legend = [_run(both, at) for at in drawn]
     if known:
         n, values = np.array([(0, 0.0), *known]).T
@@ -195,12 +194,12 @@ def _shared(both: Comparison) -> dict[str, Any] | None:
     sizes = {both.runs[i].n for i in at}
     if len(sizes) == 1:
         [n] = sizes
-        usable = both.runs[at[0]].manifest["pool"]["usable"]
+        usable = both.runs[at[0]].manifest.pool.usable
         note = f"Of {count(n)} rows; two random selections share {share(n, usable)}."
     else:
         note = "Shared rows, of all rows that either has (the Jaccard index: the selections have different sizes)."
     numbered = max(len(both.names[i]) for i in at) > 9
-    head = [str(place) if numbered else both.names[i] for place, i in enumerate(at, 1)]
+    head = [str(number_) if numbered else both.names[i] for number_, i in enumerate(at, 1)]
     rows = [(_run(both, i), [None if i == j else _pair(both, i, j, len(sizes) == 1) for j in at]) for i in at]
     return {"note": note, "rows": rows, "numbered": numbered, "head": head}
 
@@ -220,7 +219,7 @@ def _sources(both: Comparison) -> dict[str, Any]:
     """Bars of each run's rows by source."""
     rows = [(_run(both, at), both.composition(run), run.n) for at, run in enumerate(both.runs)]
     if _one_pool(both):
-        rows.append((GROUND, both.composition(both.runs[0], "pool"), both.runs[0].manifest["pool"]["usable"]))
+        rows.append((GROUND, both.composition(both.runs[0], "pool"), both.runs[0].manifest.pool.usable))
     titles = ["no source" if name is None else name for name in both.sources]
     letters = [chr(ord("A") + at) for at in range(len(titles))]
     legend = [
@@ -314,8 +313,8 @@ def _where(both: Comparison, beside: Path | None) -> list[dict[str, Any]]:
                 "run": _run(both, at),
                 "folder": str(run.folder),
                 "link": link,
-                "command": manifest["command"],
-                "notes": manifest["notes"],
+                "command": manifest.command,
+                "notes": manifest.notes,
             }
         )
     return rows

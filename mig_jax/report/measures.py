@@ -60,8 +60,8 @@ COLUMNS = {
 def measured(run: RunView) -> dict[str, Any]:
     """The run's ``COLUMNS``; "overlap" and "paper" are those of a sweep, which knows them."""
     manifest, reached, random = run.manifest, run.reached, run.random
-    timings = [value for value in manifest["timings"].values() if value is not None]
-    entropy, total = _of(run, "labels", "entropy"), manifest["labels"]["total"]
+    timings = manifest.timings.values()
+    entropy, total = _of(run, "labels", "entropy"), manifest.labels.total
     tokens = run.stats.get("tokens") or {}
     counted = sum(tokens.get("selected", ())) == run.n  # else a sum would be that of some rows
     return {
@@ -71,11 +71,11 @@ def measured(run: RunView) -> dict[str, Any]:
         "random_objective": random,
         "times_random": reached / random if reached is not None and random else None,
         "certificate": run.certificate,
-        "mean_degree": manifest["graph"].get("mean_degree"),
-        "isolated": manifest["graph"].get("isolated_share"),
+        "mean_degree": manifest.graph.get("mean_degree"),
+        "isolated": manifest.graph.get("isolated_share"),
         "overlap": None,
         "paper": None,
-        "labels_covered": manifest["labels"]["covered"] if run.has_labels else None,
+        "labels_covered": manifest.labels.covered if run.has_labels else None,
         "labels_total": total or None,
         "label_entropy_bits": entropy,
         "label_entropy_share": entropy / math.log2(total) if entropy is not None and total > 1 else None,
@@ -86,17 +86,17 @@ def measured(run: RunView) -> dict[str, Any]:
         "chars_mean": _of(run, "chars", "mean"),
         "chars_median": _of(run, "chars", "median"),
         "turns_mean": _turns(run, "selected"),
-        "select_seconds": manifest["timings"].get("select"),
+        "select_seconds": manifest.timings.get("select"),
         "total_seconds": sum(timings) if timings else None,
-        "peak_bytes": (manifest.get("memory") or {}).get("peak_bytes"),
+        "peak_bytes": manifest.memory.peak_bytes,
     }
 
 
 def of_pool(run: RunView) -> dict[str, Any]:
     """The same of all usable rows of the run's pool, for the columns in which a selection is compared with it."""
-    entropy, total = _of(run, "labels", "entropy", "pool"), run.manifest["labels"]["total"]
+    entropy, total = _of(run, "labels", "entropy", "pool"), run.manifest.labels.total
     return dict.fromkeys(COLUMNS) | {
-        "rows": run.manifest["pool"]["usable"],
+        "rows": run.manifest.pool.usable,
         "labels_covered": total or None,
         "label_entropy_bits": entropy,
         "score_mean": _of(run, "score", "mean", "pool"),

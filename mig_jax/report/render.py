@@ -22,10 +22,10 @@ def render(template: str, **values: Any) -> str:
 def _environment() -> "Environment":
     from jinja2 import PackageLoader
 
-    found = environment(loader=PackageLoader("mig_jax.report"))
-    found.globals |= {name: getattr(text, name) for name in _FUNCTIONS}
-    found.filters["plain"] = _plain
-    return found
+    made = environment(loader=PackageLoader("mig_jax.report"))
+    made.globals |= {name: getattr(text, name) for name in _FUNCTIONS}
+    made.filters["plain"] = _plain
+    return made
 
 
 def _plain(value: Any) -> str:

@@ -4,19 +4,23 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from mig_jax.report.text import bytesize
+from mig_jax.runs.manifest import Manifest
 
 
-def reproduce(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What templates/reproduce.html.j2 shows."""
-    machine = {**manifest["versions"], **manifest["devices"]}
-    memory = manifest.get("memory") or {}
-    if memory.get("peak_bytes") is not None:
-        machine["peak memory"] = bytesize(memory["peak_bytes"])
+def reproduce(manifest: Manifest | Mapping[str, Any]) -> dict[str, Any]:
+    """What templates/reproduce.html.j2 shows; the details are those that the kind of run has."""
+    plain = msgspec.to_builtins(manifest)
+    devices = {name: value for name, value in plain["devices"].items() if value is not None}
+    machine = {**plain["versions"], **devices}
+    if plain.get("memory"):
+        machine["peak memory"] = bytesize(plain["memory"]["peak_bytes"])
     details = (("Limits", "limits"), ("Label graph", "graph"), ("Engine", "rounds"))
     return {
-        "manifest": manifest,
+        "manifest": plain,
         "machine": machine,
-        "details": [(title, manifest[key]) for title, key in details if manifest.get(key)],
-        "settings": json.dumps(manifest["config"], ensure_ascii=False, indent=1),
+        "details": [(title, plain[key]) for title, key in details if plain.get(key)],
+        "settings": json.dumps(plain["config"], ensure_ascii=False, indent=1),
     }

@@ -9,7 +9,7 @@ import numpy as np
 from mig_jax.report.charts import NARROW, WIDE, Chart, Line, drawn_ranks, histogram, line_chart, objective_line
 from mig_jax.report.render import render
 from mig_jax.report.reproduce import reproduce
-from mig_jax.report.run_view import RunView, load_run, random_objective
+from mig_jax.report.run_view import RunView, load_run, proven_share, random_objective
 from mig_jax.report.text import NO_LABELS, count, floor_percent, number, seconds, share
 
 KIND = "mig_jax run"  # of page
@@ -44,7 +44,7 @@ def selection_page(run: RunView) -> str:
         "selection.html.j2",
         title=f"{run.name}: selection report",
         kind=KIND,
-        kicker=f"{run.name} · {manifest['finished'][:16].replace('T', ' ')} UTC",
+        kicker=f"{run.name} · {manifest.finished[:16].replace('T', ' ')} UTC",
         run=run,
         stats=stats,
         no_labels=NO_LABELS,
@@ -61,7 +61,7 @@ def selection_page(run: RunView) -> str:
         runners_up=[_row(row, f"+{at + 1}", True, ()) for at, row in enumerate(stats["runners_up"])],
         dropped=[
             (reason, count(n), share(n, stats["rows"]))
-            for reason, n in sorted(manifest["dropped"].items(), key=lambda item: -item[1])
+            for reason, n in sorted(manifest.dropped.items(), key=lambda item: -item[1])
             if n
         ],
         **reproduce(manifest),
@@ -72,15 +72,14 @@ def _facts(run: RunView) -> list[tuple[str, str, str]]:
     """The large numbers at the top: name, value, note."""
     manifest = run.manifest
     fewer = f"; {count(run.budget)} were requested" if run.budget > run.n else ""
-    facts = [("Rows selected", count(run.n), f"of {count(manifest['pool']['usable'])} usable{fewer}")]
+    facts = [("Rows selected", count(run.n), f"of {count(manifest.pool.usable)} usable{fewer}")]
     facts.append(("Information E(D)", number(run.reached, 4), _against_random(run) if run.has_labels else NO_LABELS))
     if run.certificate is not None:
         facts.append(("At least", f"{floor_percent(run.certificate)} %", "of the optimum, proven"))
     if run.has_labels:
-        covered, total = manifest["labels"]["covered"], manifest["labels"]["total"]
+        covered, total = manifest.labels.covered, manifest.labels.total
         facts.append(("Labels covered", count(covered), f"of {count(total)} ({share(covered, total)})"))
-    times = [value for value in manifest["timings"].values() if value is not None]
-    return [*facts, ("Time", seconds(sum(times)), "all stages")]
+    return [*facts, ("Time", seconds(sum(manifest.timings.values())), "all stages")]
 
 
 def _against_random(run: RunView) -> str:
@@ -96,7 +95,7 @@ def _both_sizes(draw: Any, height: int = WIDE[1]) -> tuple[Chart, Chart]:
 def _objective(run: RunView) -> tuple[Chart, Chart]:
     """E(D) over the number of picks, with random picks where they are known."""
     lines = [objective_line(run.objective, "main")]
-    known = sorted((int(n), value) for n, value in run.manifest["random_objective"].items() if value is not None)
+    known = sorted((n, value) for n, value in run.manifest.random_objective.items() if value is not None)
     if known:
         n, values = np.array([(0, 0.0), *known]).T
         lines.insert(0, Line(n, values, "other dashed"))
@@ -138,16 +137,16 @@ def _sums(run: RunView) -> dict[str, float]:
 def _budgets(run: RunView) -> list[tuple[str, ...]]:
     """Of several budgets each; none of one alone."""
     manifest = run.manifest
-    if len(manifest["budgets"]) < 2 or not run.has_labels:
+    if len(manifest.budgets) < 2 or not run.has_labels:
         return []
     return [
         (
             count(budget),
-            number(manifest["objective"].get(str(budget)), 4),
+            number(manifest.objective.get(budget), 4),
             number(random_objective(manifest, budget), 4),
-            _percent((manifest["certificate"].get(str(budget)) or {}).get("ratio")),
+            _percent(proven_share(manifest, budget)),
         )
-        for budget in manifest["budgets"]
+        for budget in manifest.budgets
     ]
 
 
@@ -189,16 +188,16 @@ def _distributions(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Scores, lengths and turns, pool against selection: the share of rows in each bin."""
     figures = []
     for key, title, logarithmic in DISTRIBUTIONS:
-        found = stats.get(key)
-        if found is None or sum(map(bool, found["pool"])) < 2:  # one value only: nothing to see
+        bins = stats.get(key)
+        if bins is None or sum(map(bool, bins["pool"])) < 2:  # one value only
             continue
-        filled = [at for at, (a, b) in enumerate(zip(found["pool"], found["selected"], strict=True)) if a or b]
+        filled = [at for at, (a, b) in enumerate(zip(bins["pool"], bins["selected"], strict=True)) if a or b]
         first, last = filled[0], filled[-1] + 1
         shares = {
-            of: [100 * many / max(sum(found[of]), 1) for many in found[of][first:last]] for of in ("pool", "selected")
+            of: [100 * many / max(sum(bins[of]), 1) for many in bins[of][first:last]] for of in ("pool", "selected")
         }
         chart = histogram(
-            found["edges"][first : last + 1],
+            bins["edges"][first : last + 1],
             f"{title}: share of rows in each bin, pool and selection",
             area=shares["pool"],
             step=shares["selected"],
@@ -206,7 +205,7 @@ def _distributions(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
             whole=key == "turns",
             unit=" %",
         )
-        mean = found["mean"]
+        mean = bins["mean"]
         caption = f"mean {number(mean['selected'])} selected, {number(mean['pool'])} in the pool"
         figures.append({"title": title, "chart": chart, "caption": caption})
     return figures

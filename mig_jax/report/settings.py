@@ -45,7 +45,7 @@ def swept(configs: Sequence[Mapping[str, Any]], first: str | None = None) -> tup
 
 def differing(runs: Sequence[RunView], first: str | None = None) -> list[dict[str, str]]:
     """Of each run the settings in which runs differ, but for the system itself."""
-    configs = [flat(run.manifest["config"]) for run in runs]
+    configs = [flat(run.manifest.config) for run in runs]
     names = [name for name in swept(configs, first) if name not in (NAME, "sampler")]
     return [{name: plain(config[name]) for name in names if name in config} for config in configs]
 

@@ -9,20 +9,21 @@ from rich.table import Table
 from rich.text import Text
 
 from mig_jax.core.text import visible
-from mig_jax.report.run_view import has_labels, random_objective
+from mig_jax.report.run_view import has_labels, proven_share, random_objective
 from mig_jax.report.text import NO_LABELS, count, floor_percent, number, seconds, share
+from mig_jax.runs.manifest import SelectManifest
 
 BAR = 16
 SHOWN_SOURCES = 8
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def summary(manifest: dict[str, Any], stats: dict[str, Any], out: str | Path) -> RenderableType:
+def summary(manifest: SelectManifest, stats: dict[str, Any], out: str | Path) -> RenderableType:
     """The summary as a rich renderable; a console that is no terminal prints it without colours.
 
     Args:
-      manifest: manifest.json as read.
-      stats: pool_stats.json as read.
+      manifest: manifest.json.
+      stats: pool_stats.json.
       out: the folder where the files are.
     """
     parts: list[RenderableType] = [_headline(manifest), _facts(manifest)]
@@ -31,13 +32,13 @@ def summary(manifest: dict[str, Any], stats: dict[str, Any], out: str | Path) ->
     left_out = _dropped(manifest)
     if left_out:
         parts += ["", left_out]
-    for note in manifest["notes"]:
+    for note in manifest.notes:
         parts.append(Text(f"note: {visible(note)}", style="yellow"))
     parts += ["", _files(manifest, Path(out))]
     return Group(*parts)
 
 
-def summary_text(manifest: dict[str, Any], stats: dict[str, Any], out: str | Path, width: int = 100) -> str:
+def summary_text(manifest: SelectManifest, stats: dict[str, Any], out: str | Path, width: int = 100) -> str:
     """The summary as plain text of at most ``width`` columns."""
     console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False, _environ={})
     with console.capture() as captured:
@@ -45,44 +46,44 @@ def summary_text(manifest: dict[str, Any], stats: dict[str, Any], out: str | Pat
     return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
 
 
-def _headline(manifest: dict[str, Any]) -> Text:
-    pool, n = manifest["pool"], manifest["n"]
+def _headline(manifest: SelectManifest) -> Text:
+    pool, n = manifest.pool, manifest.n
     text = Text()
-    text.append(f"Picked {count(n)} of {count(pool['usable'])} rows", style="bold")
-    text.append(f" ({share(n, pool['usable'])})")
-    budget = max(manifest["budgets"], default=n)
+    text.append(f"Picked {count(n)} of {count(pool.usable)} rows", style="bold")
+    text.append(f" ({share(n, pool.usable)})")
+    budget = max(manifest.budgets, default=n)
     if budget > n:
         text.append(f", {count(budget)} were requested")
-    if pool["usable"] < pool["rows"]:
-        text.append(f"; the pool has {count(pool['rows'])}")
+    if pool.usable < pool.rows:
+        text.append(f"; the pool has {count(pool.rows)}")
     return text
 
 
-def _facts(manifest: dict[str, Any]) -> Table:
+def _facts(manifest: SelectManifest) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
     if has_labels(manifest):
-        for budget in manifest["budgets"]:
-            name = "E(D)" if len(manifest["budgets"]) == 1 else f"E(D) at {count(budget)}"
+        for budget in manifest.budgets:
+            name = "E(D)" if len(manifest.budgets) == 1 else f"E(D) at {count(budget)}"
             table.add_row(name, Text(_objective(manifest, budget)))
-        covered, total = manifest["labels"]["covered"], manifest["labels"]["total"]
+        covered, total = manifest.labels.covered, manifest.labels.total
         table.add_row("labels covered", Text(f"{count(covered)} of {count(total)} ({share(covered, total)})"))
     else:
         table.add_row("E(D)", Text(NO_LABELS))
-    timings = {stage: value for stage, value in manifest["timings"].items() if value is not None}
+    timings = manifest.timings
     stages = ", ".join(f"{visible(stage)} {seconds(value)}" for stage, value in timings.items())
     table.add_row("time", Text(f"{seconds(sum(timings.values()))} ({stages})"))
     return table
 
 
-def _objective(manifest: dict[str, Any], budget: int) -> str:
-    reached = manifest["objective"].get(str(budget))
+def _objective(manifest: SelectManifest, budget: int) -> str:
+    reached = manifest.objective.get(budget)
     parts = [number(reached, 4)]
     random = random_objective(manifest, budget)
     if random and reached is not None:
         parts.append(f"{reached / random:.2f} x a random pick of as many ({number(random, 4)})")
-    ratio = (manifest["certificate"].get(str(budget)) or {}).get("ratio")
+    ratio = proven_share(manifest, budget)
     if ratio is not None:
         parts.append(f"at least {floor_percent(ratio)} % of the optimum")
     return ", ".join(parts)
@@ -118,23 +119,23 @@ def bar(part: float) -> str:
     return EIGHTHS[8] * (eighths // 8) + EIGHTHS[eighths % 8].strip()
 
 
-def _dropped(manifest: dict[str, Any]) -> Text | None:
-    reasons = sorted(((n, reason) for reason, n in manifest["dropped"].items() if n), reverse=True)
+def _dropped(manifest: SelectManifest) -> Text | None:
+    reasons = sorted(((n, reason) for reason, n in manifest.dropped.items() if n), reverse=True)
     if not reasons:
         return None
     listed = ", ".join(f"{count(n)} {visible(reason)}" for n, reason in reasons)
     return Text(f"left out: {listed}")
 
 
-def _files(manifest: dict[str, Any], out: Path) -> Table:
+def _files(manifest: SelectManifest, out: Path) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    sample = manifest["sample_file"]
-    selections = [name for name in manifest["files"] if name.startswith("selection")]
+    sample = manifest.sample_file
+    selections = [name for name in manifest.files if name.startswith("selection")]
     # Budgets ascend, names do not ("selection_1000" before "selection_50").
     selections.sort(key=lambda name: (len(name), name))
-    rows = [visible(sample["path"])] if sample else [visible(out / name) for name in selections]
+    rows = [visible(sample.path)] if sample else [visible(out / name) for name in selections]
     table.add_row("rows", Text("\n".join(rows)))
     table.add_row("report", Text(visible(out / "report.html")))
     return table

@@ -65,7 +65,7 @@ class Sweep:
 
 def order_sweep(runs: Sequence[RunView], settings: SweepSettings) -> tuple[list[RunView], Sweep | None]:
     """The runs in the order of what is swept, and the sweep; None where no setting differs."""
-    configs = [flat(run.manifest["config"]) for run in runs]
+    configs = [flat(run.manifest.config) for run in runs]
     keys = swept(configs, settings.key)
     if not keys:
         return list(runs), None

@@ -14,9 +14,10 @@ from conftest import Mig
 
 from mig_jax.cli.arguments import prepare
 from mig_jax.cli.help import command_help
+from mig_jax.commands.call import Call
 from mig_jax.commands.registry import COMMANDS
 from mig_jax.commands.report.config import ReportConfig
-from mig_jax.commands.report.run import find_runs, natural, run_report
+from mig_jax.commands.report.run import find_runs, natural, run
 from mig_jax.core.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "select"))
@@ -48,13 +49,14 @@ def names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))  # noqa: PTH208
 
 
-def told(folder: Path, *runs: str, **more) -> str:
+def report_of(folder: Path, *runs: str, **more) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        return run_report(ReportConfig(**{"runs": runs, "out": None, "overwrite": False} | more), 120)
+        config = ReportConfig(**{"runs": runs, "out": None, "overwrite": False} | more)
+        return run(config, Call("", width=120))
 
 
-def test_a_sweep_is_compared_where_it_lies(mig: Mig, make: Make, tmp_path: Path):
+def test_a_sweep_is_compared_in_its_folder(mig: Mig, make: Make, tmp_path: Path):
     for at, system in enumerate(("mig", "random", "ifd")):
         make(f"runs/all/{at}-sampler={system}", system)
     make("runs/all/.3-sampler=zip.partial/files", "zip")  # under way
@@ -82,7 +84,7 @@ def test_runs_by_name_in_their_common_folder(mig: Mig, make: Make, tmp_path: Pat
     assert {"both.html", "both.csv"} <= set(names(tmp_path))
 
 
-def test_one_run_is_told_and_written_again(mig: Mig, make: Make, tmp_path: Path):
+def test_one_run_is_summarised_and_its_page_written_again(mig: Mig, make: Make, tmp_path: Path):
     run = make("runs/one", html="old")
     done = mig("report", "runs")
     assert done.code == 0 and "Picked 5 of 12 rows" in done.out and "runs/one/report.html" in done.out, done
@@ -98,10 +100,10 @@ def test_files_of_others_are_left_alone(make: Make, tmp_path: Path):
     for name in ("comparison.html", "comparison.csv"):
         (tmp_path / name).write_text("run,system\nmine")
         with pytest.raises(UserError, match=rf"{name} exists and is no comparison of mig-jax; overwrite=true"):
-            told(tmp_path, "a", "b")
+            report_of(tmp_path, "a", "b")
         assert names(tmp_path) == ["a", "b", name] and (tmp_path / name).read_text() == "run,system\nmine"
-        told(tmp_path, "a", "b", overwrite=True)
-        told(tmp_path, "a", "b")  # ours now
+        report_of(tmp_path, "a", "b", overwrite=True)
+        report_of(tmp_path, "a", "b")  # ours now
         for made in ("comparison.html", "comparison.csv"):
             (tmp_path / made).unlink()
 
@@ -109,7 +111,7 @@ def test_files_of_others_are_left_alone(make: Make, tmp_path: Path):
 def test_a_run_inside_a_run_is_not_written_into(make: Make, tmp_path: Path):
     outer, inner = make("runs/a"), make("runs/a/inner")
     before = names(outer)
-    assert "report   runs/comparison.html" in told(tmp_path, "runs/a", str(inner))
+    assert "report   runs/comparison.html" in report_of(tmp_path, "runs/a", str(inner))
     assert names(outer) == before
 
 
@@ -217,17 +219,17 @@ def test_runs_of_a_folder_that_cannot_be_read_are_left_out(mig: Mig, make: Make,
 def test_one_run_that_can_be_read_beside_one_that_cannot(make: Make, tmp_path: Path):
     make("s/a")
     (make("s/b") / "trace.parquet").unlink()
-    text = told(tmp_path, "s")
+    text = report_of(tmp_path, "s")
     assert "Picked 5 of 12 rows" in text and "note: One run is left out: s/b is not a whole run" in text
-    assert "note: One run is left out" in told(tmp_path, "s", out="page.html")
+    assert "note: One run is left out" in report_of(tmp_path, "s", out="page.html")
     (tmp_path / "s/a/manifest.json").write_text("{")
     with pytest.raises(
         UserError, match=r"no run in s can be read: s/a/manifest\.json is not .*; s/b is not a whole run"
     ):
-        told(tmp_path, "s")
+        report_of(tmp_path, "s")
 
 
-def test_annotated_rows_are_told_and_their_page_written_again(mig: Mig, tmp_path: Path):
+def test_annotated_rows_are_summarised_and_their_page_written_again(mig: Mig, tmp_path: Path):
     said = {"tags": [tagged("law")] * 3, "ifd": [helped(0.5 + at) for at in range(3)]}
     folder = annotation(tmp_path / "runs/rows", map(row, range(3)), said)
     done = mig("report", "runs/rows")
@@ -242,7 +244,7 @@ def test_annotated_rows_are_told_and_their_page_written_again(mig: Mig, tmp_path
     assert (tmp_path / "page.html").read_text() == (folder / "report.html").read_text()
 
 
-def test_a_vocabulary_is_told_again(mig: Mig, make: Make, tmp_path: Path):
+def test_a_vocabulary_is_summarised_again(mig: Mig, make: Make, tmp_path: Path):
     said = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     rows = [
         {"dialogs": said, "annotation": {"instag": {"content": tags}}}
@@ -262,7 +264,7 @@ def test_a_vocabulary_is_told_again(mig: Mig, make: Make, tmp_path: Path):
     assert not (tmp_path / "page.html").exists()
     assert "; name runs/words itself to see what mig-jax vocabulary made" in mig("report", "runs").error
     make("runs/a")
-    assert "Picked 5 of 12 rows" in told(tmp_path, "runs"), "among selections it does not disturb"
+    assert "Picked 5 of 12 rows" in report_of(tmp_path, "runs"), "among selections it does not disturb"
     error = mig("report", "runs/a", "runs/words").error
     assert "runs/words holds a run of mig-jax vocabulary, not of mig-jax select" in error
     for broken, wrong in (("[{}]", "steps.json lacks 'step'"), ("{", "Expecting"), (None, "No such file")):
@@ -275,10 +277,10 @@ def test_a_vocabulary_is_told_again(mig: Mig, make: Make, tmp_path: Path):
 def test_annotated_rows_among_selections_do_not_disturb(make: Make, tmp_path: Path):
     make("runs/a")
     make("runs/b", "random")
-    before = told(tmp_path, "runs")
+    before = report_of(tmp_path, "runs")
     (tmp_path / "runs/comparison.html").unlink()
     annotation(tmp_path / "runs/rows", [row(0)], {"tokens": [counted(3)]})
-    assert told(tmp_path, "runs") == before and "left out" not in before
+    assert report_of(tmp_path, "runs") == before and "left out" not in before
 
 
 def test_arguments_are_runs():

@@ -1,4 +1,4 @@
-"""Several runs on one page: what stands in the table is what the runs say, and what cannot be compared is not."""
+"""Several runs on one page: the tables have the runs' numbers; E(D) is compared only where it is one quantity."""
 
 import csv
 import json
@@ -102,7 +102,7 @@ def test_one_system_with_several_settings(make: Make):
     assert both.names == ("mig gain=exact", "mig gain=first", "random")
     assert both.settings == ({"sampler.gain": "exact"}, {"sampler.gain": "first"}, {})
     third = make("i", "ifd", config={"sampler": {"name": "ifd", "score": "x"}, "phi": {"kind": "x"}})
-    both = compare([one, other, third])  # what only one of them can have does not tell them apart
+    both = compare([one, other, third])  # a setting of one system alone does not distinguish them
     assert both.names == ("mig", "random", "ifd") and both.settings == ({}, {}, {})
     assert compare([one, make("again", config=gains[0])]).names == ("mig (exact)", "mig (again)")
 
@@ -144,7 +144,7 @@ def test_sizes_differ(make: Make):
     pairs = text.partition("Rows that two selections share")[2].partition("<h2>")[0]
     assert "Jaccard" in pairs and pairs.count(">40 %<") == 2  # 2 of 5, both ways round
     assert "continues beyond the chart" in text
-    assert "all usable rows" not in text  # the run says it
+    assert "all usable rows" not in text  # that run is a line of its own
 
 
 def test_a_system_that_ran_dry(make: Make):

@@ -193,7 +193,7 @@ def test_reasons_limits_and_memory_are_shown(written):
     assert "<h3>Limits</h3>" in text and "1.5 GiB" in text
 
 
-def test_a_pool_without_labels_says_so(written):
+def test_a_pool_without_labels_is_noted(written):
     facts = run_facts()
     bare = replace(facts.encoded, labels=(), label_idx=np.zeros(0, np.int32), label_ptr=np.zeros(13, np.int64))
     text = (written(encoded=bare, labels_earned=(), runners_up=RunnersUp.none()) / "report.html").read_text()

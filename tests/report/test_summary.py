@@ -8,12 +8,12 @@ from rich.console import Console
 from mig_jax.report import summary, summary_text
 from mig_jax.report.summary import bar
 from mig_jax.report.text import floor_percent, number, seconds, share
-from mig_jax.runs.manifest import read_plain
+from mig_jax.runs.manifest import SelectManifest, read_manifest
 
 
 def written(folder, **changes):
     finished_run(folder, **changes)
-    return read_plain(folder), json.loads((folder / "pool_stats.json").read_bytes())
+    return read_manifest(folder, SelectManifest), json.loads((folder / "pool_stats.json").read_bytes())
 
 
 def test_summary_has_the_main_facts(tmp_path):
@@ -50,7 +50,10 @@ def test_text_of_a_pool_cannot_drive_the_terminal(tmp_path):
     facts.pool.source_names = (evil, "b")
     finished_run(tmp_path, facts, notes=(evil,))
     text = summary_text(
-        read_plain(tmp_path), json.loads((tmp_path / "pool_stats.json").read_bytes()), f"out{evil}", width=200
+        read_manifest(tmp_path, SelectManifest),
+        json.loads((tmp_path / "pool_stats.json").read_bytes()),
+        f"out{evil}",
+        width=200,
     )
     assert "[bold]x[/bold]␛]0;owned␇⟨U+202E⟩" in text
     assert not any(ch in text for ch in "\x1b\x07\u202e")

@@ -42,8 +42,8 @@ class Runs:
     broken: list[str]
 
 
-def run_report(config: ReportConfig, width: int) -> str:
-    """Write the page; the text to print, in at most ``width`` columns.
+def run(config: ReportConfig, call: Call) -> str:
+    """Write the page; the text to print, in at most ``call.width`` columns.
 
     Raises:
       UserError: no run, a path that is none, a run that is not whole, a file in the way.
@@ -52,10 +52,10 @@ def run_report(config: ReportConfig, width: int) -> str:
     out = None if config.out is None else _page_file(config.out)
     if len(runs.folders) == 1:
         note = f"note: {visible(left_out_note(runs.broken))}\n" if runs.broken else ""
-        return _one(runs.folders[0], out, config, width) + note
+        return _one(runs.folders[0], out, config, call.width) + note
     target = out or _common(runs.folders) / COMPARISON
     check_replaceable(target, config.overwrite)
-    return write_comparison(compare([runs.read.get(run, run) for run in runs.folders], runs.broken), target, width)
+    return write_comparison(compare([runs.read.get(run, run) for run in runs.folders], runs.broken), target, call.width)
 
 
 def check_replaceable(page: Path, overwrite: bool = False) -> None:
@@ -232,8 +232,3 @@ def _is_table(file: Path) -> bool:
         return False
     with file.open(encoding="utf-8", errors="replace", newline="") as text:
         return tuple(next(csv.reader(iter(text.readline, "")), ())[: len(LEADING)]) == LEADING
-
-
-def run(config: ReportConfig, call: Call) -> str:
-    """The command, for the registry: the text to print."""
-    return run_report(config, call.width)

@@ -18,7 +18,7 @@ from mig_jax.core import processes
 from mig_jax.core.progress import Progress, silent
 from mig_jax.engine.checkpoint import Checkpoint, from_bytes, to_bytes
 from mig_jax.report import page, summary
-from mig_jax.runs.manifest import read_plain
+from mig_jax.runs.manifest import SelectManifest, read_manifest
 from mig_jax.runs.run import Run
 
 
@@ -94,4 +94,4 @@ def run(config: SelectConfig, call: Call) -> RenderableType:
     if folder is None:  # another process has written the files
         return ""
     stats = json.loads((folder / "pool_stats.json").read_text(encoding="utf-8"))
-    return summary(read_plain(folder), stats, folder)
+    return summary(read_manifest(folder, SelectManifest), stats, folder)
