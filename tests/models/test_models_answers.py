@@ -89,7 +89,7 @@ def test_answers_go_to_a_file_with_their_prompts(file, tmp_path):
         (["prompts=.."], r"must be a \.txt or \.jsonl file"),
         (["prompt=a", "out=a.txt"], r"out=a\.txt: must end in \.jsonl"),
         (["prompt=a", "out=nowhere/a.jsonl"], "there is no folder nowhere"),
-        (["prompt=a", "generate.max_new_tokens=64"], "prompt 0 has .* 64 new ones make more than 64"),
+        (["prompt=a", "generate.max_new_tokens=64"], "prompt 0 has .* 64 new tokens make more than 64"),
         (["prompt=a", "model.max_length=65"], r"model\.max_length=65: .*tiny\.gguf has 64 positions"),
         (["prompt=a", "generate.top_p=0"], "top_p"),
     ],
@@ -179,7 +179,7 @@ def test_words_that_the_table_lacks(tmp_path):
     [answer] = generate(model, model.tokenizer.encode(["ab"]), max_new_tokens=3)
     assert len(answer.tokens) > 0
     ids = model.tokenizer.encode(["ab", "a<pad>"])
-    with pytest.raises(UserError, match=rf"text 1 has the id {len(LETTERS)}; there are 0 to {len(LETTERS) - 1}"):
+    with pytest.raises(UserError, match=rf"text 1 has the id {len(LETTERS)}; must be 0 to {len(LETTERS) - 1}"):
         model.check(as_tokens(ids))
 
 

@@ -286,10 +286,10 @@ def test_strings_are_encoded(model, answers):
 
 def test_what_does_not_fit_is_refused_by_name(model):
     with pytest.raises(
-        UserError, match=r"prompt 1 has 120 tokens, and 20 new ones make more than 128.*prompt 3 has 109"
+        UserError, match=r"prompt 1 has 120 tokens, and 20 new tokens make more than 128.*prompt 3 has 109"
     ):
         generate(model, draw_ids(0, [3, 120, 108, 109]), max_new_tokens=20)
-    with pytest.raises(UserError, match="prompt 1 has the id 99; there are 0 to 32"):
+    with pytest.raises(UserError, match="prompt 1 has the id 99; must be 0 to 32"):
         generate(model, [[3], [4, 99, 98]], max_new_tokens=20)
 
 

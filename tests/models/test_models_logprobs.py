@@ -147,10 +147,10 @@ def test_few_programs(model, texts):
 
 def test_what_does_not_fit_is_refused_by_name(model, decoder):
     with pytest.raises(
-        UserError, match=r"text 1 has 129 tokens; it takes at most 128.*text 2 has the id -1; there are"
+        UserError, match=r"text 1 has 129 tokens; the model takes at most 128.*text 2 has the id -1; must be"
     ):
         token_logprobs(model, [[3], [3] * 129, [5, -1]])
-    with pytest.raises(UserError, match="text 0 has 11 tokens; it takes at most 10"):
+    with pytest.raises(UserError, match="text 0 has 11 tokens; the model takes at most 10"):
         token_logprobs(language_model(decoder, max_length=10), [[3] * 11])
     with pytest.raises(UserError, match=r"and 3 more$"):
         token_logprobs(model, [[99]] * 8)

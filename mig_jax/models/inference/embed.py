@@ -33,15 +33,15 @@ class Embedder:
     """A loaded embedder; make one with ``load_embedder``.
 
     Args:
-      spec: what was asked for.
-      loaded: the model on the devices that share the rows of a batch.
+      spec: its settings.
+      loaded: the model on the devices between which the rows of a batch are split.
       tokenizer: with the spec's max_length.
       config: the network's.
       dim: D.
       vocab_size: token ids are below it.
       max_length: tokens of a text that count.
       fingerprint: sha256 over everything that decides an embedding: weights, config, tokenizer, pooling, length.
-      batch_tokens: tokens of a batch, padding included. Another value changes embeddings by rounding only (1e-6).
+      batch_tokens: tokens of a batch, padding included. It changes embeddings by rounding only (1e-6).
     """
 
     spec: EmbedderSpec
@@ -63,9 +63,9 @@ class Embedder:
         the spec says normalize (sentence-transformers Transformer, Pooling, Normalize).
 
         Args:
-          texts: N strings; what is beyond max_length tokens does not count.
-          query: they are written with the spec's instruction, where it has one.
-          progress: told "tokenize" and "embed" with the number of texts done.
+          texts: N strings, truncated to max_length tokens.
+          query: write the texts with the spec's instruction, where it has one.
+          progress: called with the stages "tokenize" and "embed" and the number of texts done.
 
         Returns:
           float32 ``[N, D]``, in the order of ``texts``.
@@ -85,7 +85,7 @@ class Embedder:
     def tokenize(
         self, texts: Iterable[str], *, query: bool = False, total: int | None = None, progress: Progress = silent
     ) -> Tokens:
-        """The token ids of texts; see ``embed``, and ``Tokenizer`` for texts that come one by one."""
+        """The token ids of texts; see ``embed``, and ``Tokenizer`` for an iterator of texts."""
         prompt = prompt_of(self.spec) if query else None
         if prompt is not None and not isinstance(texts, str):
             total = len(texts) if isinstance(texts, Sequence) else total
@@ -110,7 +110,7 @@ class Embedder:
     def run(self, tokens: Tokens, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Float32[np.ndarray, "n D"]]]:
         """The embeddings of some of the planned batches, in the order given: a batch and its n texts' vectors.
 
-        The device works on the next batches while the caller has one.
+        The device computes the next batches while the caller uses one.
         """
         return in_flight(batches, lambda batch: self._send(batch, tokens), self._receive)
 
@@ -202,4 +202,4 @@ def _embed_batch(
         pooled_BxSxD = pool_segments(x_BxLxD, segment_BxL, slots=slots, pooling=pooling)
     if normalize:
         pooled_BxSxD /= jnp.maximum(jnp.linalg.norm(pooled_BxSxD, axis=-1, keepdims=True), 1e-12)
-    return constrain(pooled_BxSxD, None, None, None)  # whole everywhere: each process of a mesh can read it
+    return constrain(pooled_BxSxD, None, None, None)  # replicated: each process of a mesh can read it

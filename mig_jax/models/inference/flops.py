@@ -1,7 +1,7 @@
-"""How many floating-point operations a batch takes: what a measured speed is held against.
+"""Floating-point operations of a batch: the reference of a measured speed.
 
-Counted are the products, as everybody counts them (2 for a multiplication and an addition), of whole batches, padding
-included; norms, rotations and softmax are left out.
+Only matrix products count, 2 for a multiplication and an addition, of whole batches, padding included; norms, rotations
+and softmax do not.
 """
 
 import functools
@@ -18,10 +18,10 @@ from mig_jax.models.inference.loaded import LoadedModel
 
 
 def forward_flops(loaded: LoadedModel, config: Any, rows: int, width: int) -> float:
-    """Of one pass over ``rows`` rows of ``width`` tokens, without the map to the vocabulary.
+    """Of a forward pass over ``rows`` rows of ``width`` tokens, without the output layer.
 
     ``2 P rows width`` for the P numbers of all kernels, and ``4 layers H K rows width^2`` for attention, half of it in
-    a decoder, where nothing later is seen.
+    a decoder, whose tokens do not attend to later ones.
 
     Args:
       config: the model's: an encoder's or a decoder's.
@@ -40,7 +40,7 @@ def forward_flops(loaded: LoadedModel, config: Any, rows: int, width: int) -> fl
 
 @functools.cache
 def matmul_rate(dtype: str, *, size: int | None = None, rounds: int = 6) -> float:
-    """FLOP/s of one large matrix product on the default device, the best of some rounds; measured once.
+    """FLOP/s of a large matrix product on the default device: the best of some rounds, measured once a process.
 
     Args:
       dtype: float32 or bfloat16.

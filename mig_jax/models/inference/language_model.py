@@ -1,4 +1,4 @@
-"""A decoder with its tokenizer, ready to run: what ``generate`` and ``token_logprobs`` take."""
+"""A decoder with its tokenizer: the input of ``generate`` and ``token_logprobs``."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from mig_jax.models.networks.families import FAMILIES
 from mig_jax.models.tokenizers.text_tokenizer import TextTokenizer, load_text_tokenizer
 from mig_jax.models.tokenizers.tokens import Tokens
 
-_NAMED = 5  # texts that a message names; of more, it gives the number
+_NAMED = 5  # texts that a message names; the others are counted
 
 
 class _Described:
-    """What is known of a decoder without its weights."""
+    """A decoder's properties that need no weights."""
 
     name: str
     tokenizer: TextTokenizer
@@ -30,14 +30,14 @@ class _Described:
     fingerprint: str
 
     def check(self, tokens: Tokens, *, what: str = "text", room: int = 0) -> None:
-        """UserError naming the texts that are too long, with ``room`` tokens more, or have ids that there are not."""
+        """UserError naming the texts that are too long, with ``room`` more tokens, or have ids out of range."""
         limit, wrong = self.max_length - room, []
         for n in np.flatnonzero(tokens.length > limit):
-            more = f", and {room} new ones make more than" if room else "; it takes at most"
+            more = f", and {room} new tokens make more than" if room else "; the model takes at most"
             wrong.append(f"{what} {n} has {tokens.length[n]} tokens{more} {self.max_length}")
         outside = np.flatnonzero((tokens.id < 0) | (tokens.id >= self.config.vocab_size))
         for n, at in _first_of_each_text(tokens, outside):
-            wrong.append(f"{what} {n} has the id {tokens.id[at]}; there are 0 to {self.config.vocab_size - 1}")
+            wrong.append(f"{what} {n} has the id {tokens.id[at]}; must be 0 to {self.config.vocab_size - 1}")
         if wrong:
             more = [f"and {len(wrong) - _NAMED} more"] if len(wrong) > _NAMED else []
             raise UserError(f"model {self.name}: " + "; ".join([*wrong[:_NAMED], *more]))
@@ -48,9 +48,9 @@ class LanguageModel(_Described):
     """A loaded decoder.
 
     Args:
-      name: what messages call it.
-      loaded: the ``Decoder`` with its head, on the devices that share the rows of a batch.
-      tokenizer: strings <-> ids; it cuts nothing off.
+      name: the model's name in messages.
+      loaded: the ``Decoder`` with its head, on the devices between which the rows of a batch are split.
+      tokenizer: strings <-> ids, without a length limit.
       config: of the decoder.
       max_length: tokens that a text may have, an answer included; at most ``config.max_positions``.
       fingerprint: sha256 over everything that decides a log-probability: weights, config, tokenizer, type.
@@ -66,7 +66,7 @@ class LanguageModel(_Described):
 
 @dataclass(frozen=True)
 class FoundModel(_Described):
-    """A decoder that was found and checked, its weights not yet read: what ``find_language_model`` gives.
+    """A decoder whose files were found and checked, its weights not yet read.
 
     Args:
       name, tokenizer, config, max_length, fingerprint: as of ``LanguageModel``.
@@ -91,7 +91,7 @@ def load_language_model(spec: ModelSpec, *, mesh: Mesh | None = None) -> Languag
 
 
 def find_language_model(spec: ModelSpec, *, mesh: Mesh | None = None) -> FoundModel:
-    """Find and check a decoder: who has its results already, or has yet to tokenise, need not wait for the weights.
+    """Find and check a decoder. The weights are not needed for cached results or for tokenising.
 
     Args:
       mesh: see ``LoadedModel``.
@@ -106,18 +106,18 @@ def find_language_model(spec: ModelSpec, *, mesh: Mesh | None = None) -> FoundMo
     where = str(checkpoint.config_file)
     if not architecture.causal:
         causal = ", ".join(sorted(name for name, other in ARCHITECTURES.items() if other.causal))
-        raise UserError(f"{where}: architecture {named!r} is an encoder and writes nothing; there is {causal}")
+        raise UserError(f"{where}: architecture {named!r} is an encoder and generates no text; must be one of {causal}")
     config = architecture.read_config(checkpoint.config, where)
     max_length = max_length_of(spec, config.max_positions, where)
-    # It may have more words than the table, as a <pad> that was added and never used: ``check`` tells of ids that a
-    # text really has.
+    # It may have more words than the output table (an added <pad> that is never used); ``check`` reports the ids that
+    # occur in texts.
     tokenizer = load_text_tokenizer(checkpoint.tokenizer_source)
     tensors = checkpoint.tensors()
     if not config.tied and not any(tensor.key.endswith("lm_head.weight") for tensor in tensors):
         raise UserError(
             f"{where}: tie_word_embeddings is not true, and {checkpoint.folder} has no lm_head.weight: a model whose "
             "output table is its input table needs tie_word_embeddings=true there; an embedder's or a "
-            "classifier's checkpoint has no output table and writes nothing"
+            "classifier's checkpoint has no output table and generates no text"
         )
     fingerprint = fingerprint_of(checkpoint, spec, tokenizer.sha256)
 
@@ -137,8 +137,8 @@ def as_tokens(texts: Tokens | Sequence[Sequence[int]]) -> Tokens:
     return Tokens(np.fromiter((i for ids in texts for i in ids), np.int32, int(ptr[-1])), ptr)
 
 
-def _first_of_each_text(tokens: Tokens, place: np.ndarray) -> list[tuple[int, int]]:
-    """(text, place) of the first place in each text that has one; places rise."""
-    text = np.searchsorted(tokens.ptr, place, side="right") - 1
+def _first_of_each_text(tokens: Tokens, index: np.ndarray) -> list[tuple[int, int]]:
+    """(text, index) of the first of the ascending token indices in each text."""
+    text = np.searchsorted(tokens.ptr, index, side="right") - 1
     first = np.flatnonzero(np.diff(text, prepend=-1))
-    return list(zip(text[first].tolist(), place[first].tolist(), strict=True))
+    return list(zip(text[first].tolist(), index[first].tolist(), strict=True))

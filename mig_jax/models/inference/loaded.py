@@ -20,17 +20,17 @@ from mig_jax.models.networks.layers import Build
 from mig_jax.models.networks.sharding import RULES
 from mig_jax.models.networks.weights import load_model
 
-_ENOUGH = 32  # texts without one finite number among them: no text's fault
+_ALL_BAD = 32  # so many texts without one finite number: the weights are at fault, no single text
 _IN_FLIGHT = 4  # batches sent to the device before the first of them is waited for
 
 Item = TypeVar("Item")
 Sent = TypeVar("Sent")
-Got = TypeVar("Got")
+Received = TypeVar("Received")
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with its weights where they will lie.
+    """A model with its weights on their devices.
 
     Args:
       graphdef, state: the model, split; the state goes into compiled functions as an argument.
@@ -43,16 +43,16 @@ class LoadedModel:
 
     @property
     def exact(self) -> bool:
-        """Whether the model is float32, and its products are to be."""
+        """Whether the weights are float32; products are then computed in float32 too."""
         return jax.tree.leaves(self.state)[0].dtype == np.float32
 
     @property
     def row_multiple(self) -> int:
-        """Rows of a batch must be a multiple of this for the devices to share them evenly."""
+        """The number of rows of a batch must be a multiple of this, so that all devices get equally many."""
         return 1 if self.mesh is None else int(np.prod([self.mesh.shape[name] for name in RULES["batch"]]))
 
     def on_mesh(self) -> AbstractContextManager:
-        """Run in this what runs the model."""
+        """The context in which the model runs."""
         return nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
     def rows(self, *arrays: np.ndarray) -> tuple[jax.Array | np.ndarray, ...]:
@@ -80,35 +80,35 @@ def load_weights(
 
 
 def in_flight(
-    items: Iterable[Item], send: Callable[[Item], Sent], receive: Callable[[Item, Sent], Got]
-) -> Iterator[Got]:
-    """``receive(item, send(item))`` of each item, in order; the device works on the next ones while the caller has one.
+    items: Iterable[Item], send: Callable[[Item], Sent], receive: Callable[[Item, Sent], Received]
+) -> Iterator[Received]:
+    """``receive(item, send(item))`` of each item, in order; the device computes the next items meanwhile.
 
     Args:
-      send: starts what is to be done, and does not wait for it.
-      receive: waits for it.
+      send: starts the work of an item and does not wait for it.
+      receive: waits for the result.
     """
-    waiting: deque[tuple[Item, Sent]] = deque()
+    pending: deque[tuple[Item, Sent]] = deque()
     for item in items:
-        waiting.append((item, send(item)))
-        if len(waiting) >= _IN_FLIGHT:
-            yield receive(*waiting.popleft())
-    while waiting:
-        yield receive(*waiting.popleft())
+        pending.append((item, send(item)))
+        if len(pending) >= _IN_FLIGHT:
+            yield receive(*pending.popleft())
+    while pending:
+        yield receive(*pending.popleft())
 
 
 def with_finite(
-    found: Iterable[tuple[Item, Float32[np.ndarray, "n D"]]], what: str
+    results: Iterable[tuple[Item, Float32[np.ndarray, "n D"]]], what: str
 ) -> Iterator[tuple[Item, Float32[np.ndarray, "n D"]]]:
-    """The same batches; a text whose numbers left the type's range is the caller's to judge, but not all texts.
+    """The same batches. A single text may have numbers beyond the range of the type, which the caller judges.
 
     Raises:
-      UserError: the first texts have not one finite number among them; ``what`` names the model and the numbers.
+      UserError: the first texts have no finite number at all; ``what`` names the model and the numbers.
     """
     seen, finite = 0, False
-    for item, value_nxD in found:
+    for item, value_nxD in results:
         finite = finite or bool(np.isfinite(value_nxD).any())
         seen += len(value_nxD)
-        if not finite and seen >= _ENOUGH:
+        if not finite and seen >= _ALL_BAD:
             raise UserError(f"{what} are not finite, so its weights hold NaN or infinity")
         yield item, value_nxD

@@ -15,9 +15,9 @@ def pool_segments(
     """One vector for each segment 1..S of each row, in float32; a segment without tokens gives zeros.
 
     "mean": ``sum_l x[b, l] / T`` over its T tokens; "cls": the state of its first token; "last": of its last, which in
-    a decoder is the one that has seen the whole text.
+    a decoder depends on the whole text.
     """
-    place_L = jnp.arange(segment_BxL.shape[1])
+    index_L = jnp.arange(segment_BxL.shape[1])
     member_BxSxL = segment_BxL[:, None, :] == jnp.arange(1, slots + 1, dtype=segment_BxL.dtype)[:, None]
     if pooling == "mean":
         weight_BxSxL = member_BxSxL.astype(jnp.float32)
@@ -26,6 +26,6 @@ def pool_segments(
     if pooling == "cls":
         at_BxS = jnp.argmax(member_BxSxL, axis=-1)  # the first of equals
     else:
-        at_BxS = jnp.max(jnp.where(member_BxSxL, place_L, 0), axis=-1)
-    found_BxSxD = jnp.take_along_axis(x_BxLxD, at_BxS[..., None], axis=1).astype(jnp.float32)
-    return jnp.where(member_BxSxL.any(-1)[..., None], found_BxSxD, 0.0)
+        at_BxS = jnp.max(jnp.where(member_BxSxL, index_L, 0), axis=-1)
+    state_BxSxD = jnp.take_along_axis(x_BxLxD, at_BxS[..., None], axis=1).astype(jnp.float32)
+    return jnp.where(member_BxSxL.any(-1)[..., None], state_BxSxD, 0.0)

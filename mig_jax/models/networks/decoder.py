@@ -44,7 +44,7 @@ class Cache(NamedTuple):
 
 
 class States(NamedTuple):
-    """What a forward pass gives.
+    """The result of a forward pass.
 
     Args:
       last: after the final norm, ``[B, L, D]``; at padding they mean nothing.
@@ -232,7 +232,7 @@ class Decoder(nnx.Module):
 def _mask(
     segment_BxL: Int[Array, "B L"], seen_BxS: Int[Array, "B S"], start: Int[Array, ""] | int, window: int | None
 ) -> Bool[Array, "B L S"]:
-    """Token l, at place start + l, sees place s: the same segment, not later, less than ``window`` places back."""
+    """Token l, at position start + l, attends to position s of its segment if 0 <= start + l - s < ``window``."""
     back_LxS = start + jnp.arange(segment_BxL.shape[1])[:, None] - jnp.arange(seen_BxS.shape[1])
     near_LxS = back_LxS >= 0 if window is None else (back_LxS >= 0) & (back_LxS < window)
     return (segment_BxL[:, :, None] == seen_BxS[:, None, :]) & near_LxS
@@ -267,7 +267,7 @@ def weight_map(config: DecoderConfig, *, head: bool = True) -> WeightMap:
     if head and not config.tied:
         rules.append(WeightRule("lm_head.weight", "head.kernel", "outputs"))
     else:
-        ignored.append(r"(model\.)?lm_head\.weight")  # tied: the same numbers again; an embedder: not used
+        ignored.append(r"(model\.)?lm_head\.weight")  # tied: a copy of the input table; an embedder: not used
     if not head:
         ignored.append(r"score\.(weight|bias)")  # a classifier's (...ForSequenceClassification), not used
     return WeightMap(tuple(rules), tuple(ignored), base="model.")

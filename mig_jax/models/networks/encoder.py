@@ -28,7 +28,7 @@ from mig_jax.models.networks.weights import WeightRule
 
 
 class EncoderStates(NamedTuple):
-    """What a forward pass gives.
+    """The result of a forward pass.
 
     Args:
       last_BxLxD: the states after the last layer; at padding they mean nothing.

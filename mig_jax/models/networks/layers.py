@@ -1,4 +1,4 @@
-"""What the networks are made of: linear maps and tables with named axes, norms, activations, masks, attention.
+"""Parts of the networks: linear maps and tables with named axes, norms, activations, masks, attention.
 
 Letters, here and in the files that use it: B rows, L tokens in a row, S tokens that can be seen (L, or those of a
 cache), D hidden size, H heads, G key/value heads, K size of a head, F feed-forward size, V vocabulary.
@@ -85,7 +85,7 @@ class Embed(nnx.Module):
         self.embedding = nnx.Param(normal(rngs.params(), (rows, dim), dtype), axes=axes)
 
     def __call__(self, index_BxL: Int[Array, "B L"]) -> Float[Array, "B L D"]:
-        """Indices must be in range: the gather does not look (one that does costs more than a layer's attention)."""
+        """Indices must be in range: they are not checked (a checked gather costs more than a layer's attention)."""
         return self.embedding[...].at[index_BxL].get(mode="promise_in_bounds")
 
 
@@ -109,7 +109,7 @@ def layer_norm(dim: int, eps: float, *, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx
 
 
 def segment_mask(segment_BxL: Int[Array, "B L"]) -> Bool[Array, "B L L"]:
-    """Who sees whom when several texts lie in one row: ``mask[b, i, j] = segment[b, i] == segment[b, j]``.
+    """The attention mask of rows that hold several texts: ``mask[b, i, j] = segment[b, i] == segment[b, j]``.
 
     A usual attention mask (1 token, 0 padding) is the case of one segment: padding then sees padding only, and no
     softmax is over nothing.

@@ -1,7 +1,7 @@
-"""Where the numbers of a model lie: one table from the names of axes to the axes of the mesh.
+"""Placement of a model on devices: one table from the names of axes to the axes of the mesh.
 
 A network names the axes of its parameters (``axes=("embed", "heads", None)``) and of its activations (``constrain``)
-and knows nothing of devices; this file is the whole policy. Without a mesh all of it does nothing.
+and does not depend on devices; this file is the whole policy. Without a mesh it has no effect.
 """
 
 import math
@@ -25,9 +25,9 @@ RULES: dict[str | None, tuple[str, ...]] = {
     "mlp": ("tensor",),
     # activations
     "batch": ("data", "fsdp"),
-    None: (),  # whole on every device
+    None: (),  # replicated
 }
-"""Name of an axis -> the mesh axes that cut it, the first the slowest."""
+"""Name of an axis -> the mesh axes that partition it, the slowest first."""
 
 Model = TypeVar("Model", bound=nnx.Module)
 Axes = tuple[str | None, ...]
@@ -38,12 +38,12 @@ def model_mesh(data: int | None = None, fsdp: int = 1, tensor: int = 1, devices:
 
     Args:
       data: copies of the model, each with its part of a batch; None: as many as the devices allow.
-      fsdp: devices among which the parameters are cut and which share a batch too.
-      tensor: devices among which heads, feed-forward and vocabulary are cut, and the work of each token.
-      devices: which of ``jax.devices()``; None: those of this process.
+      fsdp: devices between which the parameters and the batch are split.
+      tensor: devices between which heads, feed-forward and vocabulary are split, and the work of each token.
+      devices: some of ``jax.devices()``; None: those of this process.
 
     Raises:
-      UserError: the three do not multiply to a number of devices that there is.
+      UserError: the product of the three exceeds the number of devices.
     """
     devices = jax.local_devices() if devices is None else list(devices)
     inner = fsdp * tensor
@@ -58,9 +58,9 @@ def model_mesh(data: int | None = None, fsdp: int = 1, tensor: int = 1, devices:
 
 
 def partition(axes: Axes, shape: Sequence[int], sizes: dict[str, int]) -> PartitionSpec:
-    """The spec of an array: an axis that its mesh axes do not divide evenly stays whole.
+    """The spec of an array: an axis that its mesh axes do not divide evenly is replicated.
 
-    Two key/value heads on a tensor axis of eight, say: every device keeps both, as it would with one.
+    For example, two key/value heads on a tensor axis of eight: every device has both.
 
     Args:
       axes: a name in ``RULES``, or None, for each dimension of ``shape``.
@@ -75,7 +75,7 @@ def partition(axes: Axes, shape: Sequence[int], sizes: dict[str, int]) -> Partit
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Tell the compiler how an activation lies on the mesh that ``jax.set_mesh`` has set; without one, nothing."""
+    """Constrain the sharding of an activation on the mesh of ``jax.set_mesh``; without a mesh, no effect."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return x
@@ -83,7 +83,7 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 
 
 def uneven(name: str, length: int) -> bool:
-    """Whether an axis of this length would stay whole though the mesh that is set would cut it."""
+    """Whether the mesh in use cannot partition an axis of this length evenly, so that it is replicated."""
     sizes = dict(jax.sharding.get_abstract_mesh().shape)
     return length % math.prod(sizes.get(axis, 1) for axis in RULES[name]) != 0
 
@@ -99,20 +99,20 @@ def shardings(state: nnx.State, mesh: Mesh) -> nnx.State:
 
 
 def axes_of(variable: nnx.Variable) -> Axes:
-    """The axes that a variable's module named; none named: it is small and whole everywhere."""
-    named = variable.get_metadata("axes", None)
-    return (None,) * len(variable.get_value().shape) if named is None else named
+    """The axes that a variable's module named; without names it is replicated."""
+    axes = variable.get_metadata("axes", None)
+    return (None,) * len(variable.get_value().shape) if axes is None else axes
 
 
 def place(value: np.ndarray, sharding: NamedSharding | None) -> jax.Array:
-    """A host array on the devices, each getting its own part and no device the whole."""
+    """A host array on the devices: each receives its own part, and no device the whole."""
     if sharding is None:
         return jax.device_put(value)
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 
 def init_model(build: Callable[[], Model], mesh: Mesh | None = None) -> Model:
-    """A model with random weights, made where they will lie: no array ever exists unsharded."""
+    """A model with random weights, created sharded: no array ever exists unsharded."""
     graphdef, abstract = nnx.split(nnx.eval_shape(build))
 
     def random_state() -> nnx.State:

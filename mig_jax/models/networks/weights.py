@@ -1,7 +1,7 @@
 """Checkpoint tensors -> the state of an NNX model and back, by a weight map that is data and total.
 
 Every key of the files is mapped or listed as ignored, every variable of the model is filled once, shapes agree; all
-that is wrong is raised at once. One tensor at a time is in host memory, and goes straight to where it will lie.
+errors are raised at once. One tensor at a time is in host memory, and is copied directly to its devices.
 """
 
 import json
@@ -43,9 +43,9 @@ class WeightMap(NamedTuple):
 
     Args:
       rules: one for each variable of the model.
-      ignored: patterns of keys that are left out, on purpose.
-      base: a prefix of the keys that files may lack or have (``bert.``, ``model.``).
-      renamed: endings of old files -> those of the rules (``gamma`` -> ``weight``).
+      ignored: patterns of keys that the model does not need.
+      base: an optional prefix of the keys (``bert.``, ``model.``).
+      renamed: endings in old files -> those of the rules (``gamma`` -> ``weight``).
     """
 
     rules: tuple[WeightRule, ...]
@@ -55,7 +55,7 @@ class WeightMap(NamedTuple):
 
 
 class Transform(NamedTuple):
-    """How a tensor lies in the file and in the model, both ways."""
+    """Between the layouts of a tensor in the file and in the model."""
 
     load: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
     save: Callable[[np.ndarray], np.ndarray]
@@ -68,7 +68,7 @@ def _turned(tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 TRANSFORMS: dict[str, Transform] = {
     "same": Transform(lambda w, shape: w.reshape(shape), lambda v: v),
     "flat": Transform(lambda w, shape: w.reshape(shape), lambda v: v.reshape(-1)),
-    # torch keeps a linear layer as [out, in]; here it is [in, *out] ("outputs") or [*in, out] ("inputs").
+    # torch stores a linear layer as [out, in]; here it is [in, *out] ("outputs") or [*in, out] ("inputs").
     "outputs": Transform(_turned, lambda v: v.reshape(v.shape[0], -1).T),
     "inputs": Transform(_turned, lambda v: v.reshape(-1, v.shape[-1]).T),
 }
@@ -77,12 +77,12 @@ TRANSFORMS: dict[str, Transform] = {
 def load_model(
     build: Callable[[], Model], weights: WeightMap, tensors: Sequence[Tensor], mesh: Mesh | None = None
 ) -> Model:
-    """Build the model with these weights in it; random initial values never exist.
+    """Build the model with these weights; random initial values never exist.
 
     Args:
       build: makes the model, with any ``rngs``; it runs under ``nnx.eval_shape`` only.
       tensors: all of the checkpoint's.
-      mesh: where the weights go, by the rules of sharding.py; None: to the default device.
+      mesh: the devices, by the rules of sharding.py; None: the default device.
 
     Raises:
       UserError: naming every key without a rule, every variable without a key or with several, and every shape or
@@ -120,12 +120,12 @@ def save_model(
       folder: exists; files of the same names are replaced.
       config: written as config.json, with the weights' type; ``Checkpoint.config``, of GGUF files too, will do. None:
         the folder has one.
-      shard_bytes: the most a file holds, but for a tensor larger than that; several get an index.
+      shard_bytes: maximal size of a file, except for a larger tensor; several files get an index.
     """
     flat = {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(nnx.state(model))}
-    found = [(source, flat[target], how) for source, target, how in _expanded(weights, flat)]
+    entries = [(source, flat[target], how) for source, target, how in _expanded(weights, flat)]
     shards: list[list] = [[]]
-    for entry in sorted(found, key=lambda entry: entry[0]):
+    for entry in sorted(entries, key=lambda entry: entry[0]):
         size = sum(leaf.get_value().nbytes for _, leaf, _ in shards[-1])
         if shards[-1] and size + entry[1].get_value().nbytes > shard_bytes:
             shards.append([])
@@ -138,28 +138,28 @@ def save_model(
         }
         save_file(host, folder / name, metadata={"format": "pt"})
     if len(shards) > 1:
-        where = {key: name for name, shard in zip(names, shards, strict=True) for key, _, _ in shard}
+        file_of = {key: name for name, shard in zip(names, shards, strict=True) for key, _, _ in shard}
         total = sum(leaf.get_value().nbytes for leaf in flat.values())
-        index = {"metadata": {"total_size": total}, "weight_map": where}
+        index = {"metadata": {"total_size": total}, "weight_map": file_of}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
     if config is not None:
         dtypes = {str(leaf.get_value().dtype) for leaf in flat.values()}
-        said = {key: value for key, value in config.items() if key != "torch_dtype"} | {"dtype": min(dtypes)}
-        (folder / "config.json").write_text(json.dumps(said, indent=2) + "\n")
+        written = {key: value for key, value in config.items() if key != "torch_dtype"} | {"dtype": min(dtypes)}
+        (folder / "config.json").write_text(json.dumps(written, indent=2) + "\n")
     return [folder / name for name in names]
 
 
 def _expanded(weights: WeightMap, flat: dict[str, nnx.Variable]) -> list[tuple[str, str, str]]:
     """(key, path, transform) of every variable."""
-    found = []
+    entries = []
     for name in flat:
         for rule in weights.rules:
             if match := re.fullmatch(_pattern(rule.target), name):
-                found.append((_numbered(rule.source, match), name, rule.transform))
+                entries.append((_numbered(rule.source, match), name, rule.transform))
                 break
         else:
             raise ValueError(f"the weight map has no rule for {name}")
-    return found
+    return entries
 
 
 def _pattern(template: str) -> str:
@@ -171,14 +171,14 @@ def _numbered(template: str, match: re.Match) -> str:
 
 
 class _Source(NamedTuple):
-    """Where a variable comes from."""
+    """The tensor that fills a variable, and its transform."""
 
     tensor: Tensor
     transform: str
 
 
 def _match(tensors: Sequence[Tensor], weights: WeightMap) -> tuple[dict[str, list[_Source]], list[str]]:
-    """Dotted path -> the tensors that go there, and a line for every tensor that no rule knows."""
+    """Dotted path -> the tensors mapped to it, and a line for every tensor without a rule."""
     sources, wrong = defaultdict(list), []
     rules = [(re.compile(_pattern(rule.source.removeprefix(weights.base))), rule) for rule in weights.rules]
     ignored = [re.compile(pattern) for pattern in weights.ignored]
@@ -197,7 +197,7 @@ def _match(tensors: Sequence[Tensor], weights: WeightMap) -> tuple[dict[str, lis
 
 
 def _misfits(sources: dict[str, list[_Source]], wanted: dict[str, nnx.Variable], weights: WeightMap) -> list[str]:
-    """A line for everything that keeps the map from being one to one and onto."""
+    """A line for every variable, tensor or shape that violates the one-to-one map."""
     keys = {name: key for key, name, _ in _expanded(weights, wanted)}
     wrong = [
         f"no tensor for {name} {list(leaf.get_value().shape)}: {keys[name]} is missing"

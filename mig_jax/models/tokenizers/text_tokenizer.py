@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer, wherever it is written: tokenizer.json, the older files of transformers, or GGUF."""
+"""A checkpoint's tokenizer, from tokenizer.json, the older files of transformers, or a GGUF file."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _GGUF_ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")  # end of text, of
 
 
 class Tokenized(NamedTuple):
-    """What a tokenizer makes of some texts: the ids of each, and how many were longer than the limit."""
+    """The ids of each of some texts, and how many texts were longer than the limit."""
 
     ids: list[list[int]]
     cut: int
@@ -51,15 +51,15 @@ class TextTokenizer:
     """Strings <-> token ids.
 
     Args:
-      run: texts, and whether they get the special tokens that the checkpoint adds -> their ids. Any string will do,
-        the empty one and halves of surrogate pairs (replaced) included.
+      run: (texts, whether to add the checkpoint's special tokens) -> their ids. Takes any strings, the empty one and
+        unpaired surrogates (replaced) included.
       decode: ids -> text, special tokens left out.
       vocab_size: 1 + the largest id.
       bos_id, pad_id: None where the checkpoint has none.
-      eos_ids: each ends a generated text.
-      template: of chats; None: there is none.
+      eos_ids: the tokens that end a generated text.
+      template: of chats; None where the checkpoint has none.
       special_tokens: ``bos_token`` and the like -> the token.
-      sha256: of all that it was made from.
+      sha256: of everything that it was made from.
       where: its files, for messages.
       offsets: a text -> its ids without added special tokens, and the characters of each; None: the tokenizer does
         not know them.
@@ -82,7 +82,7 @@ class TextTokenizer:
         return self.run(texts, True).ids
 
     def encode_plain(self, texts: list[str]) -> list[list[int]]:
-        """Without these, for prompts that carry their own: in both a special token's name in a text is that token."""
+        """Without these, for prompts that contain their own. In both, the name of a special token is that token."""
         return self.run(texts, False).ids
 
     def prompt(
@@ -125,10 +125,10 @@ def load_text_tokenizer(source: Path, max_length: int | None = None) -> TextToke
     """Read a tokenizer.
 
     Args:
-      source: a folder with tokenizer.json, without it tokenizer.model, without both whatever transformers.AutoTokenizer
-        takes; or a .gguf file.
-      max_length: tokens of a text to keep, special ones included; the end is cut off. None: all, whatever limit the
-        files have.
+      source: a folder with tokenizer.json, else with tokenizer.model, else with files that transformers.AutoTokenizer
+        reads; or a .gguf file.
+      max_length: tokens of a text to keep, special ones included; the end is cut off. None: all; limits in the files
+        are ignored.
 
     Raises:
       UserError: there is no tokenizer, or it cannot be read.
@@ -166,13 +166,13 @@ def _of_rust(
         tokenizer.enable_truncation(max_length)
 
     def run(texts: list[str], special: bool) -> Tokenized:
-        found = tokenizer.encode_batch_fast(texts, add_special_tokens=special)
-        ids = [one.ids for one in found]
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=special)
+        ids = [encoding.ids for encoding in encodings]
         if max_length is None:
             return Tokenized(ids, 0)
-        # What was cut fills the limit; asking every text for its rest would take longer than tokenising it.
-        full = (one for one, kept in zip(found, ids, strict=True) if len(kept) >= max_length)
-        return Tokenized(ids, sum(bool(one.overflowing) for one in full))
+        # A truncated text has max_length tokens; reading ``overflowing`` of every text takes longer than tokenising it.
+        full = (encoding for encoding, kept in zip(encodings, ids, strict=True) if len(kept) >= max_length)
+        return Tokenized(ids, sum(bool(encoding.overflowing) for encoding in full))
 
     def offsets(text: str) -> tuple[list[int], list[tuple[int, int]]]:
         encoding = tokenizer.encode(text, add_special_tokens=False)
@@ -198,7 +198,7 @@ def _of_rust(
 def _of_transformers(
     folder: Path, max_length: int | None, chat: Chat, digest: str, ends: frozenset[int] | None
 ) -> TextTokenizer:
-    from transformers import AutoTokenizer  # two seconds of import, for old checkpoints only
+    from transformers import AutoTokenizer  # two seconds, for old checkpoints only
 
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     options: dict[str, Any] = {"padding": False, "return_attention_mask": False, "verbose": False}
@@ -213,9 +213,9 @@ def _of_transformers(
         ids = whole(texts, special, max_length)
         if max_length is None:
             return Tokenized(ids, 0)
-        # It does not say which texts it cut: those that fill the limit are tokenised once more, without one.
-        full = [text for text, one in zip(texts, ids, strict=True) if len(one) >= max_length]
-        return Tokenized(ids, sum(len(one) > max_length for one in whole(full, special)))
+        # transformers does not report which texts it truncated: those of max_length tokens are tokenised again in full.
+        full = [text for text, kept in zip(texts, ids, strict=True) if len(kept) >= max_length]
+        return Tokenized(ids, sum(len(untruncated) > max_length for untruncated in whole(full, special)))
 
     eos = tokenizer.eos_token_id
     return TextTokenizer(
@@ -233,35 +233,38 @@ def _of_transformers(
 
 
 def _check_length(max_length: int, added: int) -> None:
-    # The tokenizers library cuts nothing, and says nothing, where the special tokens alone are more.
+    # The tokenizers library truncates nothing, without a warning, where the special tokens alone are more.
     if max_length < max(1, added):
-        raise UserError(f"max_length must be >= {max(1, added)}, the special tokens of a text, not {max_length}")
+        allowed = f">= {max(1, added)}, the number of special tokens of a text"
+        raise UserError(key="max_length", value=max_length, allowed=allowed)
 
 
 def _ends(folder: Path) -> frozenset[int] | None:
-    """``eos_token_id``, one or several, of generation_config.json, or else of config.json; None: neither says."""
+    """``eos_token_id``, one or several, of generation_config.json, else of config.json; None where neither has it."""
     for name in ("generation_config.json", "config.json"):
         if not (folder / name).is_file():
             continue
-        said = read_json(folder / name).get("eos_token_id")
-        if said is None:
+        value = read_json(folder / name).get("eos_token_id")
+        if value is None:
             continue
-        several = said if isinstance(said, list) else [said]
-        if not all(type(one) is int and one >= 0 for one in several):
-            raise UserError(f"{folder / name}: eos_token_id must be a token id or a list of them, not {said!r}")
-        return frozenset(several)
+        ids = value if isinstance(value, list) else [value]
+        if not all(type(number) is int and number >= 0 for number in ids):
+            raise UserError(
+                key="eos_token_id", value=value, allowed="a token id or a list of them", where=folder / name
+            )
+        return frozenset(ids)
     return None
 
 
 def _is_llama(folder: Path) -> bool:
-    """Whether tokenizer.model is read as Llama's: tokenizer_config.json names it (LLaMATokenizer once), or no class."""
+    """Whether tokenizer.model is Llama's: tokenizer_config.json names its class (once LLaMATokenizer) or no class."""
     file = folder / "tokenizer_config.json"
-    named = read_json(file).get("tokenizer_class") if file.is_file() else None
-    return named is None or str(named).lower().startswith("llama")
+    name = read_json(file).get("tokenizer_class") if file.is_file() else None
+    return name is None or str(name).lower().startswith("llama")
 
 
 def _cleaned(run: Run) -> Run:
-    """JSON can carry half of a surrogate pair, which no tokenizer takes: such halves are replaced, once one is met."""
+    """The same, with unpaired surrogates replaced: JSON can contain them, and tokenizers refuse them."""
 
     def run_cleaned(texts: list[str], special: bool) -> Tokenized:
         try:

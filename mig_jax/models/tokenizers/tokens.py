@@ -1,4 +1,4 @@
-"""Strings -> token ids, as one flat array: the border behind which embedders see numbers only."""
+"""Strings -> token ids, as one flat array."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,8 +15,8 @@ from mig_jax.core.errors import UserError
 from mig_jax.core.progress import Progress, silent
 from mig_jax.models.tokenizers.text_tokenizer import TextTokenizer, Tokenized, load_text_tokenizer
 
-_CHUNK = 4096  # texts per call: memory for the tokenizer's own objects, and how often progress is told
-_AHEAD = 2  # chunks that are tokenised (in native threads) while the next texts are read
+_CHUNK = 4096  # texts per call: bounds the memory of the tokenizer's own objects; progress is reported after each call
+_AHEAD = 2  # chunks being tokenised (in native threads) while the next texts are read
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Tokens:
     Args:
       id: int32 ``[Z]``.
       ptr: text n is ``id[ptr[n]:ptr[n+1]]``; int64 ``[N+1]``.
-      cut: texts that were longer than the limit.
+      cut: number of texts that were longer than the limit.
     """
 
     id: Int32[np.ndarray, " Z"]
@@ -44,7 +44,7 @@ Encode = Callable[[list[str]], Tokenized]
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A checkpoint's tokenizer with a length limit of ours; make one with ``load_tokenizer``.
+    """A checkpoint's tokenizer with a length limit; make one with ``load_tokenizer``.
 
     Args:
       encode: any strings -> their ids, special ones included, cut to the limit, without padding.
@@ -57,12 +57,12 @@ class Tokenizer:
     def __call__(
         self, texts: Iterable[str], *, total: int | None = None, progress: Progress = silent, stage: str = "tokenize"
     ) -> Tokens:
-        """Tokenise; any string will do, the empty one and unpaired surrogates included.
+        """Tokenise any strings, the empty one and unpaired surrogates included.
 
-        Texts are taken as they come and not kept: what is held is their ids.
+        Texts are read one chunk at a time and dropped; only their ids stay in memory.
 
         Args:
-          total: how many texts there are, for ``progress`` alone, where ``texts`` cannot tell.
+          total: the number of texts, for ``progress``, where ``texts`` is an iterator.
 
         Raises:
           UserError: an entry is not a string, or ``texts`` is one.
@@ -71,10 +71,10 @@ class Tokenizer:
             raise UserError("texts must be a list of strings, not one string")
         total = len(texts) if isinstance(texts, Sequence) else total
         ids, lengths, done, cut = [np.empty(0, np.int32)], [np.zeros(1, np.int64)], 0, 0
-        for found in _ahead(self.encode, _chunks(texts)):
-            lengths.append(np.fromiter(map(len, found.ids), np.int64, len(found.ids)))
-            ids.append(np.fromiter((i for one in found.ids for i in one), np.int32, int(lengths[-1].sum())))
-            done, cut = done + len(found.ids), cut + found.cut
+        for chunk in _ahead(self.encode, _chunks(texts)):
+            lengths.append(np.fromiter(map(len, chunk.ids), np.int64, len(chunk.ids)))
+            ids.append(np.fromiter((i for text in chunk.ids for i in text), np.int32, int(lengths[-1].sum())))
+            done, cut = done + len(chunk.ids), cut + chunk.cut
             progress(stage, done, total, "texts")
         return Tokens(np.concatenate(ids), np.cumsum(np.concatenate(lengths)), cut)
 
@@ -92,15 +92,15 @@ def _checked(text: str, index: int) -> str:
 
 
 def _ahead(encode: Encode, chunks: Iterator[list[str]]) -> Iterator[Tokenized]:
-    """``map(encode, chunks)``, in order, a few of them on their way: tokenizers leave Python free for what is next."""
-    waiting: deque[Future[Tokenized]] = deque()
+    """``map(encode, chunks)``, in order, a few chunks in flight: tokenizers release Python's lock."""
+    pending: deque[Future[Tokenized]] = deque()
     with ThreadPoolExecutor(_AHEAD) as threads:
         for chunk in chunks:
-            waiting.append(threads.submit(encode, chunk))
-            if len(waiting) > _AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(threads.submit(encode, chunk))
+            if len(pending) > _AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def load_tokenizer(source: Path, max_length: int, *, append_end: bool = False) -> Tokenizer:
@@ -110,36 +110,36 @@ def load_tokenizer(source: Path, max_length: int, *, append_end: bool = False) -
 
     Args:
       max_length: tokens of a text to keep, special ones included; the end is cut off.
-      append_end: the end-of-text token ends every text, within the limit; a text that ends so already gets no second.
+      append_end: append the end-of-text token, within the limit, to every text that does not end with it.
 
     Raises:
       UserError: there is no tokenizer, it cannot be read, or it has no end-of-text token where one is appended.
     """
-    known = load_text_tokenizer(source, max_length - append_end)
+    tokenizer = load_text_tokenizer(source, max_length - append_end)
 
     def encode(texts: list[str]) -> Tokenized:
-        return known.run(texts, True)
+        return tokenizer.run(texts, True)
 
-    return Tokenizer(_ended(encode, _end_of_text(known)) if append_end else encode, known.sha256)
+    return Tokenizer(_ended(encode, _end_of_text(tokenizer)) if append_end else encode, tokenizer.sha256)
 
 
 def _ended(encode: Encode, last: int) -> Encode:
     """The same, every text ending with ``last``."""
 
     def encode_and_end(texts: list[str]) -> Tokenized:
-        found = encode(texts)
-        for ids in found.ids:
+        tokenized = encode(texts)
+        for ids in tokenized.ids:
             if not ids or ids[-1] != last:
                 ids.append(last)
-        return found
+        return tokenized
 
     return encode_and_end
 
 
-def _end_of_text(known: TextTokenizer) -> int:
-    """The id of the end-of-text token; where generation may stop at several, the one that ends a text."""
-    named = known.special_tokens.get("eos_token")
-    found = known.encode_plain([named])[0] if named else sorted(known.eos_ids)
-    if len(found) != 1:
-        raise UserError(f"embedder.append_eos: {known.where} names no end-of-text token")
-    return found[0]
+def _end_of_text(tokenizer: TextTokenizer) -> int:
+    """The id of the end-of-text token; generation may stop at other tokens too."""
+    name = tokenizer.special_tokens.get("eos_token")
+    ids = tokenizer.encode_plain([name])[0] if name else sorted(tokenizer.eos_ids)
+    if len(ids) != 1:
+        raise UserError(f"{tokenizer.where} names no end-of-text token", key="embedder.append_eos")
+    return ids[0]
