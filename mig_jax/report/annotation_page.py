@@ -11,7 +11,7 @@ from mig_jax.report.charts import Chart, count_bars, histogram
 from mig_jax.report.render import render
 from mig_jax.report.reproduce import reproduce
 from mig_jax.report.text import count, number, row_count, seconds, share
-from mig_jax.runs.manifest import read_plain
+from mig_jax.runs.manifest import AnnotateManifest, read_manifest
 
 KIND = "mig_jax annotation"  # of page
 STATS = "annotation_stats.json"
@@ -30,18 +30,18 @@ SCORES = {
 class AnnotationView:
     """What the page shows: manifest.json and annotation_stats.json of a folder."""
 
-    manifest: dict[str, Any]
+    manifest: AnnotateManifest
     stats: dict[str, Any]
 
     @property
     def name(self) -> str:
         """The name of the folder for which it was made."""
-        return Path(str(self.manifest["config"].get("out") or "annotated")).name
+        return Path(str(self.manifest.config.get("out") or "annotated")).name
 
     @property
     def n(self) -> int:
         """Rows."""
-        return self.manifest["n"]
+        return self.manifest.n
 
 
 def load_annotation(folder: str | Path) -> AnnotationView:
@@ -51,9 +51,7 @@ def load_annotation(folder: str | Path) -> AnnotationView:
       UserError: the folder is not that of a finished ``mig-jax annotate``, or its statistics are gone.
     """
     folder = Path(folder)
-    manifest = read_plain(folder)
-    if "annotators" not in manifest:
-        raise UserError(f"{folder} holds no annotated rows: {manifest.get('command') or 'another command'} made it")
+    manifest = read_manifest(folder, AnnotateManifest)
     try:
         stats = json.loads((folder / STATS).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -75,30 +73,30 @@ def page(folder: str | Path) -> str:
 def annotation_page(view: AnnotationView) -> str:
     """The page of what was read."""
     manifest, stats = view.manifest, view.stats
-    files = manifest["inputs"]
+    files = manifest.inputs
     top = (stats.get("labels") or {}).get("top", [])
     most = max((entry["rows"] for entry in top), default=0) or 1
-    finished = manifest["finished"][:16].replace("T", " ")
+    finished = manifest.finished[:16].replace("T", " ")
     return render(
         "annotation.html.j2",
         title=f"{view.name}: annotation report",
         kind=KIND,
-        kicker=f"{view.name} · {finished} UTC · {seconds(sum(manifest['timings'].values()))}",
+        kicker=f"{view.name} · {finished} UTC · {seconds(sum(manifest.timings.values()))}",
         view=view,
         stats={"tags": None, "labels": None} | stats,
-        file=Path(files[0]["path"]).name if files else None,
+        file=Path(files[0].path).name if files else None,
         more_files=len(files) - 1,
-        annotators=[_name(name) for name in manifest["annotators"]],
-        facts=[_fact(_name(name), of, view.n) for name, of in manifest["annotators"].items()],
+        annotators=[_name(name) for name in manifest.annotators],
+        facts=[_fact(_name(name), of, view.n) for name, of in manifest.annotators.items()],
         refused=_refused(stats["refused"]),
         rejected=[{"id": None, **one, "notes": [one["reason"]]} for one in stats["rejected"]["examples"]],
-        vocabulary=manifest["annotators"].get("tags", {}).get("vocabulary"),
+        vocabulary=manifest.annotators.get("tags", {}).get("vocabulary"),
         labels=[{**entry, "width": f"{100 * entry['rows'] / most:.1f}"} for entry in top],
         half=(len(top) + 1) // 2,
         figures=_figures(stats),
         speed=[
             (f"{_name(name)}: {one}" if one != name else _name(name), of)
-            for name, facts in manifest["annotators"].items()
+            for name, facts in manifest.annotators.items()
             for one, of in facts["jobs"].items()
         ],
         samples=[_sample(one) for one in stats["samples"]],

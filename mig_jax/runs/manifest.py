@@ -5,7 +5,6 @@ manifest is checked against it when it is written and when it is read.
 """
 
 import hashlib
-import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -272,10 +271,9 @@ def read_outline(path: str | Path) -> Outline:
     return _decode(file, raw, Outline)
 
 
-def read_plain(path: str | Path) -> dict[str, Any]:
-    """A manifest as plain JSON, for callers that do not yet read the structs; errors as ``read_manifest``."""
-    _, raw, _ = _open(path)
-    return json.loads(raw)
+def read_kind(path: str | Path) -> str:
+    """The command that wrote a manifest; errors as ``read_manifest`` but for keys that are missing or wrong."""
+    return _open(path)[2].kind
 
 
 def _open(path: str | Path) -> tuple[Path, bytes, _Header]:

@@ -153,7 +153,7 @@ def test_runs_are_found_in_natural_order(make: Make, tmp_path: Path):
         (("a", "torn"), "torn is not a whole run"),
         (("torn",), "torn is not a whole run"),
         (("a", "annotated/rows"), "annotated/rows holds a run of mig-jax annotate, not of mig-jax select"),
-        (("annotated/rows",), "annotation_stats.json"),
+        (("annotated/rows",), "required field `name`"),
     ],
 )
 def test_mistakes_are_one_message(mig: Mig, make: Make, tmp_path: Path, arguments: tuple[str, ...], message: str):

@@ -327,5 +327,5 @@ def test_folders_that_hold_no_annotation(folder: Path, tmp_path: Path):
     (folder / "manifest.json").write_text(
         '{"schema": 1, "kind": "embed", "run_key": "k", "command": "mig-jax embed x"}'
     )
-    with pytest.raises(UserError, match=r"run holds no annotated rows: mig-jax embed x made it"):
+    with pytest.raises(UserError, match="a run of mig-jax embed, not of mig-jax annotate"):
         page(folder)

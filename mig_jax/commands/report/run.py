@@ -20,7 +20,7 @@ from mig_jax.report.annotation_page import load_annotation
 from mig_jax.report.annotation_page import page as annotation_page
 from mig_jax.report.comparison import LEADING, left_out_note
 from mig_jax.report.comparison_page import KIND
-from mig_jax.runs.manifest import MANIFEST, REPORT, AnnotateManifest, EmbedManifest, read_manifest, read_plain
+from mig_jax.runs.manifest import MANIFEST, REPORT, AnnotateManifest, EmbedManifest, read_kind, read_manifest
 
 COMPARISON = "comparison.html"
 SELECT, ANNOTATE, VOCABULARY, EMBED = "select", "annotate", "vocabulary", "embed"  # "kind" of a manifest
@@ -110,7 +110,7 @@ def _runs_of(path: Path, name: str) -> tuple[bool, list[Path]]:
         near = next((str(folder) for folder in (path.parent, Path(f"{path}.run")) if (folder / MANIFEST).is_file()), "")
         raise UserError(f"{name} is not the folder of a run, nor its {MANIFEST}{f'; {near} is one' if near else ''}")
     if (path / MANIFEST).exists():
-        read_plain(path)
+        read_kind(path)
         return False, [path]
     kinds = sorted(_inside(path), key=lambda item: natural(os.path.relpath(item[0], path)))
     runs = [run for run, kind in kinds if kind == SELECT]
@@ -170,7 +170,7 @@ def _page_file(name: str) -> Path:
 
 def _one(run: Path, out: Path | None, config: ReportConfig, width: int) -> str:
     """One run: its page written to ``out``, or its summary."""
-    kind = read_plain(run)["kind"]
+    kind = read_kind(run)
     if out is None:
         return SUMMARIES.get(kind, _selection)(run, width)
     page = PAGES.get(kind)
