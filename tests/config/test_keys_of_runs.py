@@ -13,6 +13,7 @@ import pytest
 import mig_jax.labels.configured
 from mig_jax.commands.registry import COMMANDS, compose
 from mig_jax.commands.select.inputs import run_key
+from mig_jax.commands.vocabulary.run import _run_key
 from mig_jax.config.struct import Struct, key_of
 from mig_jax.models.checkpoints.checkpoint import EmbedderSpec
 from mig_jax.models.configured import spec_of
@@ -59,6 +60,13 @@ def test_the_key_of_a_selection():
         assert (run_key(one, inputs) != run_key(two, inputs)) == (name.rstrip(".") not in SPEED), name
     moved = msgspec.structs.replace(config, out="elsewhere", overwrite=True, cache=None)
     assert run_key(moved, inputs) == run_key(config, inputs)
+
+
+def test_the_key_of_a_vocabulary():
+    pool = pool_of(compose("vocabulary").pool, (), None)
+    for name, one, two in variants(compose("vocabulary")):
+        differ = _run_key(one, pool, "f") != _run_key(two, pool, "f")
+        assert differ == (name.rstrip(".") not in {*SPEED, "embedder"}), name
 
 
 def test_the_key_of_the_pool_cache(tmp_path: Path):

@@ -12,12 +12,13 @@ import numpy as np
 
 from mig_jax.batch import BatchRun, ProcessGroup, already_done, finished_without, partition_done, process_group
 from mig_jax.commands.annotate.annotator import AnnotationInput, Annotator, PoolRows
-from mig_jax.commands.annotate.annotators import annotator_names, find_annotator
+from mig_jax.commands.annotate.annotators import NAMES, annotator_names, find_annotator
 from mig_jax.commands.annotate.config import AnnotateConfig
 from mig_jax.commands.annotate.estimate import estimate
 from mig_jax.commands.annotate.files import write_manifest, write_rows
 from mig_jax.commands.annotate.summary import summary
 from mig_jax.commands.call import Call, ignore
+from mig_jax.config.struct import key_of
 from mig_jax.core import processes
 from mig_jax.core.errors import UserError
 from mig_jax.core.progress import Progress, silent
@@ -116,8 +117,10 @@ def _prepare(config: AnnotateConfig, run: Run, progress: Progress) -> Prepared:
     decides = {
         "version": VERSION,
         "files": [source.sha256 for source in pool.sources],
-        "pool": [config.pool.layout, config.pool.fields, config.pool.on_error],
-        "rows": config.rows,
+        "config": key_of(config, without=("pool.name", "embedder", "annotators", "annotate.batch_tokens", *NAMES)),
+        "options": {
+            name: key_of(getattr(config, name), without=("model", "complexity", "quality")) for name in annotators
+        },
         "batch_tokens": batch_tokens,
         # Other machines and meshes add up in other orders: their shards must not be mixed.
         "on": [jax.default_backend(), None if mesh is None else dict(mesh.shape)],

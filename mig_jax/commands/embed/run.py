@@ -23,6 +23,7 @@ from mig_jax.commands.call import Call, ignore
 from mig_jax.commands.embed.config import EmbedConfig
 from mig_jax.commands.embed.files import EMBEDDINGS, summary, texts_without_tokens, write_manifest
 from mig_jax.commands.embed.texts import Texts, texts_of
+from mig_jax.config.struct import key_of
 from mig_jax.core import processes
 from mig_jax.core.progress import Progress, silent
 from mig_jax.core.version import VERSION
@@ -95,6 +96,8 @@ def _prepare(config: EmbedConfig, pool: Pool | None, run: Run, progress: Progres
         "texts": texts.decides,
         "embedder": fingerprint,
         "batch_tokens": batch_tokens,
+        # The texts and the fingerprint have the rest.
+        "config": key_of(config, without=("pool", "embedder", "embed.target", "embed.batch_tokens")),
     }
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     job = EmbeddingJob("embed", fingerprint, load, texts.each, lambda: texts.without, texts.check)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from mig_jax.commands.embed.config import EmbedConfig
+from mig_jax.config.struct import key_of
 from mig_jax.core.errors import UserError
 from mig_jax.core.progress import Progress, silent
 from mig_jax.labels.valid_tags import labels_of, read_valid_tags
@@ -70,7 +71,7 @@ def texts_of(config: EmbedConfig, cache: Path | None, progress: Progress = silen
 
 def _rows(pool: Pool, config: EmbedConfig) -> Texts:
     """One text a row: the contents of its turns, a blank line between them."""
-    settings = {"layout": config.pool.layout, "fields": config.pool.fields}
+    settings = key_of(config.pool, without=("name",))
     decides = {"of": "rows", "files": [source.sha256 for source in pool.sources], **settings}
 
     def each() -> Iterator[str]:

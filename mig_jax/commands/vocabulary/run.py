@@ -16,6 +16,7 @@ from mig_jax.commands.vocabulary.config import VocabularyConfig
 from mig_jax.commands.vocabulary.show import STEPS, VOCABULARY, text
 from mig_jax.commands.vocabulary.steps import Normalised, Step, check_packages, embeds, normalise
 from mig_jax.commands.vocabulary.tags import Tags, tags_of
+from mig_jax.config.struct import key_of
 from mig_jax.core.errors import UserError
 from mig_jax.core.json_files import write_json
 from mig_jax.core.progress import Progress, silent
@@ -111,9 +112,7 @@ def _run_key(config: VocabularyConfig, pool: Pool, fingerprint: str | None) -> s
     decides = {
         "version": VERSION,
         "files": [source.sha256 for source in pool.sources],
-        "layout": config.pool.layout,
-        "fields": config.pool.fields,
-        "vocabulary": msgspec.to_builtins(config.vocabulary),
+        "config": key_of(config, without=("pool.name", "embedder")),
         "embedder": fingerprint,
     }
     return hashlib.sha256(json.dumps(["vocabulary", decides], sort_keys=True).encode()).hexdigest()
