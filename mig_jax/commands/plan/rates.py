@@ -32,7 +32,7 @@ from mig_jax.pool import load_pool
 from mig_jax.pool.configured import bundled_pool
 from mig_jax.samplers.mig import Options as MigOptions
 
-FORMAT = 2  # raise it whenever what is measured, or how, changes
+FORMAT = 3  # raise it whenever what is measured, or how, changes
 FEW, BENCH, LABELS = 300, 40_000, 1_000
 FEW_PICKS, PICKS = 40, 4_000
 TEXTS = 256  # labels that are embedded
@@ -95,8 +95,7 @@ def measure_run(config: SelectConfig, gain: str) -> Rates:
         "compile": cold["compile"] + max(0.0, cold["select"] - row["select"]),
         "row": more(base, row, "select", BENCH),  # layout and one full pass
         "pick": more(row, pick, "select", PICKS - FEW_PICKS),
-        "judge row": more(base, row, "judge", BENCH),
-        "judge pick": more(row, pick, "judge", PICKS - FEW_PICKS),
+        "judge": more(base, pick, "judge", BENCH),  # few picks would be no measure: nearly every row is evaluated then
         "write": start["write"],
         "write pick": more(row, pick, "write", PICKS - FEW_PICKS),
         "programs": programs,

@@ -138,7 +138,7 @@ def _stages(
     picks, peak = budgets[-1], memory.stages
     read, encode = rates["read"] * sizes.text, rates["encode"] * sizes.rows
     select = rates["row"] * sizes.points + rates["pick"] * picks
-    judge = rates["judge row"] * sizes.points * len(budgets) + rates["judge pick"] * picks
+    judge = rates["judge"] * sizes.points * len(budgets)
     write = rates["write"] + rates["write pick"] * picks
     start = started + rates["fixed"]
     return [
@@ -151,10 +151,7 @@ def _stages(
             "select", select, select, max(peak["layout"], peak["engine"]),
             f"{1e6 * rates['row']:.2f} us a row, {1e6 * rates['pick']:.0f} us a pick",
         ),
-        Stage(
-            "judge", judge, judge, peak["judge"],
-            f"{1e6 * rates['judge row']:.2f} us a row and budget, {1e6 * rates['judge pick']:.0f} us a pick",
-        ),
+        Stage("judge", judge, judge, peak["judge"], f"{1e6 * rates['judge']:.2f} us a row and budget"),
         Stage("write", write, write, peak["write"], f"{1e6 * rates['write pick']:.0f} us a pick"),
     ]  # fmt: skip
 
