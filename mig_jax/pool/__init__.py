@@ -1,7 +1,15 @@
-"""The pool: where the rows lie, read once into arrays. The only package that knows file formats.
+"""The pool: rows read once into arrays; the text stays in the files. The only package that knows file formats.
 
-``load_pool`` reads files, folders, globs or Hugging Face data sets into a ``Pool`` of columns; the text stays in the
-files, and ``Pool.read_rows`` gives back the very bytes that were read, checked.
+``load_pool`` (in ``load``) reads files, folders, globs or Hugging Face data sets into a ``Pool`` (``table``);
+``Pool.read_rows`` returns the bytes of rows as they were read, checked. In the order of the data:
+
+- which files: ``sources``. Their bytes: ``stream`` (text, compressed or not), ``tabular`` (parquet, ``hf:``).
+- bytes -> records: ``records`` (lines, elements of an array). Records -> values: ``fields`` (paths), ``layouts``
+  (mig, sharegpt, openai, alpaca), ``decode``, ``exchanges``.
+- values -> columns: ``builder``; in several processes: ``parallel``, ``worker``. The columns on disk: ``cache``.
+- rows out: ``fetch`` (bytes as read), ``splice`` (with annotations), ``convert`` (another layout), ``dataset_info``
+  (for LLaMA-Factory).
+- ``config``, ``configured``: the settings ``pool.*``. ``view``: the part of a pool that writing a run needs.
 """
 
 from mig_jax.pool.exchanges import Exchange
