@@ -216,6 +216,7 @@ class VocabularyManifest(Manifest, frozen=True, tag="vocabulary"):
     Args:
       rows: of the pool; tags: distinct ones.
       labels: of the vocabulary; aliases: other tags that mean one of them.
+      embedder: fingerprint of the weights and settings; None where no step embeds.
     """
 
     rows: int
@@ -223,6 +224,7 @@ class VocabularyManifest(Manifest, frozen=True, tag="vocabulary"):
     labels: int
     aliases: int
     steps: tuple[Step, ...]
+    embedder: str | None
 
 
 AnyManifest = SelectManifest | AnnotateManifest | EmbedManifest | VocabularyManifest

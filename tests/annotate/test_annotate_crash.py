@@ -96,8 +96,8 @@ def test_an_interrupted_run_goes_on(server, command, undisturbed, tmp_path):
     assert done.code == 130 and "the same command goes on" in done.err
     done, manifest = finished(server, command, tmp_path)
     assert files(tmp_path / "run") == undisturbed
-    passes = manifest["annotators"]["tags"]["passes"]["tags"]
-    assert passes["computed"] == 0 and "computed before" in done.out
+    job = manifest["annotators"]["tags"]["jobs"]["tags"]
+    assert job["computed"] == 0 and "computed by previous attempts" in done.out
 
 
 def test_a_damaged_shard_is_computed_again(server, command, undisturbed, tmp_path):
@@ -131,21 +131,21 @@ def test_two_processes_of_one_job(server, command, undisturbed, tmp_path):
     assert files(tmp_path / "run") == undisturbed
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
     for facts in manifest["annotators"].values():
-        for one in facts["passes"].values():
+        for one in facts["jobs"].values():
             assert 0.3 < one["computed"] / one["tokens"] < 0.7
 
 
 def test_two_processes_that_share_a_disk(server, command, undisturbed, tmp_path):
     main, other = (job.wait(200) for job in two(server, command, tmp_path))
     assert main.code == 0 and other.code == 0, (main, other)
-    assert "process 1 of 2: its share is done" in other.out or "holds this very run" in other.err, other
+    assert "process 1 of 2: its batches are done" in other.out or "holds this very run" in other.err, other
     assert files(tmp_path / "run") == undisturbed
     assert not (tmp_path / PARTIAL).exists()
 
 
 def test_a_helper_alone_then_a_single_run(server, command, undisturbed, tmp_path):
     done = server.run([*command, "mesh.processes=2", "mesh.process=1", "out=run"], tmp_path)
-    assert done.code == 0 and "process 0 puts all together" in done.out, done
+    assert done.code == 0 and "process 0 writes the results" in done.out, done
     done, _ = finished(server, command, tmp_path)
     assert "resuming" in done.err
     assert files(tmp_path / "run") == undisturbed

@@ -150,7 +150,7 @@ def test_a_value_that_is_not_renewed_becomes_null(server, settings, tmp_path):
     assert renewed["annotation"]["instag"]["content"] != ["old"] and renewed["ifd_score"]["version"] == "cherry"
     assert refused["annotation"]["instag"]["content"] is None
     assert refused["ifd_score"] == {"content": None, "by": "them"}
-    assert done.out.count("1 row came with a value that was not renewed") == 2
+    assert done.out.count("1 row had a value that was not replaced") == 2
     assert load_pool(tmp_path / "run").tag_state.tolist() == [PRESENT, ABSENT]
 
 
@@ -162,7 +162,7 @@ def test_where_it_must_not_write(server, settings, tmp_path):
     assert "out=run: holds " in done.error and "which is read" in done.error
     assert len(cases.lines(tmp_path / "run/pool.jsonl")) == 6
     done = annotate(server, tmp_path, "d", "annotators=[tokens]", *settings, "out=d/x", code=2)
-    assert "out=d/x: lies in d, which is the pool" in done.error
+    assert "out=d/x: is inside d, which is the pool" in done.error
     cases.write(tmp_path / "two/a.jsonl", [{"instruction": "a", "output": "b"}])
     cases.write(tmp_path / "two/b.jsonl", [cases.raw(0)])
     done = annotate(server, tmp_path, "two", "annotators=[tokens]", *settings, "out=other", code=2)

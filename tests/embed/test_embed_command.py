@@ -31,7 +31,7 @@ def test_rows_of_a_pool(server, with_tiny, tiny, tmp_path):
     done = run(server, tmp_path, "p.jsonl", *with_tiny, *options, "out=sub/run")
     assert done.code == 0, done
     assert notes(done) == [
-        "note: 29 of 30 texts were longer than max_length=16 tokens and were cut",
+        "note: embed: 29 of 30 texts are longer than max_length=16 tokens; only their beginning was read",
         "note: 1 of 30 rows have no dialog: their vectors are zero",
     ]
     assert re.fullmatch(
@@ -48,7 +48,7 @@ def test_rows_of_a_pool(server, with_tiny, tiny, tmp_path):
     np.testing.assert_allclose(got[[0, *range(2, 30)]], expected, atol=2e-6)
     assert (got[1] == 0).all()
     manifest = json.loads((tmp_path / "sub/run/manifest.json").read_text())
-    known = {"kind": "embed", "of": "rows", "n": 30, "dim": 24, "dtype": "float32", "without_text": 1, "cut": 29}
+    known = {"kind": "embed", "target": "rows", "n": 30, "dim": 24, "dtype": "float32", "without_text": 1, "cut": 29}
     known |= {"tokens": 464, "computed": 464, "batch_tokens": 128}
     assert manifest | known == manifest
     assert manifest["command"].startswith("mig-jax embed ") and "embedder=bert embedder.path=" in manifest["command"]

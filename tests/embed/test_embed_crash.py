@@ -216,7 +216,7 @@ def test_two_independent_processes(server, command, undisturbed, tmp_path, order
     main, other = (done[i].wait(120) for i in (0, 1))
     assert main.code == 0 and f"{ROWS} rows -> 24 numbers each" in main.out, main
     assert other.code == 0, other
-    assert "process 1 of 2: its " in other.out or "holds this very run" in other.err, other
+    assert "process 1 of 2: its batches are done" in other.out or "holds this very run" in other.err, other
     assert (tmp_path / "run/embeddings.npy").read_bytes() == undisturbed
     assert not (tmp_path / ".run.partial").exists()
 
@@ -225,7 +225,11 @@ def test_one_of_two_processes_then_a_single_run(server, command, undisturbed, tm
     """What the helper left is taken up; another run's settings are refused by a helper, too."""
     helper = [*command, "mesh.processes=2", "mesh.process=1", "out=run"]
     done = server.run(helper, tmp_path)
-    assert done.code == 0 and "process 1 of 2: its " in done.out and "process 0 puts them together" in done.out, done
+    assert (
+        done.code == 0
+        and "process 1 of 2: its batches are done" in done.out
+        and "process 0 writes the results" in done.out
+    ), done
     assert "unfinished work" in server.run([*helper, "embedder.pooling=cls"], tmp_path).error
     shards, tokens = shards_of(tmp_path)
     saved = shards.saved()

@@ -88,8 +88,8 @@ def test_the_files_and_what_is_said(server, with_tiny, tmp_path):
     manifest = json.loads((tmp_path / "sub/v/manifest.json").read_text())
     known = {"kind": "vocabulary", "rows": 9, "tags": 10, "labels": 5, "aliases": 3, "notes": []}
     assert manifest | known == manifest
-    assert manifest["command"].startswith("mig-jax vocabulary ") and len(manifest["inputs"]["files"][0]) == 64
-    assert manifest["inputs"]["vocabulary"]["distance"] == 1e-4 and manifest["inputs"]["embedder"]
+    assert manifest["command"].startswith("mig-jax vocabulary ") and len(manifest["inputs"][0]["sha256"]) == 64
+    assert manifest["config"]["vocabulary"]["distance"] == 1e-4 and manifest["embedder"]
     assert set(manifest["timings"]) >= {"read pool", "frequency", "rules", "semantic", "association"}
     assert manifest["versions"]["scikit-learn"] and manifest["versions"]["snowballstemmer"]
     assert set(manifest["files"]) == {"steps.json", "vocabulary.json"}
@@ -142,7 +142,7 @@ def test_stems_that_are_far_apart_stay_two_and_a_note_says_how_near_the_nearest_
                   "embedder=bert", "embedder.path=nowhere", "out=w")  # fmt: skip
     assert spelled.code == 0, "no embedder is looked for"
     stemmed = run(server, tmp_path, "p.jsonl", *with_tiny, *options[:1], "vocabulary.distance=null", "out=x")
-    assert stemmed.code == 0 and json.loads((tmp_path / "x/manifest.json").read_text())["inputs"]["embedder"]
+    assert stemmed.code == 0 and json.loads((tmp_path / "x/manifest.json").read_text())["embedder"]
 
 
 @pytest.mark.slow

@@ -85,11 +85,15 @@ class DigitJob(BatchJob):
 
     width = len(DIGITS)
 
-    def __init__(self, name: str, found: "FoundModel", ids: tuple[int, ...], inputs: AnnotationInput, dtype: str):
+    def __init__(self, name: str, checkpoint: "FoundModel", ids: tuple[int, ...], inputs: AnnotationInput, dtype: str):
         super().__init__(
-            name, [found.fingerprint, PROMPTS[name], found.max_length], found.load, found.config, flops_dtype=dtype
+            name,
+            [checkpoint.fingerprint, PROMPTS[name], checkpoint.max_length],
+            checkpoint.load,
+            checkpoint.config,
+            flops_dtype=dtype,
         )
-        self.found, self.ids, self.rows = found, ids, inputs.rows
+        self.checkpoint, self.ids, self.rows = checkpoint, ids, inputs.rows
         self.batch_tokens = inputs.usual_batch_tokens
         self.cut = 0
 
@@ -102,21 +106,22 @@ class DigitJob(BatchJob):
     def tokenize(self, progress: Progress) -> "Tokens":
         names = ("instruction", "output") if self.name == "quality" else ("instruction",)
         template = Template.parse(PROMPTS[self.name], names, f"deita.{self.name}")
-        found, count = self.found, int(self.rows.answered.sum())
+        checkpoint, count = self.checkpoint, int(self.rows.answered.sum())
         tokens = prompt_tokens(
-            found.tokenizer, template, self.texts(), found.max_length, total=count, progress=progress
+            checkpoint.tokenizer, template, self.texts(), checkpoint.max_length, total=count, progress=progress
         )
-        found.check(tokens)
+        checkpoint.check(tokens)
         self.cut = tokens.cut
         if tokens.cut:
-            cut = f"{self.name}: {tokens.cut:,} of {count:,} turns are longer than max_length={found.max_length} tokens"
+            limit = f"max_length={checkpoint.max_length}"
+            cut = f"{self.name}: {tokens.cut:,} of {count:,} turns are longer than {limit} tokens"
             self.notes = (f"{cut}; their texts were cut, the prompt was not",)
         return tokens
 
     def plan_batches(self, tokens: "Tokens") -> Sequence[Any]:
         from mig_jax.models.inference.packing import plan_batches
 
-        return plan_batches(tokens.length, max_length=self.found.max_length, batch_tokens=self.batch_tokens)
+        return plan_batches(tokens.length, max_length=self.checkpoint.max_length, batch_tokens=self.batch_tokens)
 
     def compute(self, model: Any, tokens: "Tokens", batches: Iterable[Any]) -> Iterator[tuple[Any, np.ndarray]]:
         from mig_jax.models.inference.next_token import next_logits  # Flax
@@ -139,16 +144,16 @@ class Deita(Annotator):
 
         jobs = []
         for name, config in (("complexity", options.complexity), ("quality", options.quality)):
-            found = find_language_model(model_spec_of(config, f"deita.{name}"), mesh=inputs.mesh)
-            ids = digit_ids(found.tokenizer, f"deita.{name}", found.name)
-            if max(ids) >= found.config.vocab_size:
+            checkpoint = find_language_model(model_spec_of(config, f"deita.{name}"), mesh=inputs.mesh)
+            ids = digit_ids(checkpoint.tokenizer, f"deita.{name}", checkpoint.name)
+            if max(ids) >= checkpoint.config.vocab_size:
                 raise UserError(
-                    f"its tokenizer gives id {max(ids)} for a digit, its model has {found.config.vocab_size} words: "
-                    "tokenizer and weights are of different checkpoints",
+                    f"its tokenizer gives id {max(ids)} for a digit, its model has "
+                    f"{checkpoint.config.vocab_size} words: tokenizer and weights are of different checkpoints",
                     key=f"deita.{name}",
-                    value=found.name,
+                    value=checkpoint.name,
                 )
-            jobs.append(DigitJob(name, found, ids, inputs, config.dtype))
+            jobs.append(DigitJob(name, checkpoint, ids, inputs, config.dtype))
         self.rows = inputs.rows
         self.jobs = self.digit_jobs = tuple(jobs)
         self.not_finite: Counter[str] = Counter()

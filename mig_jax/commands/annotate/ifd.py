@@ -203,19 +203,21 @@ class LossJob(BatchJob):
 
     dtype = np.float64
 
-    def __init__(self, found: "FoundModel", form: str, max_length: int, rows: PoolRows, batch_tokens: int, dtype: str):
-        key = [found.fingerprint, form, max_length]
-        super().__init__("ifd", key, found.load, found.config, dtype)
-        self.found, self.form, self.max_length = found, FORMS[form], max_length
+    def __init__(
+        self, checkpoint: "FoundModel", form: str, max_length: int, rows: PoolRows, batch_tokens: int, dtype: str
+    ):
+        key = [checkpoint.fingerprint, form, max_length]
+        super().__init__("ifd", key, checkpoint.load, checkpoint.config, dtype)
+        self.checkpoint, self.form, self.max_length = checkpoint, FORMS[form], max_length
         self.rows, self.batch_tokens = rows, batch_tokens
         self.why: dict[int, str] = {}  # exchange -> why it has no score
         self.counted = np.zeros(0, np.int64)  # of each text, the tokens whose loss counts
 
     def tokenize(self, progress: Progress) -> PairTokens:
-        encode, count = self.found.tokenizer.encode, int(self.rows.answered.sum())
+        encode, count = self.checkpoint.tokenizer.encode, int(self.rows.answered.sum())
         exchanges = self.rows.answered_exchanges()
         pairs = pair_tokens(encode, self.form, exchanges, self.max_length, total=count, progress=progress)
-        self.found.check(pairs.tokens)
+        self.checkpoint.check(pairs.tokens)
         self.why, self.counted = pairs.why, pairs.length - pairs.first
         if pairs.why:
             reasons = ", ".join(f"{count:,} {why}" for why, count in sorted(Counter(pairs.why.values()).items()))
@@ -234,7 +236,7 @@ class LossJob(BatchJob):
 
     def flops(self, batch: Any) -> float | None:
         """With the map to the vocabulary, for the tokens that count."""
-        vocabulary = 2 * self.found.config.hidden_size * self.found.config.vocab_size
+        vocabulary = 2 * self.checkpoint.config.hidden_size * self.checkpoint.config.vocab_size
         return (super().flops(batch) or 0.0) + vocabulary * float(self.counted[batch.text].sum())
 
 
@@ -253,10 +255,10 @@ class Ifd(Annotator):
         from mig_jax.models.configured import model_spec_of  # Flax
         from mig_jax.models.inference.language_model import find_language_model  # Flax
 
-        found = find_language_model(model_spec_of(options.model, "ifd.model"), mesh=inputs.mesh)
-        if options.max_length > found.max_length:
+        checkpoint = find_language_model(model_spec_of(options.model, "ifd.model"), mesh=inputs.mesh)
+        if options.max_length > checkpoint.max_length:
             raise UserError(
-                f"model {found.name} takes at most {found.max_length} tokens",
+                f"model {checkpoint.name} takes at most {checkpoint.max_length} tokens",
                 key="ifd.max_length",
                 value=options.max_length,
             )
@@ -264,7 +266,7 @@ class Ifd(Annotator):
         self.turns = self.key = options.turns
         self.rows = inputs.rows
         self.job = LossJob(
-            found, options.name, options.max_length, inputs.rows, inputs.usual_batch_tokens, options.model.dtype
+            checkpoint, options.name, options.max_length, inputs.rows, inputs.usual_batch_tokens, options.model.dtype
         )
         self.jobs = (self.job,)
         self.unscored: Counter[str] = Counter()  # reason -> exchanges

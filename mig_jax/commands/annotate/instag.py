@@ -36,17 +36,17 @@ class AnswerJob(BatchJob):
 
     width, dtype, blank = None, np.int32, NO_TOKEN
 
-    def __init__(self, found: "FoundModel", prompt: str, max_new_tokens: int, inputs: AnnotationInput):
-        key = [found.fingerprint, found.max_length, prompt, max_new_tokens]
-        super().__init__("tags", key, found.load, found.config)
-        self.found, self.template, self.max_new_tokens = found, parse_prompt(prompt), max_new_tokens
+    def __init__(self, checkpoint: "FoundModel", prompt: str, max_new_tokens: int, inputs: AnnotationInput):
+        key = [checkpoint.fingerprint, checkpoint.max_length, prompt, max_new_tokens]
+        super().__init__("tags", key, checkpoint.load, checkpoint.config)
+        self.checkpoint, self.template, self.max_new_tokens = checkpoint, parse_prompt(prompt), max_new_tokens
         self.rows: PoolRows = inputs.rows
         self.batch_tokens: int = BATCH_TOKENS if inputs.batch_tokens is None else inputs.batch_tokens
 
     def tokenize(self, progress: Progress) -> "Tokens":
-        limit, count = self.found.max_length - self.max_new_tokens, len(self.rows)
+        limit, count = self.checkpoint.max_length - self.max_new_tokens, len(self.rows)
         texts = ({"query": asked_text(exchanges)} for exchanges in self.rows.exchanges())
-        tokens = prompt_tokens(self.found.tokenizer, self.template, texts, limit, total=count, progress=progress)
+        tokens = prompt_tokens(self.checkpoint.tokenizer, self.template, texts, limit, total=count, progress=progress)
         if tokens.cut:
             self.notes = (f"tags: {tokens.cut:,} of {count:,} prompts were too long; what is asked was cut",)
         return tokens
@@ -55,7 +55,7 @@ class AnswerJob(BatchJob):
         from mig_jax.models.inference.generate import plan_prompts  # Flax
 
         asked = np.array([r for r, refused in enumerate(self.rows.unasked) if refused is None], np.int64)
-        return plan_prompts(tokens.length, self.found.max_length, BATCH_ROWS, self.batch_tokens, asked)
+        return plan_prompts(tokens.length, self.checkpoint.max_length, BATCH_ROWS, self.batch_tokens, asked)
 
     def compute(self, model: Any, tokens: "Tokens", batches: Iterable[Any]) -> Iterator[tuple[Any, np.ndarray]]:
         from mig_jax.models.inference.generate import answer_batches  # Flax
@@ -87,15 +87,15 @@ class Instag(Annotator):
         from mig_jax.models.inference.language_model import find_language_model  # Flax
 
         parse_prompt(options.prompt)  # before the model is looked for
-        found = find_language_model(model_spec_of(options.model, "tags.model"), mesh=inputs.mesh)
-        if found.max_length <= options.max_new_tokens:
+        checkpoint = find_language_model(model_spec_of(options.model, "tags.model"), mesh=inputs.mesh)
+        if checkpoint.max_length <= options.max_new_tokens:
             raise UserError(
                 key="tags.max_new_tokens",
                 value=options.max_new_tokens,
-                allowed=f"less than the model's max_length={found.max_length}",
+                allowed=f"less than the model's max_length={checkpoint.max_length}",
             )
-        self.rows, self.tokenizer = inputs.rows, found.tokenizer
-        self.jobs = (AnswerJob(found, options.prompt, options.max_new_tokens, inputs),)
+        self.rows, self.tokenizer = inputs.rows, checkpoint.tokenizer
+        self.jobs = (AnswerJob(checkpoint, options.prompt, options.max_new_tokens, inputs),)
         self.answers: Counter[str] = Counter()
         self.tags: Counter[str] = Counter()
 

@@ -1,6 +1,6 @@
 """Tags from embeddings: the labels that lie nearest to a text, for pools that no tagger has read.
 
-Float32 finds the few that matter, float64 says what is so, as in ``mig_jax.vectors.novelty``. Two labels may lie
+Float32 finds candidates, float64 decides, as in ``mig_jax.vectors.novelty``. Two labels may lie
 equally near to a text, or one right at the threshold; a matrix product rounds such cases by the shape of its tiles and
 the machine that runs it. So the devices only list candidates, a few more than asked for. Their cosines are summed again
 in float64, in an order that the vectors' length alone decides, and rounded to float32: by these numbers, which are the
@@ -49,7 +49,7 @@ def nearest_labels(
     Args:
       vector_nxD: embeddings of the texts, finite, of any length; one of zeros gets no label. A ``numpy.memmap`` is read
         block by block.
-      label_LxD: embeddings of the labels, likewise; L >= 1. A label of zeros is nobody's.
+      label_LxD: embeddings of the labels, likewise; L >= 1. A label of zeros is never returned.
       threshold: least cosine, in [-1, 1]; compared in float32, as the cosines are.
       most: C, at least 1; more than L is allowed.
       block: texts on the device at once; decides how fast it is and nothing else.
@@ -97,7 +97,7 @@ class _Labels:
 @partial(jax.jit, static_argnames="keep")
 def _candidates(unit_BxD: Float32[Array, "B D"], unit_LxD: Float32[Array, "L D"], *, keep: int) -> Candidates:
     """The ``keep`` labels of largest cosine; the labels are an argument, so that others compile nothing anew."""
-    # Accelerators round float32 factors to bfloat16 or TF32 unless told not to.
+    # Accelerators round float32 factors to bfloat16 or TF32 by default.
     cosine_BxL = jnp.matmul(unit_BxD, unit_LxD.T, precision=jax.lax.Precision.HIGHEST)
     cosine_BxC, label_BxC = jax.lax.top_k(cosine_BxL, keep)
     return Candidates(label_BxC, cosine_BxC)
@@ -106,7 +106,7 @@ def _candidates(unit_BxD: Float32[Array, "B D"], unit_LxD: Float32[Array, "L D"]
 def _decide(
     unit_mxD: np.ndarray, labels: _Labels, found: Candidates, threshold: np.float32, most: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the canonical cosines say of m texts: (label, cosine), ``[m, most]``."""
+    """The labels of m texts by their canonical cosines: (label, cosine), ``[m, most]``."""
     m, count = found.label.shape
     number_mxC = np.sort(found.label, axis=1)  # by number, so that a stable sort by cosine leaves ties in that order
     cosine_mxC = np.empty((m, count), np.float32)

@@ -3,7 +3,7 @@
 It is asked for a JSON list of {"tag": str, "explanation": str}. Half a thousand new tokens later this is often cut off,
 or no JSON at all: quotes inside an explanation, a missing comma, the words of a chat around it. Most of this does not
 touch the tags, for which alone the answer is read. So the text is read as JSON first; and where it is none, by its
-``"tag"`` keys: what an explanation holds need not be understood to see where the next key stands.
+``"tag"`` keys: an explanation need not be understood to find the next key.
 
 A tag is taken only where one reading is possible. A key must follow what can end an object or a value, its string must
 end at its first quote, and what comes after must go on as an object does; otherwise some text that was quoted
@@ -11,9 +11,9 @@ unescaped holds the key, or a tag has swallowed what followed it, and the whole 
 valid JSON every unescaped ``"tag":`` is a key and every string ends at its first unescaped quote, so that an answer
 which was cut off gives the first of its tags and never another.
 
-Libraries that repair JSON (json_repair, say) always return something: they close a tag's string where they guess its
-end, and turn what they cannot read into text or drop it. A guessed tag would count like a true one in all that follows,
-hence a reader of our own. What an answer says is data: nothing is evaluated, and the time is linear in its length.
+Libraries that repair JSON, such as json_repair, always return something: they close a tag's string where they guess
+its end, and turn what they cannot read into text or drop it. A guessed tag would count like a true one in all that
+follows, hence a reader of our own. An answer is data: nothing of it is evaluated, and the time is linear in its length.
 """
 
 import json
@@ -26,8 +26,8 @@ WRITTEN = 1300  # characters that LONGEST of them take at most, each written as 
 UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029{}\ud800-\udfff]")  # half a surrogate pair cannot be written
 QUOTES = {'"': '"', "'": "'", "“": "“”„‟", "‘": "‘’‚‛"}  # the kinds of quotes, each with all that open and close it
 KIND = {quote: kind for kind, quotes in QUOTES.items() for quote in quotes}
-APOSTROPHES = "'‘"  # kinds that also stand within words
-BETWEEN = " \t\r\n,;{[`*•#-"  # what may stand between two objects, beside the numbers of a list
+APOSTROPHES = "'‘"  # kinds that are also used within words
+BETWEEN = " \t\r\n,;{[`*•#-"  # what may be between two objects, beside the numbers of a list
 NUMBERED = re.compile(r"\n[ \t]*\d{1,3}[.)]\Z")
 VALUE_END = re.compile(r"[}\]\d]\Z|\b(?:true|false|null)\Z")
 ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
@@ -149,7 +149,7 @@ class _Reader(NamedTuple):
       values: the quotes that values may be in, too: Python writes a string with an apostrophe in double ones.
       key: any key; tag: a "tag" key, with its name as group 1.
       after: what can follow a tag's closing quote.
-      under: the text up to what is a key's value; opened: up to what stands first in a string.
+      under: the text up to what is a key's value; opened: the text up to the start of a string.
     """
 
     values: str
@@ -190,18 +190,18 @@ def _read_broken(text: str) -> tuple[list[str], str]:
     """(tags, what was repaired) of a text that is no JSON.
 
     The first key, of whatever name, or the first list of strings shows what it is: keys in other quotes, or lists that
-    come later, may stand in an explanation.
+    come later, may be part of an explanation.
     """
     firsts = [(match.start(), kind, match) for kind in QUOTES if (match := READERS[kind].key.search(text))]
-    place, kind, first = min(firsts, default=(len(text), "", None), key=lambda found: found[0])
+    start, kind, first = min(firsts, default=(len(text), "", None), key=lambda match: match[0])
     strings = LIST.search(text)
-    if first is not None and not (strings and strings.start() < place):
+    if first is not None and not (strings and strings.start() < start):
         tags = _by_keys(text, first.start(1), kind)
         if tags is not None:
             return tags
         if not _is(first[1][1:-1], "tags") or not strings or text[first.end() : strings.start()].strip():
             raise _Malformed("no tag key")
-        return _by_strings(text, strings, place)
+        return _by_strings(text, strings, start)
     if strings is None:
         raise _Malformed("no tag key")
     return _by_strings(text, strings, strings.start())
@@ -247,7 +247,7 @@ def _by_keys(text: str, start: int, kind: str) -> tuple[list[str], str] | None:
 
 
 def _beginning(before: str) -> list[str]:
-    """What stands before the list, if anything."""
+    """What is before the list, if anything."""
     if not before.strip():
         return []
     return ["a code fence" if FENCE.match(before) else "text before it"]
@@ -307,7 +307,7 @@ def _in_word(text: str, at: int) -> bool:
 
 
 def _decoded(written: str) -> str:
-    """A string's text; JSON's escapes and Python's, and any other as it stands."""
+    """A string's text; JSON's escapes and Python's, and any other as it is."""
 
     def meant(match: re.Match[str]) -> str:
         code = match[1] or match[2]
@@ -319,7 +319,7 @@ def _decoded(written: str) -> str:
 
 
 def _by_strings(text: str, match: re.Match[str], start: int) -> tuple[list[str], str]:
-    """A list of strings, which stands on lines of its own or after a colon."""
+    """A list of strings, on lines of its own or after a colon."""
     if not AROUND.match(text[:start]):
         raise _Malformed("a list of strings within other text")
     tags, notes, at = [], _beginning(text[:start]), match.end()

@@ -2,7 +2,7 @@
 
     frequency -> rules -> semantic -> association
 
-Each step is a function that says which tag stands for which (``Merging``); ``steps`` applies them one after another.
+Each step is a function that maps tags to tags (``Merging``); ``steps`` applies them one after another.
 """
 
 from mig_jax.commands.vocabulary.run import run_vocabulary

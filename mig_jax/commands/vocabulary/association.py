@@ -2,7 +2,7 @@
 
 #InsTag mines association rules by FP-Growth. Its rules join two tags, so what they need of the frequent itemsets are
 the pairs: the entries off the diagonal of X^T X, with X the sparse matrix of rows and tags. They are counted here by
-sparse products, a block of tags at a time: exact, in C, seconds for a million rows. A test holds the rules against
+sparse products, a block of tags at a time: exact, in C, seconds for a million rows. A test compares the rules with
 mlxtend's FP-Growth, which is not used itself: it makes a dense matrix of all rows and tags to count the single tags,
 10 GB of 1,000,000 rows and 10,000 tags (1.0 GB measured at 200,000 and 5,000, where this takes 20 MB), and a tree of
 Python objects after that.
@@ -58,8 +58,8 @@ def rules_of(tags: Tags, support: int, confidence: float) -> Rules:
 def associated(tags: Tags, support: int, confidence: float) -> Merging:
     """Merge each tag with a rule into the tag that it nearly always comes with.
 
-    A tag merges only into one that comes before it when the most frequent come first, equals by name: so nothing goes
-    round in a circle, and of two that imply each other the more frequent stays. Of several targets the one with most
+    A tag merges only into one that comes before it when the most frequent come first, equals by name: so there is no
+    cycle, and of two that imply each other the more frequent stays. Of several targets the one with most
     confidence is taken, of equals the more frequent. Chains are followed to their end.
     """
     rules = rules_of(tags, support, confidence)

@@ -76,7 +76,7 @@ def run_vocabulary(
         steps = [_plain(step) for step in vocabulary.steps]
         _write_vocabulary(run.files / VOCABULARY, vocabulary)
         write_json(run.files / STEPS, steps)
-        manifest = _write_manifest(run, tags, vocabulary, sources_of(pool))
+        manifest = _write_manifest(run, tags, vocabulary, sources_of(pool), fingerprint)
         run.publish()
         return Result(run.out, text(manifest, steps, config.out))
 
@@ -86,12 +86,14 @@ def _check(config: VocabularyConfig) -> None:
     check_packages(config.vocabulary)
     if config.pool.valid_tags is not None:
         raise UserError(
-            f"pool.valid_tags={config.pool.valid_tags}: a vocabulary is made of all tags of a pool; leave it out"
+            "a vocabulary is made of all tags of a pool; leave it out",
+            key="pool.valid_tags",
+            value=config.pool.valid_tags,
         )
     for name in ("coordinator", "processes", "process"):
         value = getattr(config.mesh, name)
         if value is not None:
-            raise UserError(f"mesh.{name}={value}: mig-jax vocabulary works as one process; leave it out")
+            raise UserError("mig-jax vocabulary is one process; leave it out", key=f"mesh.{name}", value=value)
 
 
 def _spec(config: VocabularyConfig, run: Run) -> EmbedderSpec:
@@ -130,15 +132,17 @@ def _plain(step: Step) -> dict[str, Any]:
     }
 
 
-def _write_vocabulary(path: Path, made: Normalised) -> None:
+def _write_vocabulary(path: Path, vocabulary: Normalised) -> None:
     """The file that pool.valid_tags takes. Tags stay what they are: halves of surrogate pairs, too, as JSON escapes."""
-    whole = {"labels": made.labels, "aliases": made.aliases}
+    whole = {"labels": vocabulary.labels, "aliases": vocabulary.aliases}
     plain = json.dumps(whole, ensure_ascii=False, indent=1)
     plain = _HALVES.sub(lambda half: f"\\u{ord(half[0]):04x}", plain)
     path.write_bytes(plain.encode() + b"\n")
 
 
-def _write_manifest(run: Run, tags: Tags, vocabulary: Normalised, inputs: tuple[Source, ...]) -> VocabularyManifest:
+def _write_manifest(
+    run: Run, tags: Tags, vocabulary: Normalised, inputs: tuple[Source, ...], embedder: str | None
+) -> VocabularyManifest:
     return run.write_manifest(
         VocabularyManifest,
         inputs=inputs,
@@ -147,6 +151,7 @@ def _write_manifest(run: Run, tags: Tags, vocabulary: Normalised, inputs: tuple[
         tags=len(tags),
         labels=len(vocabulary.labels),
         aliases=len(vocabulary.aliases),
+        embedder=embedder,
         steps=[
             {"step": step.name, "before": step.before, "after": step.after, "merged": step.merged}
             for step in vocabulary.steps

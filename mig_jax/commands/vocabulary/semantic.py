@@ -12,7 +12,7 @@ from mig_jax.core.progress import Progress, silent
 from mig_jax.labels.cosine import cosine_edges
 
 _SLACK = 1e-6  # float32 cosines: what lies on the border is decided once, by DBSCAN
-_BLOCK = 1 << 24  # cosines held at once while a cluster is measured: 64 MB
+_BLOCK = 1 << 24  # cosines in memory at once while a cluster is measured: 64 MB
 _CHAIN = 2.0  # times the distance that may lie between neighbours: a cluster wider than that hangs together by a chain
 
 
@@ -32,7 +32,7 @@ def near(
     progress: Progress = silent,
     embedder: str = "the embedder",
 ) -> Merging:
-    """Merge the tags of each cluster into its most frequent one; where none merges, a note says why.
+    """Merge the tags of each cluster into its most frequent one; where none merges, a note has the reason.
 
     Args:
       vectors: a unit vector for each tag.
@@ -110,7 +110,7 @@ def span(vectors: Float[np.ndarray, "K D"], members: Int64[np.ndarray, " m"]) ->
 
 
 def _graph(vectors: np.ndarray, distance: float, progress: Progress):
-    """The pairs at most ``distance`` apart, and the number of tags; the matrix of all pairs is never held."""
+    """The pairs at most ``distance`` apart, and the number of tags; the matrix of all pairs is never in memory."""
 
     def neighbours(stage: str, done: int, total: int | None, unit: str = "", /) -> None:
         progress("neighbours", done, total, unit)
@@ -119,8 +119,9 @@ def _graph(vectors: np.ndarray, distance: float, progress: Progress):
         return *cosine_edges(vectors, 1.0 - distance - _SLACK, progress=neighbours), len(vectors)
     except UserError:
         raise UserError(
-            f"vocabulary.distance={distance:g}: more pairs of the {len(vectors):,} tags are neighbours than can be"
-            " held; give a smaller distance"
+            f"more pairs of the {len(vectors):,} tags are neighbours than fit into memory; give a smaller distance",
+            key="vocabulary.distance",
+            value=f"{distance:g}",
         ) from None
 
 

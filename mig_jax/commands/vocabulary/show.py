@@ -1,4 +1,4 @@
-"""What a finished vocabulary says to a person, from its files."""
+"""The summary of a finished vocabulary, from its files."""
 
 import json
 import re
@@ -11,12 +11,12 @@ from mig_jax.core.errors import UserError
 from mig_jax.runs.manifest import MANIFEST, VocabularyManifest, read_manifest
 
 VOCABULARY, STEPS = "vocabulary.json", "steps.json"
-LARGEST = 5  # merges told of each step
-TAGS = 6  # tags told of a merge
+LARGEST = 5  # merges shown of each step
+TAGS = 6  # tags shown of a merge
 
 
 def summary(folder: Path) -> str:
-    """What the run said that made a folder.
+    """The summary of the run in a folder.
 
     Raises:
       UserError: it is not that of a finished ``mig-jax vocabulary``.
@@ -60,14 +60,14 @@ def _what(step: Mapping[str, Any]) -> str:
     settings = step["settings"]
     if settings is None:
         return "not asked for"
-    told = ", ".join(f"{key}={value}" for key, value in settings.items())
+    shown = ", ".join(f"{key}={value}" for key, value in settings.items())
     if step["step"] == "frequency":
-        return f"{step['before'] - step['after']:,} dropped ({told})"
+        return f"{step['before'] - step['after']:,} dropped ({shown})"
     labels = len(step["merges"])
     into = f" into {labels:,} label{'s' * (labels != 1)}" if labels else ""
     wide = [merge["span"] for merge in step["merges"] if "span" in merge]
     widest = f"; the widest cluster spans {max(wide):.3f}" if wide else ""
-    return f"{step['merged']:,} merged{into} ({told}){widest}"
+    return f"{step['merged']:,} merged{into} ({shown}){widest}"
 
 
 def _merge(merge: Mapping[str, Any]) -> str:

@@ -58,7 +58,7 @@ class Normalised:
       rows: how many rows carry each.
       aliases: tag -> label, for the tags that merged into another, by name.
       steps: what led there.
-      notes: what a person should be told.
+      notes: for the user.
     """
 
     labels: tuple[str, ...]
@@ -98,7 +98,7 @@ def normalise(
     if not len(tags):
         raise UserError(
             f"none of the pool's {tags.rows:,} annotated rows has a tag; tags are read from annotation.instag.content,"
-            " and pool.fields.tags=PATH names another place"
+            " and pool.fields.tags=PATH names another path"
         )
     o = options
     stemmed = {"stem_cosine": o.stem_cosine} if o.rules == "stem" else {}
@@ -184,12 +184,12 @@ def _step(
             "label": before.names[label],
             "rows": int(after.count[number[label]]),
             **merging.of_label.get(label, {}),
-            "tags": [_told(before, at) | merging.of_tag.get(at, {}) for at in (label, *members[label])],
+            "tags": [_counted(before, at) | merging.of_tag.get(at, {}) for at in (label, *members[label])],
         }
         for label in largest
     ]
-    return Step(name, settings, len(before), len(after), [_told(before, at) for at in dropped.tolist()], merges)
+    return Step(name, settings, len(before), len(after), [_counted(before, at) for at in dropped.tolist()], merges)
 
 
-def _told(tags: Tags, at: int) -> dict[str, Any]:
+def _counted(tags: Tags, at: int) -> dict[str, Any]:
     return {"tag": tags.names[at], "rows": int(tags.count[at])}

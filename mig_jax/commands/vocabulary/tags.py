@@ -1,6 +1,6 @@
 """Which rows carry which tags, and what becomes of both when tags merge.
 
-K tags, Z pairs of a row and a tag that it carries. Tags stand in the order of their names, so that nothing below
+K tags, Z pairs of a row and a tag that it carries. Tags are ordered by their names, so that nothing below
 depends on the order of a pool's rows.
 """
 
@@ -41,7 +41,7 @@ class Tags:
 
     @cached_property
     def rank(self) -> Int64[np.ndarray, " K"]:
-        """The place of each tag when the most frequent comes first, equals by name; int64 ``[K]``."""
+        """The position of each tag when the most frequent is first, equals by name; int64 ``[K]``."""
         order = np.argsort(-self.count, kind="stable")
         rank = np.empty(len(self), np.int64)
         rank[order] = np.arange(len(self))
@@ -66,7 +66,7 @@ class Tags:
         """The tags that are left, and the new number of what each old one became (DROPPED: of nothing).
 
         Args:
-          into: the number of the tag that stands for each, or DROPPED; what stands for another stands for itself.
+          into: the number of the tag that each maps to, or DROPPED; a tag that others map to maps to itself.
         """
         left = np.flatnonzero(into == np.arange(len(self)))
         number = np.full(len(self) + 1, DROPPED, np.int64)  # the last: of what is dropped
@@ -82,10 +82,10 @@ class Merging:
     """What a step makes of K tags.
 
     Args:
-      into: the number of the tag that stands for each, DROPPED for one that is left out; int64 ``[K]``.
-      of_label: what there is to tell of a label that others merged into, by its number.
+      into: the number of the tag that each maps to, DROPPED for one that is left out; int64 ``[K]``.
+      of_label: facts of a label that others merged into, by its number.
       of_tag: the same of a tag that merged into another.
-      notes: what a person should be told.
+      notes: for the user.
     """
 
     into: Int64[np.ndarray, " K"]
