@@ -70,7 +70,7 @@ def main() -> None:
                 assert heap.margins is not None
                 same = agreement(encoded, p, phi, found.points, heap.points, heap.margins)
                 print(
-                    f"{name}, {len(encoded):,} rows, {problem.groups.many:,} label sets, mean degree"
+                    f"{name}, {len(encoded):,} rows, {problem.groups.num_groups:,} label sets, mean degree"
                     f" {graph.facts()['mean_degree']:.2f}, {gain}: the first {same['prefix']:,} of {same['picks']:,}"
                     f" picks equal, {same['equal_positions']:,} positions; same set: {same['same_set']}; E(D) ratio"
                     f" {same['objective_ratio']:.12f}; {same['differences']} differences",

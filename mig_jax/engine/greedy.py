@@ -39,7 +39,7 @@ PICKS_PER_CALL = 1_024  # at most, in one call of the heap; progress is reported
 class Result:
     """``points`` and ``gains`` ``[n]`` in pick order; fewer than asked for where no further point gains anything.
 
-    ``counts``: full passes, looks (gain evaluations of the heap) and calls. ``state``: of the labels, on the host.
+    ``counts``: full passes, gain evaluations of the heap, and its calls. ``state``: of the labels, on the host.
     """
 
     points: Int64[PointArray, " n"]
@@ -81,7 +81,7 @@ def greedy(
     if problem.shards != mesh.shape[AXIS]:
         raise ValueError(f"problem for {problem.shards} shards on a mesh of {mesh.shape[AXIS]} devices")
     device = heap_device_of(mesh, heap_device)
-    eighth = int(power_of_two(problem.groups.many // 8))
+    eighth = int(power_of_two(problem.groups.num_groups // 8))
 
     def make_pool(picked: np.ndarray, state: Any) -> PoolInMemory:
         return PoolInMemory(problem, mesh, min(shortlist_size, max(SMALLEST_SHORTLIST, eighth)), picked, state, device)
@@ -149,7 +149,7 @@ def _select(
         if type(resume.state) is not type(state):
             raise ValueError(f"a snapshot of {type(resume.state).__name__} cannot resume {objective.kind}")
         state = resume.state
-    done, counts = sum(map(len, points)), {"full_passes": 0, "looks": 0, "calls": 0}
+    done, counts = sum(map(len, points)), {"full_passes": 0, "gain_evaluations": 0, "calls": 0}
     if rules is not None and not pickable(rules, remaining).any():
         n = done  # nothing to lay out
     if done < n:
@@ -189,7 +189,7 @@ def _select(
                 if on_snapshot is not None:
                     on_snapshot(_snapshot(points, gains, state))
         state, heap, remaining = jax.tree.map(np.asarray, (state, heap, remaining))
-        counts["looks"] += int(heap.evaluations)
+        counts["gain_evaluations"] += int(heap.evaluations)
         pool.record_picks(candidates, heap)
         if done == before:
             if max(heap.top.key, candidates.cut) <= 0:

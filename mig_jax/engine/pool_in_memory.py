@@ -66,7 +66,7 @@ class PoolInMemory:
         self, problem: Problem, mesh: Mesh, shortlist_size: int, picked: np.ndarray, state: Any, heap_device: Any
     ):
         self.problem, self.mesh = problem, mesh
-        self.num_groups = problem.groups.many
+        self.num_groups = problem.groups.num_groups
         with jax.enable_x64(True):
             ratio = None if problem.groups.cost is None else problem.groups.ratio
             self.queues = jax.device_put(Queues(problem.groups.point, problem.groups.score, ratio), heap_device)

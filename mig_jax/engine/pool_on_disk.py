@@ -211,8 +211,8 @@ class PoolOnDisk:
         groups = make_groups(ptr, labels[real], best.score[by_point], self.num_labels)
         slack, least = rounding_slack(int(self.width.max(initial=1)), self.score)  # of skipped blocks too
         cut = float(raise_bounds(best.bound[-1:], slack, least)[0]) if best.full and not self.lists_all else -1.0
-        largest_bound = np.maximum.reduceat(bound[groups.point], groups.queue[:-1]) if groups.many else bound
-        missing = self.shortlist_size - groups.many
+        largest_bound = np.maximum.reduceat(bound[groups.point], groups.queue[:-1]) if groups.num_groups else bound
+        missing = self.shortlist_size - groups.num_groups
         end = np.pad(groups.queue[1:], (0, missing))
         head = np.pad(groups.queue[:-1], (0, missing))
         label_idx = np.zeros(self.label_entries, np.int32)

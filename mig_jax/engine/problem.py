@@ -63,7 +63,7 @@ class Groups(NamedTuple):
         return self.score if self.cost is None else self.score / self.cost
 
     @property
-    def many(self) -> int:
+    def num_groups(self) -> int:
         """G."""
         return len(self.queue) - 1
 
@@ -234,7 +234,7 @@ def _sorted_within(ptr, idx, num_labels):
 
 
 def _buckets(groups: Groups, num_labels: int, shards: int):
-    n_all = groups.many
+    n_all = groups.num_groups
     n = max(1, -(-n_all // shards))
     ptr, width = groups.ptr, np.diff(groups.ptr)
     bucket_of = np.maximum(power_of_two(width), NARROWEST)

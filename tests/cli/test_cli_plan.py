@@ -139,7 +139,7 @@ def test_the_bytes_are_those_of_the_arrays(gain: str, degree: float) -> None:
     arrays = [*problem.groups, *jax.tree.leaves((problem.buckets, problem.column, problem.reach))]
     assert memory.parts["queues and buckets"] == approx(sum(a.nbytes for a in arrays if a is not None))
     assert memory.stages["layout"] - live == approx(layout)
-    assert memory.queues == approx(problem.groups.many)
+    assert memory.queues == approx(problem.groups.num_groups)
     points = np.random.default_rng(0).permutation(len(encoded))[:picks]
     known = Sampler(lambda task, n: Order(points, np.zeros(n), "", {}), by_labels=True)
     task = SamplingTask(

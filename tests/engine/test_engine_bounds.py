@@ -21,7 +21,7 @@ def pool(phi: str, shards: int, kind: str = "exact", cost: np.ndarray | None = N
     drawn = fill(shape, 0, "real", PHIS[phi], 0.7, same_labels=True)
     problem = make_problem(drawn.encoded, drawn.graph.propagation(drawn.alpha), drawn.phi, kind, shards, cost)
     assert len(problem.buckets) >= 2
-    assert problem.groups.many > 300
+    assert problem.groups.num_groups > 300
     return drawn, problem
 
 
@@ -39,7 +39,7 @@ def bounds(problem: Problem, x: np.ndarray) -> np.ndarray:
     mass = np.append(x, 0).astype(np.float32)
     assert problem.reach is not None
     found = exact_bounds(problem.objective.phi, mass, *problem.reach, mesh=mesh)
-    return np.asarray(found)[: problem.groups.many]
+    return np.asarray(found)[: problem.groups.num_groups]
 
 
 @pytest.mark.parametrize("shards", [1, 8])

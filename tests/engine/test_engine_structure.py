@@ -124,7 +124,7 @@ def whole_arrays(text: str) -> list[str]:
 def problem_of(kind: str, shards: int, phi="power", cost=None):
     encoded, graph = synthetic_pool(ROWS, LABELS)
     problem = make_problem(encoded, graph.propagation(), PHIS[phi], kind, shards, cost)
-    assert problem.groups.many > 50 * SHORTLIST
+    assert problem.groups.num_groups > 50 * SHORTLIST
     assert len(problem.buckets) > 1
     return problem
 
