@@ -106,7 +106,7 @@ def product(
     """(value, missing, wrong) of the factors' product: missing where one of them is, else wrong where one is."""
     value, missing, wrong = (array.copy() for array in parts[0][1:])
     for part in parts[1:]:
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # encode tells what leaves the range
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # encode reports what leaves the range
             value = value * part.value
         missing |= part.missing
         wrong |= part.wrong

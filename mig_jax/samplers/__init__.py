@@ -1,4 +1,8 @@
-"""One file for each system of the table; a new one is a file, a line here, a yaml and a golden."""
+"""One file for each system of the table.
+
+A new sampler is a file here with its ``Options``, ``sample`` and ``Sampler``, one line in ``SAMPLERS``, and
+conf/sampler/NAME.yaml with the default of each option. ``Sampler.needs`` says which rows it can use.
+"""
 
 from mig_jax.core.errors import UserError
 from mig_jax.samplers.car import CAR

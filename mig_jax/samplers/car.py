@@ -65,7 +65,7 @@ def sample(task: SamplingTask, n: int) -> Order:
 
 
 @dataclass(frozen=True)
-class Picks:
+class ClusterPicks:
     """Points in the order of the picks, int64 ``[<= n]``; ``why`` each was taken; how many ``by_score``, and how many
     ``of_clusters``."""
 
@@ -77,7 +77,7 @@ class Picks:
 
 def by_score_and_cluster(
     score: Float64[np.ndarray, " M"], labels: Int32[np.ndarray, " M"], n: int, top: float, limits: Limits
-) -> Picks:
+) -> ClusterPicks:
     """Those that are in already; of the rest of n the share ``top`` by score; then the best point of cluster 0, 1, ..,
     the second best of each, and so on, passing over what is in, until there are n.
 
@@ -91,7 +91,7 @@ def by_score_and_cluster(
 
 def as_published(
     score: Float64[np.ndarray, " M"], labels: Int32[np.ndarray, " M"], n: int, n1: int, limits: Limits
-) -> Picks:
+) -> ClusterPicks:
     """The ``n1`` best by score, then the best of every cluster that is not in yet; at most n of them.
 
     Equals in file order. Clusters in falling order of their numbers as strings ("9", "31", "3", "2", ..): theirs is one
@@ -120,7 +120,7 @@ class _Ranked:
         self.number[by_cluster] = np.arange(len(may)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + 1
         self.taken = np.isin(self.points, limits.first)
 
-    def picks(self, best: np.ndarray, others: np.ndarray, n: int, limits: Limits) -> Picks:
+    def picks(self, best: np.ndarray, others: np.ndarray, n: int, limits: Limits) -> ClusterPicks:
         """The first n of: those that are in, the ``best`` (places in the ranking), the ``others`` that are not yet."""
         first = limits.first[:n]
         left = n - len(first)
@@ -137,7 +137,7 @@ class _Ranked:
             ),
         ]
         points = np.concatenate([first, self.points[np.concatenate([best, others])]])
-        return Picks(points.astype(np.int64), why, len(best), len(others))
+        return ClusterPicks(points.astype(np.int64), why, len(best), len(others))
 
 
 class _Clustered(NamedTuple):

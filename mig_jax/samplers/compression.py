@@ -23,7 +23,7 @@ CHUNK = 16  # rows that a thread tries at a time: few enough for 200 of them to 
 
 
 class Records:
-    """One record a row, as it stands in ``str(list of records)``, in a temporary file that is read where it lies:
+    """One record a row, as it stands in ``str(list of records)``, in a temporary file that is mapped into memory:
     a million of 3 KB are 3 GB, of which memory holds what it has room for.
 
     Args:

@@ -37,7 +37,7 @@ class Options(SamplerOptions, frozen=True):
 class DeitaState(NamedTuple):
     """What a snapshot holds beside the picks.
 
-    ``phase``, ``position``: see ``Picks``; ``redecided``: cosines computed again in float64 so far. ``nearest``:
+    ``phase``, ``position``: see ``RankingState``; ``redecided``: cosines computed again in float64 so far. ``nearest``:
     hundredths of each pick's largest cosine to the picks before it; ``rejected``: points too similar to a pick.
     """
 
@@ -49,7 +49,7 @@ class DeitaState(NamedTuple):
 
 
 @dataclass
-class Picks:
+class RankingState:
     """Where a selection stands.
 
     Args:
@@ -66,7 +66,7 @@ class Picks:
     position: int = 0
 
     @classmethod
-    def start(cls, task: SamplingTask) -> "Picks":
+    def start(cls, task: SamplingTask) -> "RankingState":
         """From what is in already, or where an earlier process stopped."""
         if task.resume is None:
             first = array("q", task.limit.first.tolist())
@@ -76,7 +76,7 @@ class Picks:
         return cls(points, nearest, state.rejected.copy(), int(state.phase), int(state.position))
 
     def snapshot(self, score: np.ndarray, redecided: int) -> Snapshot:
-        """What ``start`` goes on from."""
+        """What ``start`` resumes from."""
         points = as_points(np.array(self.points, np.int64))
         phase, position, redecided_so_far = map(np.asarray, (self.phase, self.position, redecided))
         nearest = np.array(self.nearest, np.int16)
@@ -101,8 +101,8 @@ def sample(task: SamplingTask, n: int, *, block: int = BLOCK, tile: int = TILE) 
         raise UserError(f"sampler.batch_size={options.batch_size}: only the reference has it; give sampler.compat=true")
     if options.batch_size > 1 and limit.kinds:
         raise UserError(f"sampler.batch_size={options.batch_size}: the reference's batches know no limits; must be 1")
-    picks = Picks.start(task)
-    block = -(-block // options.batch_size) * options.batch_size  # a batch lies in one block
+    picks = RankingState.start(task)
+    block = -(-block // options.batch_size) * options.batch_size  # a batch is in one block
     kept = SelectedVectors(task.vectors, task.mesh or pool_mesh(), options.threshold, block, tile)
     kept.redecided = int(task.resume.state.redecided) if task.resume is not None else 0
     points = as_points(np.array(picks.points, np.int64))
@@ -112,7 +112,7 @@ def sample(task: SamplingTask, n: int, *, block: int = BLOCK, tile: int = TILE) 
         if phase > picks.phase:
             picks.phase, picks.position = phase, 0
         gate.minima = gate.phases[phase]
-        _walk(task, n, ranked, gate, kept, picks)
+        _follow_ranking(task, n, ranked, gate, kept, picks)
     points, rejected = np.array(picks.points[:n], np.int64), int(picks.rejected.sum())
     looked = len(picks.points) - len(limit.first) + rejected
     return Order(
@@ -136,7 +136,9 @@ def _ranked(task: SamplingTask, score: np.ndarray) -> np.ndarray:
     return scored[np.argsort(-score[scored], kind="stable")]
 
 
-def _walk(task: SamplingTask, n: int, ranked: np.ndarray, gate: Gate, kept: SelectedVectors, picks: Picks) -> None:
+def _follow_ranking(
+    task: SamplingTask, n: int, ranked: np.ndarray, gate: Gate, kept: SelectedVectors, picks: RankingState
+) -> None:
     """Go on through the ranking until n are picked or it ends."""
     batch = task.options.batch_size
     assert task.ranking is not None
@@ -152,7 +154,7 @@ def _walk(task: SamplingTask, n: int, ranked: np.ndarray, gate: Gate, kept: Sele
             task.on_snapshot(picks.snapshot(task.ranking, kept.redecided))
 
 
-def _novel(near: BlockCosines, n: int, gate: Gate, picks: Picks, batch: int) -> list[int]:
+def _novel(near: BlockCosines, n: int, gate: Gate, picks: RankingState, batch: int) -> list[int]:
     """The places of a block that are picked."""
     chosen = []
     for place, point in enumerate(near.block.points.tolist()):
@@ -174,7 +176,7 @@ def _novel(near: BlockCosines, n: int, gate: Gate, picks: Picks, batch: int) -> 
     return chosen
 
 
-def _read(kept: SelectedVectors, ranked: np.ndarray, picks: Picks, gate: Gate, batch: int) -> tuple[Block, int]:
+def _read(kept: SelectedVectors, ranked: np.ndarray, picks: RankingState, gate: Gate, batch: int) -> tuple[Block, int]:
     """The next points that may be picked, and where in the ranking those after them begin."""
     start = picks.position
     if not gate.limits.kinds:

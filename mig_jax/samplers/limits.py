@@ -35,7 +35,7 @@ class Limits:
       least: rows that are picked of a quota before all others, 0 where it has no minimum; int64 ``[Q]``.
       cost: what a point costs, > 0; float64 ``[M]``; None: no budget.
       budget: the sum of costs that a selection may have; None: no budget.
-      notes: what a person should hear of them.
+      notes: messages about them for the user.
     """
 
     first: Int64[np.ndarray, " f"]
@@ -53,8 +53,8 @@ class Limits:
     @classmethod
     def none(cls, points: int) -> "Limits":
         """Nothing is limited."""
-        nobody = np.zeros(0, np.int64)
-        return cls(nobody, 0, np.zeros(points, bool), np.zeros(points + 1, np.int64), nobody)
+        empty = np.zeros(0, np.int64)
+        return cls(empty, 0, np.zeros(points, bool), np.zeros(points + 1, np.int64), empty)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -96,7 +96,7 @@ class Limits:
         return why
 
     def unmet(self, points: np.ndarray) -> tuple[str, ...]:
-        """What a person should hear of minima that a selection has not reached."""
+        """A message for each minimum that a selection has not reached."""
         if self.least is None:
             return ()
         counts = Gate(self, points).counts

@@ -65,7 +65,7 @@ def _run(
     resume: Snapshot | None,
     on_snapshot: Callable[[Snapshot], None] | None,
 ) -> Run:
-    """One greedy, by gain or, with a cost, by gain / cost. What a phase has left is told by the points that are in."""
+    """One greedy, by gain or, with a cost, by gain / cost. The points picked so far decide what a phase has left."""
     limits, mesh = task.limit, task.mesh or pool_mesh()
     problem = make_problem(task.encoded, task.propagation, task.phi, task.gain, mesh.size, cost)
     done = warm_start(problem, as_points(limits.first[:n]), mesh, task.heap_device) if resume is None else resume
@@ -109,16 +109,16 @@ def _better(task: SamplingTask, n: int) -> Order:
     assert cost is not None
     resume, plain = _resumed(task.resume, n)
     if plain is None:
-        plain = _run(task, n, None, resume, _kept(task, 0, n, None))
+        plain = _run(task, n, None, resume, _on_snapshot(task, 0, n, None))
         resume = None
-    ratio = _run(task, n, cost, resume, _kept(task, 1, n, plain))
+    ratio = _run(task, n, cost, resume, _on_snapshot(task, 1, n, plain))
     worth = [_objective(task, run.points) for run in (plain, ratio)]
-    said = [
+    texts = [
         f"E(D) = {value:,.6g} with {cost[run.points].sum():,.0f} spent in {len(run.points):,} rows"
         for value, run in zip(worth, (plain, ratio), strict=True)
     ]
     kept, name = (ratio, "the latter") if worth[1] > worth[0] else (plain, "the former")
-    note = f"token budget: the greedy by gain has {said[0]}, the greedy by gain per cost {said[1]}; {name} is kept"
+    note = f"token budget: the greedy by gain has {texts[0]}, the greedy by gain per cost {texts[1]}; {name} is kept"
     counts = plain.counts.copy()
     counts.update(ratio.counts)
     return _order(task, kept, counts, f"{note}; {_bound(task, ratio)}")
@@ -133,14 +133,14 @@ def _bound(task: SamplingTask, ratio: Run) -> str:
     return GUARANTEE
 
 
-def _kept(task: SamplingTask, which: int, n: int, plain: Run | None) -> Callable[[Snapshot], None] | None:
+def _on_snapshot(task: SamplingTask, which: int, n: int, plain: Run | None) -> Callable[[Snapshot], None] | None:
     """Tells the task of a snapshot of one of the two greedies."""
-    tell = task.on_snapshot
-    if tell is None:
+    store = task.on_snapshot
+    if store is None:
         return None
     before = (np.zeros(0, np.int64), np.zeros(0)) if plain is None else (plain.points, plain.gains)
     points, gains = as_points(before[0]), before[1]
-    return lambda snapshot: tell(
+    return lambda snapshot: store(
         Snapshot(
             snapshot.points,
             snapshot.gains,
@@ -150,7 +150,7 @@ def _kept(task: SamplingTask, which: int, n: int, plain: Run | None) -> Callable
 
 
 def _resumed(stored: Snapshot | None, n: int) -> tuple[Snapshot | None, Run | None]:
-    """(where the greedy that ran goes on, the first one if that is finished); that of another n is none."""
+    """(snapshot that the running greedy resumes from, the first greedy if it is finished); none for another n."""
     if stored is None or stored.state.n != n:
         return None, None
     state: TokenBudgetState = stored.state

@@ -17,7 +17,7 @@ class Order:
       reason: a short phrase, the same for every row, of what ``gains`` is ("first-order gain", "score", ...).
       rounds: how the engine worked, for the manifest (full passes, small passes, ...); empty where it does not apply.
       why: of each pick, in a few words, why it was taken ("pass 3", "best of cluster 7"); empty: ``reason`` says it.
-      notes: what a person should hear of it.
+      notes: messages about it for the user.
     """
 
     points: Int64[np.ndarray, " n"]

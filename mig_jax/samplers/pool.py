@@ -1,4 +1,4 @@
-"""Everything: the table's first row, and what every selection is held against."""
+"""Everything: the table's first row, with which every selection is compared."""
 
 import numpy as np
 

@@ -52,7 +52,7 @@ class Objective(NamedTuple):
     pickable: Bool[np.ndarray, " M"]
 
 
-class Picks(NamedTuple):
+class GreedyPicks(NamedTuple):
     """What one greedy took, in order, and how it worked."""
 
     points: Int64[np.ndarray, " n"]
@@ -87,7 +87,7 @@ def sample(task: SamplingTask, n: int, *, block: int | None = None, listed: int 
     coverage = FacilityLocation(task.vectors, task.mesh or pool_mesh(), block, task.progress)
     resume, done = task.resume, []
     if resume is not None and resume.state.finished:
-        done.append(Picks(resume.state.first_points, resume.state.first_gains, {}))
+        done.append(GreedyPicks(resume.state.first_points, resume.state.first_gains, {}))
     for cost in [None, task.limit.cost][len(done) : 2 if task.limit.budget is not None else 1]:
         done.append(_greedy(task, n, coverage, objective, cost, done, resume, listed, every))
         resume = None
@@ -116,12 +116,12 @@ def _greedy(
     coverage: FacilityLocation,
     objective: Objective,
     cost: Float64[np.ndarray, " M"] | None,
-    done: list[Picks],
+    done: list[GreedyPicks],
     resume: Snapshot | None,
     listed: int,
     every: int,
-) -> Picks:
-    """One greedy from the start or from ``resume``; what it tells ``on_snapshot`` includes what is ``done``."""
+) -> GreedyPicks:
+    """One greedy from the start or from ``resume``; its snapshots include what is ``done``."""
     points, gains = ([], []) if resume is None else (resume.points.tolist(), resume.gains.tolist())
     stage = "select" if cost is None else "select by gain per cost"
     coverage.restart()
@@ -136,7 +136,7 @@ def _greedy(
             task.on_snapshot(Snapshot(as_points(np.array(points, np.int64)), np.array(gains, np.float64), state))
 
     def take(point: int) -> None:
-        gain = greedy.gain(point)  # may look, and so tell of the picks before this one
+        gain = greedy.gain(point)  # may evaluate gains, and so report the picks before this one
         points.append(point)
         gains.append(gain)
         greedy.pick(point)
@@ -154,10 +154,10 @@ def _greedy(
         while len(points) < n and (point := greedy.best(allows)) is not None:
             gate.take(point)
             take(point)
-    return Picks(np.array(points, np.int64), np.array(gains), greedy.counts)
+    return GreedyPicks(np.array(points, np.int64), np.array(gains), greedy.counts)
 
 
-def _why(task: SamplingTask, objective: Objective, picks: Picks) -> list[str]:
+def _why(task: SamplingTask, objective: Objective, picks: GreedyPicks) -> list[str]:
     """Which part of its gain each pick owes to coverage and which to quality."""
     quality = objective.bonus[picks.points]
     parts = [f"coverage {g - q:.4g} + quality {q:.4g}" for g, q in zip(picks.gains, quality, strict=True)]
@@ -165,7 +165,9 @@ def _why(task: SamplingTask, objective: Objective, picks: Picks) -> list[str]:
     return forced + parts[len(forced) :]
 
 
-def _notes(task: SamplingTask, n: int, objective: Objective, best: Picks, done: list[Picks]) -> tuple[str, ...]:
+def _notes(
+    task: SamplingTask, n: int, objective: Objective, best: GreedyPicks, done: list[GreedyPicks]
+) -> tuple[str, ...]:
     notes = []
     without = int((~objective.pickable).sum())
     if without:

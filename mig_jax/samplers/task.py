@@ -50,7 +50,7 @@ class SamplingTask:
       limits: what may be picked; None: everything.
       seed: of samplers that draw.
       mesh: of the engine; None: all devices.
-      resume, on_snapshot: where to go on from, and what is told the state every now and then. A snapshot's
+      resume, on_snapshot: the snapshot to resume from, and a callback that receives new snapshots. A snapshot's
         ``state`` is of the type that the sampler names.
     """
 

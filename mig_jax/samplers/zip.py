@@ -32,7 +32,7 @@ from mig_jax.samplers.order import Order
 from mig_jax.samplers.task import Sampler, SamplingTask
 
 SHAREGPT = {"user": "human", "assistant": "gpt"}
-BLOCK = 1 << 13  # rows between two signs of life
+BLOCK = 1 << 13  # rows between two reports of progress
 MOST = 16  # threads; what they do under the interpreter's lock would hold up more
 
 
@@ -157,7 +157,7 @@ def _batch(batch: Prefix, points: Int64[np.ndarray, " m"], gate: Gate, most: int
 
 
 def _start(task: SamplingTask, records: Records, silent: Bool[np.ndarray, " M"], threads: ThreadPoolExecutor):
-    """(state, the selected as a prefix) to go on from: what a snapshot holds, or ``limits.first`` and s_i = g([i])."""
+    """(state, the selected rows as a prefix) of a snapshot, or from ``limits.first`` and s_i = g([i])."""
     selected = Prefix(records, threads)
     if task.resume:
         ratio, left, rounds = task.resume.state
@@ -205,7 +205,7 @@ def _records(task: SamplingTask) -> tuple[Records, Bool[np.ndarray, " M"]]:
             silent[point] = not any(content for _, content in turns)
             yield repr({"conversations": [{"from": SHAREGPT.get(r, r), "value": content} for r, content in turns]})
 
-    def told(read: Callable[[np.ndarray], Iterator[str]]) -> Iterator[str]:
+    def reported(read: Callable[[np.ndarray], Iterator[str]]) -> Iterator[str]:
         for done, record in enumerate(read(np.arange(count))):
             if done % BLOCK == 0:
                 task.progress("read texts", done, count)
@@ -213,7 +213,7 @@ def _records(task: SamplingTask) -> tuple[Records, Bool[np.ndarray, " M"]]:
 
     options = task.options
     try:
-        records = Records(told(whole if options.compat or options.record == "whole" else dialogs))
+        records = Records(reported(whole if options.compat or options.record == "whole" else dialogs))
     except OSError as error:
         raise UserError(
             f"sampler=zip: the texts of the pool go into a temporary file in {tempfile.gettempdir()},"

@@ -133,8 +133,8 @@ def _lacking(pool: Pool, encoded: Encoded, config: ScoreConfig) -> list[str]:
 def _misaligned(pool: Pool, encoded: Encoded, score: str) -> list[str]:
     """That an IFD above 1 is no merit, where the score makes one of it."""
     above = int((pool.ifd[encoded.row] > 1).sum()) if "ifd" in factor_names(score) else 0
-    told = f"{above:,} of {len(encoded):,} rows have an IFD above 1: their instruction does not help with the answer"
-    return [f"{told}. IFD's own selection leaves such rows out; this score ranks them high"] if above else []
+    count = f"{above:,} of {len(encoded):,} rows have an IFD above 1: their instruction does not help with the answer"
+    return [f"{count}. IFD's own selection leaves such rows out; this score ranks them high"] if above else []
 
 
 def rejected_rows(inputs: Inputs) -> dict[int, str]:
