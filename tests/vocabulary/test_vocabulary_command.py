@@ -17,6 +17,7 @@ from mig_jax.commands.vocabulary.show import text
 from mig_jax.commands.vocabulary.steps import Normalised
 from mig_jax.config.keys import keys_of
 from mig_jax.labels.valid_tags import read_valid_tags
+from mig_jax.runs.manifest import SCHEMA, Devices, Memory, VocabularyManifest
 
 # naïve and naive are two spellings to the rules and one text to a BERT that strips accents: only the semantic step
 # merges them. sorting is on two rows, with algebra both times.
@@ -113,8 +114,13 @@ def test_the_selection_to_type_next_has_the_same_pool(typed, shown):
     arguments = prepare(shlex.split(typed), "vocabulary")
     path = {"'pool.path=[a,b]'": ["a", "b"], "pool=tulu3 vocabulary.keep=": "hf:x/y"}.get(typed)
     path = path or shlex.split(typed)[0].removeprefix("pool.path=")
-    manifest = {"command": shlex.join(["mig-jax", "vocabulary", *arguments]), "config": {"pool": {"path": path}}}
-    manifest |= {"rows": 1, "tags": 1, "labels": 1, "aliases": 0}
+    command = shlex.join(["mig-jax", "vocabulary", *arguments])
+    device = Devices(count=1, kind="cpu", platform="cpu", processes=1)
+    manifest = VocabularyManifest(
+        schema=SCHEMA, name="v", run_key="f" * 64, command=command, finished="", config={"pool": {"path": path}},
+        versions={}, devices=device, timings={}, memory=Memory(peak_bytes=0, since="run"), notes=(), files={},
+        inputs=(), rows=1, tags=1, labels=1, aliases=0, steps=(), embedder=None,
+    )  # fmt: skip
     last = text(manifest, [], "out/my v").splitlines()[-1]
     assert last == f"mig-jax select {shown}{' ' * bool(shown)}'pool.valid_tags=out/my v/vocabulary.json'"
     again = prepare(shlex.split(last)[2:])
