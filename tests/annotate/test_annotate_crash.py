@@ -93,7 +93,7 @@ def test_an_interrupted_run_goes_on(server, command, undisturbed, tmp_path):
         time.sleep(0.005)
     job.kill(signal.SIGINT)
     done = job.wait()
-    assert done.code == 130 and "the same command goes on" in done.err
+    assert done.code == 130 and "the same command resumes" in done.err
     done, manifest = finished(server, command, tmp_path)
     assert files(tmp_path / "run") == undisturbed
     job = manifest["annotators"]["tags"]["jobs"]["tags"]

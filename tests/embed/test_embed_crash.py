@@ -180,7 +180,7 @@ def test_interrupted(server, command, undisturbed, tmp_path) -> None:
     job.kill(signal.SIGINT)
     done = job.wait(60)
     assert done.code == 130 and done.out == "", done
-    assert notes(done) == ["mig-jax: interrupted; the same command goes on from the last checkpoint"]
+    assert notes(done) == ["mig-jax: interrupted; the same command resumes from the last checkpoint"]
     assert all(path.suffix == ".npz" for path in (tmp_path / SHARDS).iterdir())
     assert "resuming" in finished(server, slow, tmp_path)[0].err
     assert (tmp_path / "run/embeddings.npy").read_bytes() == undisturbed
