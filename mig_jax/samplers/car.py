@@ -47,7 +47,8 @@ def sample(task: SamplingTask, n: int) -> Order:
     assert score is not None
     without = int(np.isnan(score).sum())
     if without == len(score):
-        raise UserError(f"sampler=car: none of the {len(score)} usable rows has a score ({options.score})")
+        message = f"none of the {len(score)} usable rows has a score ({options.score})"
+        raise UserError(message, key="sampler", value="car")
     clusters = _clusters(task)
     if options.compat:
         picks = as_published(score, clusters.labels, n, options.n1, task.limit)
@@ -162,7 +163,7 @@ def _clusters(task: SamplingTask) -> _Clustered:
     assert vectors is not None
     k = options.clusters or max(1, isqrt(len(vectors) // 2))
     if k > len(vectors):
-        raise UserError(f"sampler.clusters={k}: must be at most {len(vectors)}, the usable rows")
+        raise UserError(key="sampler.clusters", value=k, allowed=f"at most {len(vectors)}, the usable rows")
     found = None if task.resume is None else task.resume.state
     if found is not None and found.facts[0] == options.n_init:
         return found

@@ -98,9 +98,11 @@ def sample(task: SamplingTask, n: int, *, block: int = BLOCK, tile: int = TILE) 
     assert score is not None and task.vectors is not None
     ranked = _ranked(task, score)
     if options.batch_size > 1 and not options.compat:
-        raise UserError(f"sampler.batch_size={options.batch_size}: only the reference has it; give sampler.compat=true")
+        message = "only the reference has it; give sampler.compat=true"
+        raise UserError(message, key="sampler.batch_size", value=options.batch_size)
     if options.batch_size > 1 and limit.kinds:
-        raise UserError(f"sampler.batch_size={options.batch_size}: the reference's batches know no limits; must be 1")
+        message = "the reference's batches know no limits"
+        raise UserError(message, key="sampler.batch_size", value=options.batch_size, allowed=[1])
     picks = RankingState.start(task)
     block = -(-block // options.batch_size) * options.batch_size  # a batch is in one block
     kept = SelectedVectors(task.vectors, task.mesh or pool_mesh(), options.threshold, block, tile)
@@ -130,8 +132,10 @@ def _ranked(task: SamplingTask, score: np.ndarray) -> np.ndarray:
     scored = np.flatnonzero(~np.isnan(score))
     if not len(scored):
         raise UserError(
-            f"sampler=deita: none of the {len(score)} usable rows has a score"
-            f" (sampler.score={task.options.score or 'null'}; it can name any numeric column)"
+            f"none of the {len(score)} usable rows has a score"
+            f" (sampler.score={task.options.score or 'null'}; it can name any numeric column)",
+            key="sampler",
+            value="deita",
         )
     return scored[np.argsort(-score[scored], kind="stable")]
 

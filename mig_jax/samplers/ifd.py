@@ -24,8 +24,10 @@ def sample(task: SamplingTask, n: int) -> Order:
     kept = np.flatnonzero((ifd >= 0) & (ifd <= 1))
     if not len(kept):
         raise UserError(
-            f"sampler=ifd: none of the {len(ifd)} usable rows has an IFD from 0 to 1"
-            f" ({np.isnan(ifd).sum()} have none at all; it is read from ifd_score.content, or pool.fields.ifd=)"
+            f"none of the {len(ifd)} usable rows has an IFD from 0 to 1"
+            f" ({np.isnan(ifd).sum()} have none at all; it is read from ifd_score.content, or pool.fields.ifd=)",
+            key="sampler",
+            value="ifd",
         )
     points = first_allowed(kept[np.argsort(-ifd[kept], kind="stable")], n, task.limit)
     return Order(points, ifd[points], "IFD", {}, why=task.limit.why(len(points), "IFD"))

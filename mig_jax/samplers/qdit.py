@@ -101,7 +101,8 @@ def _objective(task: SamplingTask, unit: float) -> Objective:
     assert quality is not None
     pickable = np.isfinite(quality)
     if not pickable.any():
-        raise UserError(f"sampler=qdit: none of the {len(quality)} usable rows has a quality (sampler.score)")
+        message = f"none of the {len(quality)} usable rows has a quality (sampler.score)"
+        raise UserError(message, key="sampler", value="qdit")
     weight, quality = (1 - options.alpha) / unit, np.where(pickable, quality, 0.0)
     if options.normalize:
         low, high = quality[pickable].min(), quality[pickable].max()

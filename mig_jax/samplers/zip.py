@@ -216,11 +216,14 @@ def _records(task: SamplingTask) -> tuple[Records, Bool[np.ndarray, " M"]]:
         records = Records(reported(whole if options.compat or options.record == "whole" else dialogs))
     except OSError as error:
         raise UserError(
-            f"sampler=zip: the texts of the pool go into a temporary file in {tempfile.gettempdir()},"
-            f" which cannot be written: {error.strerror or error}; TMPDIR can name another folder"
+            f"the texts of the pool go into a temporary file in {tempfile.gettempdir()},"
+            f" which cannot be written: {error.strerror or error}; TMPDIR can name another folder",
+            key="sampler",
+            value="zip",
         ) from error
     if silent.all():
-        raise UserError(f"sampler=zip: none of the {count} usable rows has a dialogue; sampler.record=whole takes rows")
+        message = f"none of the {count} usable rows has a dialogue; sampler.record=whole takes rows"
+        raise UserError(message, key="sampler", value="zip")
     return records, silent
 
 

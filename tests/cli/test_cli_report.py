@@ -143,7 +143,7 @@ def test_runs_are_found_in_natural_order(make: Make, tmp_path: Path):
         ),
         (("a", "newer"), "has schema 99; this mig_jax reads schema 1"),
         (("a", "embeddings"), "embeddings holds a run of mig-jax embed, not of mig-jax select"),
-        (("a", "b", "out=x.txt"), "out=x.txt: must end in .html"),
+        (("a", "b", "out=x.txt"), "out=x.txt: must be a file that ends in .html"),
         (("a", "b", "out=no/x.html"), "there is no folder no"),
         (("a", "b", "outt=x.html"), "outt: no such key; did you mean out?"),
         (("a", "runs=[b]"), "name the runs in one way"),

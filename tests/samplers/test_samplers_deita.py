@@ -284,7 +284,9 @@ def test_a_resumed_run_is_the_undisturbed_one(name):
 
 
 def test_batches_need_compat_and_no_limits():
-    with pytest.raises(UserError, match=r"sampler.batch_size=2: only the reference has it; give sampler.compat=true"):
+    with pytest.raises(UserError, match=r"give sampler.compat=true") as error:
         run(pool(), 5, batch_size=2)
-    with pytest.raises(UserError, match=r"sampler.batch_size=2: the reference's batches know no limits"):
+    assert (error.value.key, error.value.value) == ("sampler.batch_size", 2)
+    with pytest.raises(UserError, match=r"know no limits") as error:
         run(limited(pool(), **LIMITS["caps"]), 5, compat=True, batch_size=2)
+    assert (error.value.key, error.value.allowed) == ("sampler.batch_size", [1])

@@ -162,9 +162,10 @@ def _page_file(name: str) -> Path:
     """Where the page goes; refused before anything is read."""
     out = Path(name).expanduser()
     if out.suffix not in (".html", ".htm"):
-        raise UserError(f"out={name}: must end in .html")
+        raise UserError(key="out", value=name, allowed="a file that ends in .html")
     if out.is_dir() or not out.absolute().parent.is_dir():
-        raise UserError(f"out={name}: {'is a folder' if out.is_dir() else f'there is no folder {out.parent}'}")
+        message = "is a folder" if out.is_dir() else f"there is no folder {out.parent}"
+        raise UserError(message, key="out", value=name)
     return out
 
 
