@@ -3,6 +3,7 @@
 import sys
 import time
 from collections import deque
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -56,7 +57,7 @@ class Terminal:
         now, stage = time.monotonic(), visible(stage)
         rate = self.rates.setdefault(stage, Rate()).update(now, done) if unit else None
         if self.bars is not None:
-            fields = {"amount": amount(done, total, unit), "rate": speed(rate, unit) if rate else ""}
+            fields: dict[str, Any] = {"amount": amount(done, total, unit), "rate": speed(rate, unit) if rate else ""}
             if stage not in self.tasks:
                 self.tasks[stage] = self.bars.add_task(stage, total=total, **fields)
             self.bars.update(self.tasks[stage], completed=done, total=total, **fields)

@@ -5,7 +5,7 @@ defaults; its first comment is the text of ``--help``) and an entry here.
 """
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, get_origin
@@ -184,7 +184,7 @@ def compose(command: str, overrides: Sequence[str] = ()) -> Any:
     return yaml.compose(command, overrides, COMMANDS[command].struct)
 
 
-def load(name: str) -> Callable[..., Any] | Any:
+def load(name: str) -> Any:
     """What "module:name" is."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)

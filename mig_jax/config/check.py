@@ -53,7 +53,9 @@ def part(file: str, key: str, kind: type[Config], **settings: Any) -> Config:
     Raises:
       UserError: there is no such key, or a value is out of its range.
     """
-    whole = msgspec.defstruct("Part", [(key, kind)], bases=(Struct,), frozen=True, kw_only=True)  # names keys in full
+    whole: Any = msgspec.defstruct(
+        "Part", [(key, kind)], bases=(Struct,), frozen=True, kw_only=True
+    )  # names keys in full
     return getattr(checked({key: {**read(file)[key], **settings}}, whole, file), key)
 
 

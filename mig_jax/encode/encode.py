@@ -81,7 +81,7 @@ def encode(
     if faulty.any() and on_error != "skip":
         raise _wrong(pool, faulty, score, parts, value, f"finite numbers >= 0 (0, or from {SMALLEST:g} to {LARGEST:g})")
     usable = _drop(usable, faulty, f"{score} score negative or not a finite number", dropped)
-    if ranked:
+    if ranking is not None and ranked:
         value_ranked, _, wrong = product(ranked)
         wrong = usable & (wrong | ~np.isfinite(value_ranked))
         if wrong.any() and on_error != "skip":

@@ -18,5 +18,5 @@ def sampler_options(name: str, settings: Mapping[str, Any]) -> Any:
       UserError: there is no such sampler or setting, or a value is out of its range.
     """
     fields = [("sampler", find_sampler(name).options)]
-    whole = msgspec.defstruct("Part", fields, bases=(Struct,), frozen=True, kw_only=True)
+    whole: Any = msgspec.defstruct("Part", fields, bases=(Struct,), frozen=True, kw_only=True)
     return checked({"sampler": {**read(f"sampler/{name}"), **settings}}, whole, "select").sampler

@@ -112,7 +112,7 @@ def _better(task: SamplingTask, n: int) -> Order:
         plain = _run(task, n, None, resume, _on_snapshot(task, 0, n, None))
         resume = None
     ratio = _run(task, n, cost, resume, _on_snapshot(task, 1, n, plain))
-    worth = [_objective(task, run.points) for run in (plain, ratio)]
+    worth = [_objective(task, as_points(run.points)) for run in (plain, ratio)]
     texts = [
         f"E(D) = {value:,.6g} with {cost[run.points].sum():,.0f} spent in {len(run.points):,} rows"
         for value, run in zip(worth, (plain, ratio), strict=True)

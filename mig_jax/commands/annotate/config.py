@@ -41,7 +41,8 @@ class AnnotateConfig(Struct, frozen=True):
         tags = settings.get("tags") if isinstance(settings, dict) else None
         tagger = tags.get("name") if isinstance(tags, dict) else None
         kinds = [(name, find_annotator(name, tagger).Options) for name in NAMES]
-        return msgspec.defstruct(cls.__name__, kinds, bases=(cls,), frozen=True, kw_only=True)
+        made: Any = msgspec.defstruct(cls.__name__, kinds, bases=(cls,), frozen=True, kw_only=True)
+        return made
 
     def check(self) -> None:
         """The annotators are known."""

@@ -95,7 +95,7 @@ def prepare(
             stored = row_embeddings(config, inputs.pool, progress, notify)
         else:
             array = checked(in_memory.embeddings, "embeddings", inputs.pool)
-            stored = RowEmbeddings(array, hashlib.sha256(np.ascontiguousarray(array)).hexdigest())
+            stored = RowEmbeddings(array, hashlib.sha256(np.ascontiguousarray(array).data).hexdigest())
         vectors = processes.together(lambda: vectors_of(stored.array, inputs.pool, inputs.encoded, progress))
     return inputs._replace(task=replace(inputs.task, vectors=vectors), embeddings_sha256=stored.sha256)
 
