@@ -39,6 +39,9 @@ from mig_jax.models.networks.layers import Build
 from mig_jax.objective import make_phi
 from mig_jax.samplers import SamplingTask, find_sampler
 from mig_jax.samplers.configured import sampler_options
+from mig_jax.training.optimizer import Optimizer
+from mig_jax.training.packing import Arrays
+from mig_jax.training.step import init_state, make_step, zero_sums
 from mig_jax.vectors.vectors import Vectors
 
 ROOT = Path(mig_jax.__file__).parent
@@ -47,7 +50,7 @@ SHARDS = 8
 JITS = {"jit", "pjit", "pmap"}  # jax.jit, nnx.jit and what else compiles
 # One native function: only a CPU's backend knows such, and only it is ever given one. And a closure that calls
 # initialisers and nothing else.
-APART = {"engine/scalar.py:call", "models/sharding.py:random_state", "models/inference/flops.py:_square"}
+APART = {"engine/scalar.py:call", "models/networks/sharding.py:random_state", "models/inference/flops.py:_square"}
 
 
 class Entry(NamedTuple):
@@ -110,7 +113,7 @@ def of_warm_start(kind: str, native: bool = False):
 
 def of_block_top():
     labels = np.zeros((4, 256), np.uint16)
-    return _block_top, (np.zeros(31, np.float32), labels, np.zeros(256, np.float32)), {"keep": 64}
+    return _block_top, (np.zeros(31, np.float32), labels, np.zeros(256, np.float32)), {"count": 64}
 
 
 def of_embed_batch(pooling: str, normalize: bool):
@@ -174,6 +177,20 @@ def of_decode(rule: Rule):
     return decode, (*tiny_decoder(), live, ended, np.int32(20), draw, end), more
 
 
+def of_training(name: str):
+    """An update of all parameters of the small decoder: a batch of two sequences of 32 tokens."""
+    state = init_state(nnx.merge(*tiny_decoder()), Optimizer(), adapters=False)
+    step, sums = make_step(state, Optimizer()), zero_sums(state.params)
+    ids, positions = np.ones((2, 32), np.int32), np.zeros(64, np.int32)
+    if name == "add_batch":
+        return (
+            step.add_batch,
+            (state.params, state.frozen, sums, Arrays(ids, ids, positions, positions, np.int32(9))),
+            {},
+        )
+    return step.apply, (state.params, state.moments, sums, np.int32(9), np.float32(1e-3)), {}
+
+
 def of_vectors(sampler: str, module: str, name: str):
     """The function's arguments as a sampler calls it the first time, on 40 points of 16 kinds."""
     found: list[Any] = []
@@ -226,6 +243,8 @@ ENTRIES = {
     "prefill and draw": Entry("models/inference/decoding.py:prefill", lambda: of_prefill(Rule(False, 5, True))),
     "decode in a loop": Entry("models/inference/decoding.py:decode", lambda: of_decode(Rule(True, None, False))),
     "decode in a loop and draw": Entry("models/inference/decoding.py:decode", lambda: of_decode(Rule(False, 5, True))),
+    "a training batch, logits in chunks": Entry("training/step.py:add_batch", lambda: of_training("add_batch")),
+    "a training update": Entry("training/step.py:apply", lambda: of_training("apply")),
     "label gains": Entry("engine/kernels.py:label_gains", lambda: of_heap("label_gains", "first_order")),
     "bounds in blocks": Entry("engine/full_pass.py:exact_bounds", of_first_bounds_in_blocks),
     "bounds, 8 devices": Entry("engine/full_pass.py:exact_bounds", lambda: of_pass("exact_bounds", "exact", SHARDS)),
@@ -318,7 +337,7 @@ def test_the_list_holds_every_entry_of_the_package():
         for path in ROOT.rglob("*.py")
         for use in jit_uses(path.read_text(encoding="utf-8"))
     }
-    assert found == {entry.column for entry in ENTRIES.values()} | APART
+    assert found == {entry.where for entry in ENTRIES.values()} | APART
 
 
 def test_the_search_finds_every_form_of_jit():

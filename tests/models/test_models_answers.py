@@ -127,7 +127,7 @@ def test_a_model_without_a_template_says_so(tmp_path):
 
 def test_an_encoder_writes_nothing(tiny):
     with pytest.raises(
-        UserError, match=r"config\.json: architecture 'bert' is an encoder.*there is llama, mistral, qwen2"
+        UserError, match=r"config\.json: architecture 'bert' is an encoder.*must be one of llama, mistral, qwen2"
     ):
         run(tiny.folder, "prompt=abc")
 

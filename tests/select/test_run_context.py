@@ -11,7 +11,7 @@ from mig_jax.runs.run import Run
 
 KEY = "a" * 64
 INPUTS = (Source(path="p.jsonl", sha256="b" * 64, size_bytes=3, rows=1, layout="mig", format="jsonl"),)
-SECTION = {"rows": 1, "tags": 2, "labels": 2, "aliases": 0, "steps": ()}
+SECTION = {"rows": 1, "tags": 2, "labels": 2, "aliases": 0, "steps": (), "embedder": None}
 
 
 def vocabulary(out, notify=lambda text: None) -> Run:
