@@ -76,8 +76,7 @@ def run_commands(block: Block, folder: Path, processes: Any, port: int) -> None:
     for line in block.commands:
         words = shlex.split(line.replace("localhost:7777", f"localhost:{port}"), comments=True)
         assert words[0] in PROGRAMS, f"{block.page}:{block.line}: {line}"
-        arguments = (["sample"] if words[0] == "xsample" else []) + [word for word in words[1:] if word != "&"]
-        job = processes.start(arguments, folder)
+        job = processes.start([word for word in words[1:] if word != "&"], folder, program=words[0])
         if words[-1] == "&":
             beside.append((line, job))
             continue

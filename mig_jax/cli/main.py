@@ -40,7 +40,10 @@ def main(argv: list[str] | None = None) -> None:
         _guarded(lambda: hydra_app(COMMANDS[name], rest), name)
 
 
-xsample = main
+def xsample(argv: list[str] | None = None) -> None:
+    """The reference's command, ``mig-jax sample``: ``xsample SRC ...`` or ``xsample sample SRC ...``."""
+    arguments = sys.argv[1:] if argv is None else argv
+    main(arguments if arguments[:1] == ["sample"] else ["sample", *arguments])
 
 
 def _guarded(work: Callable[[], None], name: str) -> None:

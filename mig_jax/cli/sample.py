@@ -1,4 +1,4 @@
-"""``mig-jax sample`` = ``xsample sample``: the flags of yichengchen24/MIG's command, on this engine."""
+"""``mig-jax sample`` = ``xsample``: the flags of yichengchen24/MIG's command, on this engine."""
 
 import argparse
 import shlex

@@ -169,7 +169,7 @@ COMMANDS = {
         Command(
             "sample",
             "SRC --out FILE ...",
-            "select with the flags of yichengchen24/MIG (= xsample sample)",
+            "select with the flags of yichengchen24/MIG (= xsample)",
             config="mig_jax.commands.select.config:SelectConfig",
             run="mig_jax.cli.sample:sample",
             resumes=True,

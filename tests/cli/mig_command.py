@@ -1,8 +1,8 @@
 """The command as a user has it: real processes, in a folder of their own, with a time limit.
 
 ``Server`` starts processes that are forks of one that has imported everything and touched no device: what runs in them
-is ``mig_jax.cli.main.main`` with an argv, a working directory, an environment, pipes and an exit code of its own, four
-seconds of imports sooner than a new interpreter. ``start`` makes a new interpreter.
+is ``main`` or ``xsample`` of mig_jax.cli.main with an argv, a working directory, an environment, pipes and an exit code
+of its own, four seconds of imports sooner than a new interpreter. ``start`` makes a new interpreter.
 """
 
 import contextlib
@@ -115,13 +115,15 @@ class Server:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, arguments: list[str], cwd: Path, cache: Path | None = None, **env: str) -> Job:
-        """``mig-jax`` with these arguments."""
+    def start(
+        self, arguments: list[str], cwd: Path, cache: Path | None = None, program: str = "mig-jax", **env: str
+    ) -> Job:
+        """``mig-jax``, or another program of the package, with these arguments."""
         self.count += 1
         out, err = self.folder / f"{self.count}.out", self.folder / f"{self.count}.err"
         pid = self.ask(
             {
-                "argv": ["mig-jax", *arguments],
+                "argv": [program, *arguments],
                 "cwd": str(cwd),
                 "env": environment(cache or self.cache, **env),
                 "out": str(out),
@@ -155,9 +157,9 @@ def _child(request: dict) -> None:
     ):
         os.dup2(os.open(path, flags, 0o644), number)
     sys.argv = request["argv"]
-    from mig_jax.cli.main import main
+    from mig_jax.cli import main
 
-    main()
+    {"mig-jax": main.main, "xsample": main.xsample}[sys.argv[0]]()
 
 
 def _serve() -> None:

@@ -1,4 +1,4 @@
-"""``mig-jax sample`` and ``xsample sample``: the published flags, FILE exactly as asked."""
+"""``mig-jax sample`` and ``xsample``: the published flags, FILE exactly as asked."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import cli_pools
 import pytest
 from conftest import Mig
-from mig_command import environment, finish, start
+from mig_command import Server, environment, finish, start
 
 
 def _weights() -> Path:
@@ -60,6 +60,17 @@ def test_the_published_command(mig: Mig, cache: Path, tmp_path: Path) -> None:
     assert (tmp_path / "mine.txt").read_text() == "mine" and "mine.txt.run" not in names(tmp_path)
     replaced = mig("sample", "my pool.jsonl", "--out", "mine.txt", "-n", "2", "--overwrite")
     assert replaced.code == 0 and len((tmp_path / "mine.txt").read_bytes().splitlines()) == 2
+
+
+@pytest.mark.parametrize("word", [[], ["sample"]])
+def test_xsample_needs_no_word(server: Server, tmp_path: Path, word: list[str]) -> None:
+    cli_pools.good(tmp_path / "pool.jsonl")
+    flags = ["pool.jsonl", "--out", "o.jsonl", "-n", "2", "--sampler-type", "random"]
+    done = server.start([*word, *flags], tmp_path, program="xsample").wait()
+    assert done.code == 0 and len((tmp_path / "o.jsonl").read_bytes().splitlines()) == 2, done
+    asked = server.start([*word, "--help"], tmp_path, program="xsample").wait()
+    assert asked.code == 0 and "usage: mig-jax sample" in asked.out, asked
+    assert "SRC" in server.start(word, tmp_path, program="xsample").wait().error
 
 
 def test_each_flag_reaches_the_configuration() -> None:
