@@ -71,9 +71,9 @@ class Sweep(Callback):
         if config.hydra.mode != RunMode.MULTIRUN:
             return
         failed = job_return.status == JobStatus.FAILED
-        text = _reason(job_return._return_value) if failed else None
+        text, crashed = _reason(job_return._return_value) if failed else (None, False)
         try:
-            self._note(config, ended=True, error=text)
+            self._note(config, ended=True, error=text, crashed=crashed)
         except OSError as error:
             if not failed:  # the table would lack it
                 job_return.status, job_return.return_value = JobStatus.FAILED, error
@@ -101,13 +101,12 @@ class Sweep(Callback):
             except UserError as error:
                 fail(str(error), 2)
         if failed:
-            crashed = any(text.startswith("Traceback") for _, text in failed)
-            fail(_failures(failed), 1 if crashed else 2)
+            fail(_failures(failed), 1 if any(note.crashed for note in notes) else 2)
 
-    def _note(self, config: DictConfig, ended: bool = False, error: str | None = None) -> None:
+    def _note(self, config: DictConfig, ended: bool = False, error: str | None = None, crashed: bool = False) -> None:
         assert self.notes is not None
         folder = os.path.normpath(str(config.hydra.sweep.subdir))
-        write_note(self.notes, config.hydra.job.num, Note(folder, ended, error))
+        write_note(self.notes, config.hydra.job.num, Note(folder, ended, error, crashed))
 
 
 def remove_temporary() -> None:
@@ -121,16 +120,16 @@ def _literal(text: str) -> str:
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
-def _reason(error: BaseException) -> str:
-    """A mistake of the user as one message; any other error with its traceback."""
+def _reason(error: BaseException) -> tuple[str, bool]:
+    """A mistake of the user as one message; any other error with its traceback, and true."""
     if isinstance(error, UserError):
-        return str(error)
+        return str(error), False
     if isinstance(error, OSError):
         from mig_jax.cli.commands import disk_error
 
         with suppress(OSError):
-            return disk_error(error)
-    return "".join(traceback.format_exception(error))
+            return disk_error(error), False
+    return "".join(traceback.format_exception(error)), True
 
 
 def _failures(failed: Sequence[tuple[str, str]]) -> str:

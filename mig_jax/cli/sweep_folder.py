@@ -12,16 +12,22 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mig_jax.core.files import write_atomic
+
 HYDRA_FILE = "multirun.yaml"  # Hydra writes it under any settings; the manifests hold the configurations
 
 
 @dataclass(frozen=True)
 class Note:
-    """What a job leaves for the sweep's end: its folder in the sweep's, whether it ended, and its error."""
+    """What a job leaves for the sweep's end: its folder in the sweep's, whether it ended, and its error.
+
+    ``crashed``: the error is not a mistake of the user.
+    """
 
     folder: str
     ended: bool = False
     error: str | None = None
+    crashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,8 @@ class SweepFolder:
     def remove_temporary(self) -> None:
         """Remove the notes, Hydra's file, and empty folders that the sweep made."""
         jobs = [note.folder for note in read_notes(self.notes)]
-        for file in (self.notes / HYDRA_FILE, *_note_files(self.notes)):
+        torn = self.notes.glob(".*.tmp")  # of a worker that was stopped while it wrote its note
+        for file in (self.notes / HYDRA_FILE, *_note_files(self.notes), *torn):
             with suppress(OSError):
                 file.unlink()
         for path in (self.notes, *self._new_folders(jobs), *self.missing):
@@ -82,14 +89,14 @@ def unusable(folder: Path) -> str | None:
 
 def write_note(notes: Path, number: int, note: Note) -> None:
     """Write the note of a job."""
-    (notes / str(number)).write_text(json.dumps(asdict(note)), encoding="ascii")
+    write_atomic(notes / str(number), json.dumps(asdict(note)))
 
 
 def read_notes(notes: Path) -> list[Note]:
     """The notes of all jobs, in the order of the jobs."""
     found = []
     for file in _note_files(notes):
-        with suppress(OSError, ValueError):  # half written, by a worker that was stopped
+        with suppress(OSError, ValueError):  # damaged
             found.append(Note(**json.loads(file.read_text(encoding="ascii"))))
     return found
 
