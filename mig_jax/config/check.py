@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mig_jax.config.keys import groups_of, keys_of, options_of, options_with, read
 from mig_jax.config.struct import Struct, annotations, members, struct_of
-from mig_jax.core.errors import UserError
+from mig_jax.core.errors import UserError, split_validation
 from mig_jax.core.text import did_you_mean
 
 Config = TypeVar("Config", bound=Struct)
@@ -60,13 +60,9 @@ def part(file: str, key: str, kind: type[Config], **settings: Any) -> Config:
 
 
 def _conversion_error(message: str, plain: Any, root: type[Struct], command: str) -> UserError:
-    """msgspec's error as ours.
-
-    msgspec has no data in its errors, only a text such as "Expected `int`, got `str` - at `$.engine.shortlist`". This
-    is the one function that reads it: for the path. What is allowed comes from the struct.
-    """
-    reason, _, path = message.partition(" - at `$")
-    key = path.rstrip("`").lstrip(".").partition("[")[0]
+    """msgspec's error as ours; its text gives the path, the struct gives what is allowed."""
+    reason, path = split_validation(message)
+    key = path.partition("[")[0]
     named = re.search(r"(unknown|missing required) field `([^`]+)`", reason)
     if named:
         name = ".".join(filter(None, (key, named.group(2))))

@@ -51,6 +51,16 @@ class UserError(ValueError):
         return f"must be {'one of ' if len(values) > 1 else ''}{', '.join(values)}{hint}"
 
 
+def split_validation(text: str) -> tuple[str, str]:
+    """The text of an error of msgspec as (message, path of the key); "" is the path of the whole.
+
+    msgspec has no data in its errors, only a text such as "Expected `int`, got `str` - at `$.engine.shortlist`". This
+    is the one function that reads the path in it.
+    """
+    message, _, path = text.partition(" - at `$")
+    return message, path.rstrip("`").removeprefix(".")
+
+
 def fail(message: str, code: int = 2) -> NoReturn:
     """Write one message to stderr and exit. For the entries only; SystemExit passes through Hydra and its callbacks."""
     print(f"mig-jax: error: {message}", file=sys.stderr)

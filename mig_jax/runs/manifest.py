@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mig_jax.core.errors import UserError
+from mig_jax.core.errors import UserError, split_validation
 from mig_jax.pool.view import PoolView
 
 MANIFEST = "manifest.json"
@@ -303,14 +303,8 @@ def _decode(file: Path, raw: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        text, key = _split(str(error))
-        raise UserError(text, key=key, where=file) from None
-
-
-def _split(message: str) -> tuple[str, str | None]:
-    """msgspec's message, which ends with the path of the key: (message, key)."""
-    text, _, path = message.partition(" - at `$")
-    return text, path.rstrip("`").removeprefix(".") or None
+        text, key = split_validation(str(error))
+        raise UserError(text, key=key or None, where=file) from None
 
 
 def versions(*more: str) -> dict[str, str]:
