@@ -132,8 +132,15 @@ def _encoded(config: SelectConfig, sample: Path, source: Source) -> tuple[Pool, 
             workers=0,
         )  # fmt: skip
     except UserError as error:
-        raise UserError(str(error).replace(str(sample), source.path)) from None
+        raise _naming(source.path, str(sample), error) from None
     return pool, encoded_of(pool, config, skip=True)
+
+
+def _naming(path: str, sample: str, error: UserError) -> UserError:
+    """The error with the pool's path in its fields instead of the sample's."""
+    message, where = error.message.replace(sample, path), error.where
+    where = None if where is None else str(where).replace(sample, path)
+    return UserError(message, key=error.key, value=error.value, allowed=error.allowed, where=where)
 
 
 def _labels(config: SelectConfig, encoded: Encoded, times: float) -> int:
