@@ -12,7 +12,7 @@ from mig_jax.pool.config import PoolConfig
 
 
 class AnnotateConfig(Struct, frozen=True):
-    """``mig-jax annotate``. The settings of an annotator stand beside its code, in mig_jax.annotate."""
+    """``mig-jax annotate``. The settings of an annotator are beside its code, in mig_jax.commands.annotate."""
 
     pool: PoolConfig
     embedder: EmbedderConfig
