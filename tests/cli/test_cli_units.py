@@ -1,15 +1,20 @@
 """The parts that the command stands on: quoting, messages, the array cache, the checkpoint's bytes."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from mig_jax.cli.arguments import is_override, prepare, quoted
+from mig_jax.cli.sweep import Sweep
+from mig_jax.cli.sweep_folder import read_notes
 from mig_jax.commands.registry import COMMANDS
 from mig_jax.config.compose import composed
 from mig_jax.core.cache import ArrayCache
@@ -65,6 +70,27 @@ def test_prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(UserError):
             prepare(wrong)
     assert not is_override("plain") and is_override("a.b=1") and is_override("~a")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UserError("Traceback is the user's word"), 2),
+        (OSError(28, "No space left on device"), 2),
+        (RuntimeError("a fault"), 1),
+    ],
+)
+def test_the_exit_code_of_a_sweep_is_that_of_its_errors(tmp_path: Path, error: Exception, code: int) -> None:
+    sweep = Sweep()
+    sweep.folder = sweep.notes = tmp_path
+    job = SimpleNamespace(mode=RunMode.MULTIRUN, sweep=SimpleNamespace(subdir="0"), job=SimpleNamespace(num=0))
+    done = JobReturn(status=JobStatus.FAILED)
+    done.return_value = error
+    sweep.on_job_end(SimpleNamespace(hydra=job), done)
+    assert [note.crashed for note in read_notes(tmp_path)] == [code == 1]
+    with pytest.raises(SystemExit) as ended:
+        sweep.on_multirun_end(SimpleNamespace())
+    assert ended.value.code == code
 
 
 def plain_config() -> dict:
