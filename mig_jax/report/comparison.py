@@ -188,12 +188,6 @@ class Comparison:
         lines = ["  ".join(cells).rstrip() for cells in zip(first, *others, strict=True)]
         return "\n".join([*lines, *(f"note: {visible(note)}" for note in self.notes)]) + "\n"
 
-    def html(self, beside: str | Path | None = None) -> str:
-        """The whole as one page; ``beside``: the folder of the page, from which it links to the pages of the runs."""
-        from mig_jax.report.comparison_page import comparison_page
-
-        return comparison_page(self, None if beside is None else Path(beside))
-
 
 def compare(
     folders: Sequence[str | Path | RunView], left_out: Sequence[str] = (), sweep: SweepSettings | None = None
@@ -236,8 +230,7 @@ def whole(run: RunView) -> bool:
 
 
 def _propagation(run: RunView) -> Any:
-    config = run.manifest.config
-    return (config.get("graph") or {}).get("propagation", config.get("propagation"))
+    return (run.manifest.config.get("graph") or {}).get("propagation")
 
 
 def _listed(parts: Sequence[str]) -> str:

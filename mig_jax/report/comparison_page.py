@@ -33,7 +33,7 @@ GROUND = {"name": "all usable rows", "style": "ground"}  # the pool, beside its 
 Cells = list[tuple[str, str]]
 
 
-def comparison_page(both: Comparison, beside: Path | None) -> str:
+def comparison_page(both: Comparison, beside: Path | None = None) -> str:
     """The page; ``beside``: its folder, from which it links to the pages of the runs; None: it links to nothing."""
     first = both.runs[0]
     days = sorted({run.manifest.finished[:10] for run in both.runs})

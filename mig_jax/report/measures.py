@@ -80,12 +80,12 @@ def measured(run: RunView) -> dict[str, Any]:
         "label_entropy_bits": entropy,
         "label_entropy_share": entropy / math.log2(total) if entropy is not None and total > 1 else None,
         "score_mean": _of(run, "score", "mean"),
-        "tokens_sum": _sum(run, "tokens") if counted else None,
+        "tokens_sum": _of(run, "tokens", "sum") if counted else None,
         "tokens_mean": _of(run, "tokens", "mean"),
-        "chars_sum": _sum(run, "chars"),
+        "chars_sum": _of(run, "chars", "sum"),
         "chars_mean": _of(run, "chars", "mean"),
         "chars_median": _of(run, "chars", "median"),
-        "turns_mean": _turns(run, "selected"),
+        "turns_mean": _of(run, "turns", "mean"),
         "select_seconds": manifest.timings.get("select"),
         "total_seconds": sum(timings) if timings else None,
         "peak_bytes": manifest.memory.peak_bytes,
@@ -105,7 +105,7 @@ def of_pool(run: RunView) -> dict[str, Any]:
         "chars_sum": _of(run, "chars", "sum", "pool"),
         "chars_mean": _of(run, "chars", "mean", "pool"),
         "chars_median": _of(run, "chars", "median", "pool"),
-        "turns_mean": _turns(run, "pool"),
+        "turns_mean": _of(run, "turns", "mean", "pool"),
     }
 
 
@@ -116,15 +116,3 @@ def shown(key: str, row: Mapping[str, Any]) -> str:
 
 def _of(run: RunView, part: str, fact: str, which: str = "selected") -> Any:
     return ((run.stats.get(part) or {}).get(fact) or {}).get(which)
-
-
-def _turns(run: RunView, which: str) -> float | None:
-    """Runs that stored no median stored the mean of turns cut at the last bin."""
-    turns = run.stats.get("turns") or {}
-    return None if "median" not in turns and any(turns.get(which, ())[-1:]) else _of(run, "turns", "mean", which)
-
-
-def _sum(run: RunView, part: str) -> int | None:
-    """As stored, or from the mean, of runs that stored only that."""
-    stored, mean = _of(run, part, "sum"), _of(run, part, "mean")
-    return round(mean * run.n) if stored is None and mean is not None else stored

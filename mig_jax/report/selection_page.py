@@ -214,7 +214,7 @@ def _distributions(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _shown(picks: Sequence[Mapping[str, Any]]) -> list[str]:
     """What stands beside the picks."""
     shown = []
-    if any(pick.get("reason") for pick in picks):
+    if any(pick["reason"] for pick in picks):
         shown.append("why each was taken")
     if any(pick["labels"] for pick in picks):
         shown.append("the labels that earned them, with their share of the gain")
@@ -223,7 +223,7 @@ def _shown(picks: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _row(row: Mapping[str, Any], rank: str, gained: bool, rises: Sequence[float]) -> dict[str, Any]:
     """A row as the page shows it."""
-    facts = [row["reason"]] if row.get("reason") else []
+    facts = [row["reason"]] if row["reason"] else []
     facts += [f"gain {number(row['gain'])}"] if gained else []
     facts += [f"E(D) rose by {number(rise)}" for rise in rises]
     origin = [row[key] for key in ("source", "id", "where") if row[key] is not None]

@@ -13,7 +13,7 @@ from test_selection_page import Parsed
 
 from mig_jax.commands.select.files import RunnersUp
 from mig_jax.core.errors import UserError
-from mig_jax.report import compare
+from mig_jax.report import compare, comparison_page
 from mig_jax.report.measures import COLUMNS
 
 Make = Callable[..., Path]
@@ -73,7 +73,7 @@ def test_the_page_has_the_same_numbers(make: Make, tmp_path: Path):
         make("b&<i>", "mig", certificate={5: {"bound": 1, "ratio": 0.5}}),
     ]
     (folders[1] / "report.html").write_text("<p>")
-    text = compare(folders).html(tmp_path)
+    text = comparison_page(compare(folders), tmp_path)
     parsed = Parsed(text)
     shown = " ".join(parsed.text)
     for words in (
@@ -90,8 +90,8 @@ def test_the_page_has_the_same_numbers(make: Make, tmp_path: Path):
     assert not parsed.tags & {"script", "link", "img", "iframe", "object"}
     links = [value for name, value in parsed.attributes if name == "href"]
     assert links == ["./b%26%3Ci%3E/report.html", "./a/report.html"]
-    assert "href" not in compare(folders).html()
-    assert compare(folders).html(tmp_path) == text
+    assert "href" not in comparison_page(compare(folders))
+    assert comparison_page(compare(folders), tmp_path) == text
 
 
 def test_one_system_with_several_settings(make: Make):
@@ -119,7 +119,7 @@ def test_one_system_with_several_settings(make: Make):
 def test_what_cannot_be_compared_is_noted_and_not_drawn(make: Make, change, what: str):
     both = compare([make("a"), make("b", gain=9.0, **change)])
     assert both.different == (what,) and [run.name for run in both.runs] == ["a", "b"]  # as given
-    text = both.html()
+    text = comparison_page(both)
     assert f"different {what}: their E(D) cannot be compared" in text
     assert 'class="curve' not in text.partition("Information over rows")[2].partition("<h2>")[0]
     assert "cannot be compared" in both.text()
@@ -131,7 +131,7 @@ def test_different_pools_share_no_rows(make: Make):
     both = compare([make("a"), make("b", pool=facts.pool)])
     assert both.different == ("pools",)
     assert both.shared.tolist() == [[5, -1], [-1, 5]]
-    text = both.html()
+    text = comparison_page(both)
     assert "Rows that two selections share" not in text and "all usable rows" not in text
     assert csv_of(both)[0]["shared with mig (b)"] == ""
 
@@ -140,7 +140,7 @@ def test_sizes_differ(make: Make):
     both = compare([make("a", points=(7, 0)), make("b"), make("all", "pool", tuple(range(12)))])
     assert [run.name for run in both.runs] == ["a", "b", "all"]
     assert "from 2 to 5 rows" in both.notes[0]  # the whole pool is no selection
-    text = both.html()
+    text = comparison_page(both)
     pairs = text.partition("Rows that two selections share")[2].partition("<h2>")[0]
     assert "Jaccard" in pairs and pairs.count(">40 %<") == 2  # 2 of 5, both ways round
     assert "continues beyond the chart" in text
@@ -153,7 +153,7 @@ def test_a_system_that_ran_dry(make: Make):
     assert both.rows[0]["rows"] == 2 and both.rows[0]["requested"] == 5
     assert both.rows[0]["times_random"] == 6.0 / 6.0  # of two rows
     assert "instag has 2 of 5 requested rows." in both.notes
-    assert "of 5 requested" in both.html()
+    assert "of 5 requested" in comparison_page(both)
 
 
 def test_without_labels(make: Make):
@@ -161,7 +161,7 @@ def test_without_labels(make: Make):
     both = compare([make(name, encoded=bare, runners_up=RunnersUp.none()) for name in "ab"])
     assert both.rows[0]["objective"] is None and both.rows[0]["labels_covered"] is None
     assert both.notes == ["The pool has no labels: E(D) is not known."]
-    text = both.html()
+    text = comparison_page(both)
     Parsed(text)
     assert "Information over rows" not in text and "nan" not in text.partition("<body>")[2].lower()
 
@@ -197,7 +197,7 @@ def test_many_runs_and_sources(make: Make):
     for folder in folders:
         (folder / "pool_stats.json").write_text(json.dumps(stats))
     both = compare(folders)
-    text = both.html()
+    text = comparison_page(both)
     Parsed(text)
     assert "Not shown for more than" in text and "all other sources" in text
     assert both.composition(both.runs[0]) == [1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0]

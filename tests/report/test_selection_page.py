@@ -13,7 +13,7 @@ from fake_run import FakePool, finished_run, row, run_facts
 
 from mig_jax.commands.select.files import RunnersUp
 from mig_jax.core.errors import UserError
-from mig_jax.report import compare, load_run, page
+from mig_jax.report import compare, comparison_page, load_run, page
 
 VOID = {"meta", "br"}
 SHAPES = {"circle", "path", "use", "rect", "g", "defs", "clippath"}
@@ -123,7 +123,7 @@ def hostile_run(folder):
 
 def test_hostile_text_is_only_text(tmp_path):
     hostile_run(tmp_path)
-    for text in ((tmp_path / "report.html").read_text(), compare([tmp_path, tmp_path]).html(tmp_path)):
+    for text in ((tmp_path / "report.html").read_text(), comparison_page(compare([tmp_path, tmp_path]), tmp_path)):
         parsed = Parsed(text)
         assert not parsed.tags & {"script", "img"}
         assert not any(name.startswith("on") for name, _ in parsed.attributes)
@@ -206,22 +206,6 @@ def test_fewer_rows_than_asked_for(written):
     text = (written(budgets=(9,), random_objective={5: 14.0, 9: 17.0}) / "report.html").read_text()
     assert "of 12 usable; 9 were requested" in text
     assert "1.50 × a random pick of as many" in text  # 21 against the 14 of five rows, not of nine
-
-
-def test_runs_of_earlier_versions_can_be_read(written):
-    folder = written()
-    now = page(folder)
-    stats = json.loads((folder / "pool_stats.json").read_text())
-    del stats["labels"]["entropy"]
-    for key in ("score", "chars", "tokens", "turns"):
-        stats[key] = {name: stats[key][name] for name in ("edges", "pool", "selected", "mean")}
-    for pick in stats["picks"]:
-        del pick["reason"]
-    (folder / "pool_stats.json").write_text(json.dumps(stats))
-    assert page(folder) == now
-    row = compare([folder]).rows[0]
-    assert row["label_entropy_bits"] is None and row["chars_median"] is None
-    assert row["chars_sum"] == run_facts().pool.chars[[9, 2, 13, 5, 7]].sum()  # from the mean
 
 
 def test_a_folder_that_is_no_whole_run(written, tmp_path):

@@ -11,7 +11,7 @@ from fake_run import finished_run, run_facts
 from test_selection_page import Parsed
 
 from mig_jax.core.errors import UserError
-from mig_jax.report import compare
+from mig_jax.report import compare, comparison_page
 from mig_jax.report.sweep import SweepSettings
 
 Make = Callable[..., Path]
@@ -70,13 +70,13 @@ def test_runs_are_ordered_and_compared_with_the_reference(thresholds: list[Path]
 
 def test_the_page_draws_each_column_over_the_setting(thresholds: list[Path]):
     plot = ("mean_degree", "overlap", "paper")
-    text = compare(thresholds, sweep=SweepSettings("graph.threshold", 0.9, plot=plot)).html()
+    text = comparison_page(compare(thresholds, sweep=SweepSettings("graph.threshold", 0.9, plot=plot)))
     panels = text.partition("<h2>Over graph.threshold</h2>")[2].partition("</section>")[0]
     assert panels.count("<svg") == 2  # there are no published numbers
     assert panels.count('class="main"') == 6 and panels.count('class="reference"') == 2
     assert "the reference, <bdi>graph.threshold=0.9</bdi>" in panels
-    assert text == compare(thresholds, sweep=SweepSettings("graph.threshold", 0.9, plot=plot)).html()
-    assert "Over graph.threshold" not in compare(thresholds).html()
+    assert text == comparison_page(compare(thresholds, sweep=SweepSettings("graph.threshold", 0.9, plot=plot)))
+    assert "Over graph.threshold" not in comparison_page(compare(thresholds))
 
 
 def test_the_first_setting_that_differs_is_the_key(make: Make):
@@ -98,7 +98,7 @@ def test_one_run_alone_is_no_sweep(make: Make):
 @pytest.mark.parametrize("value", ["auto", None, True, "<b>$x_1$"])
 def test_settings_that_are_no_numbers_are_drawn_too(make: Make, value):
     runs = [make("a", [1, 2], graph={"threshold": value}), make("b", [1, 3], graph={"threshold": 0.5})]
-    text = compare(runs, sweep=SweepSettings("graph.threshold")).html()
+    text = comparison_page(compare(runs, sweep=SweepSettings("graph.threshold")))
     Parsed(text)
     panels = text.partition("<h2>Over graph.threshold</h2>")[2].partition("</section>")[0]
     assert panels.count("<svg") == 4 and panels.count('class="main"') == panels.count('class="reference"') == 4

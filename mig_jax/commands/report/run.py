@@ -19,7 +19,7 @@ from mig_jax.report import page as selection_page
 from mig_jax.report.annotation_page import load_annotation
 from mig_jax.report.annotation_page import page as annotation_page
 from mig_jax.report.comparison import LEADING, left_out_note
-from mig_jax.report.comparison_page import KIND
+from mig_jax.report.comparison_page import KIND, comparison_page
 from mig_jax.runs.manifest import MANIFEST, REPORT, AnnotateManifest, EmbedManifest, read_kind, read_manifest
 
 COMPARISON = "comparison.html"
@@ -68,7 +68,7 @@ def check_replaceable(page: Path, overwrite: bool = False) -> None:
 def write_comparison(both: Comparison, page: Path, width: int) -> str:
     """Write a comparison as a page and, beside it, as a table; the text to print, in at most ``width`` columns."""
     table = page.with_suffix(".csv")
-    write_atomic(page, both.html(page.parent))
+    write_atomic(page, comparison_page(both, page.parent))
     write_atomic(table, both.csv())
     return f"{both.text(width)}\nreport   {page}\ntable    {table}\n"
 
@@ -133,9 +133,9 @@ def _inside(folder: Path) -> Iterator[tuple[Path, str]]:
         try:
             manifest = json.loads((Path(path) / MANIFEST).read_bytes())
         except (OSError, ValueError, RecursionError):
-            manifest = {"run_key": ""}
-        if isinstance(manifest, dict) and "run_key" in manifest:
-            kind = str(manifest.get("kind", SELECT))
+            manifest = {"run_key": "", "kind": SELECT}
+        if isinstance(manifest, dict) and manifest.keys() >= {"run_key", "kind"}:
+            kind = str(manifest["kind"])
             yield Path(path), kind
             if kind == SELECT:
                 folders.clear()
