@@ -1,13 +1,13 @@
-"""The pool: rows read once into arrays; the text stays in the files. The only package that knows file formats.
+"""The pool: rows read once into arrays; the text stays in the files. The only package that handles file formats.
 
 ``load_pool`` (in ``load``) reads files, folders, globs or Hugging Face data sets into a ``Pool`` (``table``);
-``Pool.read_rows`` returns the bytes of rows as they were read, checked. In the order of the data:
+``Pool.read_rows`` reads the bytes of rows again and verifies them. Modules, in the order of the data flow:
 
-- which files: ``sources``. Their bytes: ``stream`` (text, compressed or not), ``tabular`` (parquet, ``hf:``).
+- input files: ``sources``. Their bytes: ``stream`` (text, compressed or not), ``tabular`` (parquet, ``hf:``).
 - bytes -> records: ``records`` (lines, elements of an array). Records -> values: ``fields`` (paths), ``layouts``
   (mig, sharegpt, openai, alpaca), ``decode``, ``exchanges``.
 - values -> columns: ``builder``; in several processes: ``parallel``, ``worker``. The columns on disk: ``cache``.
-- rows out: ``fetch`` (bytes as read), ``splice`` (with annotations), ``convert`` (another layout), ``dataset_info``
+- output: ``fetch`` (bytes as read), ``splice`` (rows with annotations), ``convert`` (another layout), ``dataset_info``
   (for LLaMA-Factory).
 - ``config``, ``configured``: the settings ``pool.*``. ``view``: the part of a pool that writing a run needs.
 """

@@ -1,4 +1,4 @@
-"""Pools kept on disk by content: a folder of .npy files and a meta.json for each."""
+"""The cache of pools on disk, by content: one folder of .npy files and a meta.json per pool."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ from mig_jax.core.errors import UserError
 from mig_jax.pool.table import Pool, Reject, SourceInfo
 
 FORMAT = 2
-"""Raise it whenever the arrays of a Pool, or what is put in them, change."""
+"""Increase it whenever the arrays of a Pool, or their meaning, change."""
 
 _STALE_SECONDS = 24 * 3600
 _ARRAYS = tuple(f.name for f in fields(Pool) if f.name not in (
@@ -30,9 +30,9 @@ _ARRAYS = tuple(f.name for f in fields(Pool) if f.name not in (
 
 
 def content_key(settings: dict[str, Any], contents: Sequence[Any]) -> str:
-    """Hex sha256 of this format's version, the settings, and something of each file in order.
+    """Hex sha256 of the format version, the settings, and one value per file (its size or its sha256), in order.
 
-    The versions of the two libraries that make a parquet row's JSON are part of it: its bytes are checked by crc.
+    The versions of the two libraries that convert a parquet row to JSON are included: the bytes of a row have a crc.
     """
     versions = [FORMAT, msgspec.__version__, pa.__version__]
     return hashlib.sha256(json.dumps([versions, settings, list(contents)], sort_keys=True).encode()).hexdigest()
@@ -41,11 +41,11 @@ def content_key(settings: dict[str, Any], contents: Sequence[Any]) -> str:
 class Cache:
     """Entries ``<shape>-<key>`` in one folder.
 
-    The shape (settings and file sizes) is known before any file is read, the key (settings and file contents) only
-    after; so a pool never met is not hashed twice.
+    The shape (settings and file sizes) is known before the files are read, the key (settings and file contents) only
+    afterwards. If no entry has the shape, the pool is not hashed for a lookup.
 
     Raises:
-      UserError: the folder cannot be made.
+      UserError: the folder cannot be created.
     """
 
     def __init__(self, folder: Path, shape: str):
@@ -54,16 +54,17 @@ class Cache:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"cache folder {folder}: cannot be made: {error.strerror or error};"
-                " cache=DIR names another, cache=null keeps none"
+                f"cannot be created: {error.strerror or error};"
+                " cache=DIR sets another folder, cache=null disables the cache",
+                where=f"cache folder {folder}",
             ) from error
 
     def may_hold(self) -> bool:
-        """Whether some entry has this shape."""
+        """Whether an entry has this shape."""
         return any(self._folder.glob(f"{self._shape}-*"))
 
     def load(self, key: str, paths: Sequence[str], mtimes: Sequence[int]) -> Pool | None:
-        """The pool, its sources at the present paths; None where there is none or it is damaged."""
+        """The pool, with its sources at ``paths``; None if there is no entry or it is damaged."""
         entry = self._entry(key)
         try:
             meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
@@ -75,7 +76,8 @@ class Cache:
                 for info, path, mtime in zip(meta["sources"], paths, mtimes, strict=True)
             ]
             rejects = [
-                Reject(**{**r, "file": paths[r["file"]], "head": base64.b64decode(r["head"])}) for r in meta["rejects"]
+                Reject(**{**reject, "file": paths[reject["file"]], "head": base64.b64decode(reject["head"])})
+                for reject in meta["rejects"]
             ]
             return Pool(
                 sources=tuple(sources),
@@ -91,39 +93,39 @@ class Cache:
             return None
 
     def store(self, key: str, pool: Pool) -> None:
-        """Writes the entry beside and renames it into place, so that a reader sees all of it or none.
+        """Write the entry to a temporary folder and rename it, so that a reader sees a complete entry or none.
 
-        A full or read-only disk costs a warning, not the pool that was just read.
+        If the entry cannot be written (disk full or read-only), warn and continue.
         """
-        beside = self._folder / f".{uuid.uuid4().hex}"
+        temporary = self._folder / f".{uuid.uuid4().hex}"
         try:
             self._remove_stale()
-            beside.mkdir()
+            temporary.mkdir()
             crc = {}
             for name, values in _arrays(pool):
-                np.save(beside / f"{name}.npy", values, allow_pickle=False)
-                crc[name] = _crc(beside / f"{name}.npy")
-            (beside / "meta.json").write_text(json.dumps(_meta(key, pool, crc)), encoding="utf-8")
-            self._put(beside, self._entry(key))
+                np.save(temporary / f"{name}.npy", values, allow_pickle=False)
+                crc[name] = _crc(temporary / f"{name}.npy")
+            (temporary / "meta.json").write_text(json.dumps(_meta(key, pool, crc)), encoding="utf-8")
+            self._put(temporary, self._entry(key))
         except OSError as error:
             warnings.warn(
                 f"the pool was not cached in {self._folder}: {error.strerror or error}", RuntimeWarning, stacklevel=2
             )
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def _entry(self, key: str) -> Path:
         return self._folder / f"{self._shape}-{key[:32]}"
 
-    def _put(self, beside: Path, entry: Path) -> None:
-        """Renames ``beside`` to ``entry``, whatever lies there.
+    def _put(self, temporary: Path, entry: Path) -> None:
+        """Rename ``temporary`` to ``entry``, and replace an existing entry.
 
-        A folder cannot be renamed onto one that is not empty, so that one (damaged, since we were rebuilding, or just
-        written by another process, and then the same) is moved away first.
+        A folder cannot be renamed onto a non-empty folder, so an existing entry is moved away first. It is damaged, or
+        another process has just written the same content.
         """
         for _ in range(10):
             try:
-                beside.rename(entry)
+                temporary.rename(entry)
                 return
             except OSError:
                 old = self._folder / f".{uuid.uuid4().hex}"
@@ -135,10 +137,10 @@ class Cache:
         raise OSError(f"{entry} could not be replaced")
 
     def _remove_stale(self) -> None:
-        """Folders left by processes that were killed while writing."""
-        for left in self._folder.glob(".*"):
-            if len(left.name) == 33 and left.is_dir() and time.time() - left.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
+        """Remove temporary folders of processes that were killed while writing."""
+        for folder in self._folder.glob(".*"):
+            if len(folder.name) == 33 and folder.is_dir() and time.time() - folder.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _arrays(pool: Pool) -> Iterator[tuple[str, np.ndarray]]:
@@ -150,7 +152,7 @@ def _arrays(pool: Pool) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _meta(key: str, pool: Pool, crc: dict[str, int]) -> dict[str, Any]:
-    # Paths are left out: the entry serves the same contents elsewhere.
+    # Paths are left out: files of the same content at other paths use the same entry.
     number = {info.path: i for i, info in enumerate(pool.sources)}
     return {
         "key": key,
@@ -160,7 +162,8 @@ def _meta(key: str, pool: Pool, crc: dict[str, int]) -> dict[str, Any]:
         "source_names": pool.source_names,
         "columns": list(pool.columns),
         "rejects": [
-            asdict(r) | {"file": number[r.file], "head": base64.b64encode(r.head).decode()} for r in pool.rejects
+            asdict(reject) | {"file": number[reject.file], "head": base64.b64encode(reject.head).decode()}
+            for reject in pool.rejects
         ],
         "fields": pool.fields,
     }
@@ -175,7 +178,7 @@ def _crc(path: Path) -> int:
 
 
 def _read(path: Path, crc: int) -> np.ndarray:
-    """The array, mapped and read-only. Raises ValueError where the file is not what was written."""
+    """The array, memory-mapped and read-only. Raises ValueError if the file does not have this crc."""
     if _crc(path) != crc:
         raise ValueError(f"{path} is damaged")
     # An empty array cannot be mapped.

@@ -1,4 +1,4 @@
-"""``pool.*``: which pool, and how it is read."""
+"""The settings ``pool.*``: the files of the pool, and how they are read."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""From ``pool.*`` to the pool."""
+"""Load the pool of the settings ``pool.*``."""
 
 import importlib.resources
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ BUNDLED = "bundled"
 
 
 def pool_of(config: PoolConfig, columns: Sequence[str], cache: Path | None, progress: Progress = silent) -> Pool:
-    """Read the pool; the path "bundled" is the one that comes with mig_jax. ``columns``: further numbers to read."""
+    """Load the pool; the path "bundled" is the pool in mig_jax's assets. ``columns``: paths of more numbers to read."""
     paths = [str(bundled_pool()) if path == BUNDLED else path for path in config.paths]
     with one_at_a_time(cache, f"pool {paths}"):
         return load_pool(
@@ -23,13 +23,13 @@ def pool_of(config: PoolConfig, columns: Sequence[str], cache: Path | None, prog
             fields=config.fields,
             columns=columns,
             on_error=config.on_error,
-            # A further key of pool.* counts even where load_pool does not know it yet.
-            further=key_of(config, without=("name", "layout", "fields", "on_error")),
+            # A new key of pool.* becomes part of the cache key even if load_pool does not take it.
+            extra_key=key_of(config, without=("name", "layout", "fields", "on_error")),
             cache_dir=cache / "pools" if cache else None,
             progress=progress,
         )
 
 
 def bundled_pool() -> Path:
-    """Where the bundled pool lies."""
+    """The path of the bundled pool."""
     return Path(str(importlib.resources.files("mig_jax.assets") / "pool.jsonl"))

@@ -1,4 +1,4 @@
-"""``export.layout=``: a normalised dialog in the layout that a trainer asks for."""
+"""``export.layout=``: convert a normalised dialog to the layout that a trainer reads."""
 
 from typing import Any
 
@@ -21,24 +21,22 @@ _SHAREGPT_ROLE = {
 
 
 def check_layout(layout: str | None) -> None:
-    """Raise UserError where ``layout`` is not one of ``LAYOUTS`` (None: rows as they came). Ask before any work."""
+    """Raise UserError unless ``layout`` is one of ``LAYOUTS`` or None (rows as read). Call it before any work."""
     if layout is not None and layout not in LAYOUTS:
-        raise UserError(
-            f"export.layout={layout!r} is not known; allowed: {', '.join(LAYOUTS)}, or null for rows as read"
-        )
+        raise UserError(key="export.layout", value=layout, allowed=(*LAYOUTS, None))
 
 
 def converted_line(dialog: Dialog, layout: str, where: str) -> bytes:
-    """``dialog`` as one line of JSON in ``layout``; only the dialog is kept (trace.parquet has the rest by line).
+    """``dialog`` as one line of JSON in ``layout``; other keys are dropped (trace.parquet has the line of each row).
 
     Args:
-      where: ``file:line`` of the row, for the message.
+      where: ``file:line`` of the row, for messages.
 
     Raises:
-      UserError: an unknown layout, or a dialog that the layout cannot say (``where`` is named).
+      UserError: an unknown layout, or a dialog that the layout cannot represent.
     """
     if not dialog:
-        raise UserError(f"{where}: no dialog to write in export.layout={layout}")
+        raise UserError(f"no dialog to write in export.layout={layout}", where=where)
     dialog = [(clean_text(role), clean_text(content)) for role, content in dialog]
     match layout:
         case "mig":
@@ -64,14 +62,14 @@ def _sharegpt_role(role: str, where: str) -> str:
         return _SHAREGPT_ROLE[role]
     except KeyError:
         raise UserError(
-            f"{where}: role {role!r} has no name in export.layout=sharegpt; mig and openai keep it"
+            f"role {role!r} has no name in export.layout=sharegpt; mig and openai keep it", where=where
         ) from None
 
 
 def _alpaca(dialog: Dialog, where: str) -> dict[str, Any]:
     """The last exchange as instruction and output, earlier ones as history, a leading system turn as system.
 
-    Turns of one speaker in a row are joined by a blank line: alpaca has no other place for the second.
+    Consecutive turns of one role are joined by a blank line: alpaca has one text for them.
     """
     system = ""
     if dialog and dialog[0][0] == "system":
@@ -85,10 +83,11 @@ def _alpaca(dialog: Dialog, where: str) -> dict[str, Any]:
     roles = [role for role, _ in turns]
     if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
         raise UserError(
-            f"{where}: turns {' '.join(role for role, _ in dialog) or '(none)'} do not fit export.layout=alpaca, "
-            "which holds user and assistant in turns, the assistant last; sharegpt and openai keep them"
+            f"turns {' '.join(role for role, _ in dialog) or '(none)'} do not fit export.layout=alpaca, "
+            "which requires user and assistant in alternation, the assistant last; sharegpt and openai keep them",
+            where=where,
         )
-    pairs = [[turns[at][1], turns[at + 1][1]] for at in range(0, len(turns), 2)]
+    pairs = [[turns[i][1], turns[i + 1][1]] for i in range(0, len(turns), 2)]
     instruction, output = pairs.pop()
-    # system and history stand in every row, empty or not: a reader that maps a column needs it in each.
+    # Every row has system and history, even if empty: a reader that maps a column requires it in each row.
     return {"instruction": instruction, "input": "", "output": output, "system": system, "history": pairs}

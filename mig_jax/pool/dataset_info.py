@@ -1,4 +1,4 @@
-"""dataset_info.json, with which LLaMA-Factory reads a selection where it lies (``dataset_dir: OUT``)."""
+"""dataset_info.json, with which LLaMA-Factory reads a selection from its output folder (``dataset_dir: OUT``)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -51,27 +51,27 @@ _OVERRIDES = {
 
 
 def describable(layout: str, keys: Mapping[str, str]) -> bool:
-    """Whether dataset_info.json can say how to read rows of ``layout``: a column cannot lie inside another."""
+    """Whether dataset_info.json can describe rows of ``layout``: it does not support nested columns."""
     return layout in _FORMATS and not any("." in (keys.get(key) or "") for key in _OVERRIDES)
 
 
 def dataset_info(
     files: Mapping[str, str], layout: str, converted: bool = False, keys: Mapping[str, str] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """The content of dataset_info.json: one entry a file.
+    """The content of dataset_info.json: one entry per file.
 
     Args:
       files: the name of each data set -> its file, relative to dataset_info.json.
       layout: the layout of the rows: mig, sharegpt, openai or alpaca.
-      converted: the rows were written by ``convert``, which gives alpaca rows their system and history columns; alpaca
-        rows as they came are promised the three columns that all of them have.
+      converted: the rows were written by ``convert``, whose alpaca rows have system and history columns; of alpaca
+        rows as read, only the three columns that all of them have are listed.
       keys: the user's own names of dialog, role, content, instruction, input and output (``pool.fields``).
 
     Raises:
       UserError: an unknown layout.
     """
     if layout not in _FORMATS:
-        raise UserError(f"no dataset_info for layout {layout!r}; allowed: {', '.join(_FORMATS)}")
+        raise UserError("no dataset_info for this layout", key="layout", value=layout, allowed=tuple(_FORMATS))
     entries = {}
     for name, file_name in files.items():
         entry = {key: dict(value) if isinstance(value, dict) else value for key, value in _FORMATS[layout].items()}

@@ -1,8 +1,8 @@
-"""One record's bytes -> the values at the fields' paths: a typed decoder, and a generic one that means the same.
+"""One record's bytes -> the values at the fields' paths: a typed decoder, and a generic one with the same results.
 
-The typed decoder skips everything that no path asks for at the speed of C and builds no dictionaries. Whatever does not
-fit its types (a null on the way, a list with a hole, a number out of range) is decoded again in full and walked, so the
-types can be narrow without a row being lost.
+The typed decoder skips all other values in C and builds no dictionaries. A record that does not fit its types (an outer
+value is null, a list contains null, a number is out of range) is decoded again without types and traversed, so that
+the types can be narrow and no row is lost.
 """
 
 import json
@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 
 from mig_jax.pool.fields import Fields, Path
-from mig_jax.pool.layouts import Layout, joined, turns_of, walk
+from mig_jax.pool.layouts import Layout, get_path, join_input, turns_of
 
 
 class _Bad:
-    """The value of a leaf that is there but of the wrong kind."""
+    """The value of a leaf that is present but of the wrong kind."""
 
     def __repr__(self) -> str:
         return "BAD"
@@ -29,25 +29,25 @@ BAD: Any = _Bad()
 
 
 class Malformed(Exception):
-    """The bytes are not JSON; the message says why."""
+    """The bytes are not JSON; the message is the reason."""
 
 
 class NotAnObject(Exception):
-    """The bytes are JSON, but no object."""
+    """The bytes are JSON, but not an object."""
 
 
 DOES_NOT_FIT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What a typed decoder raises of a record that is malformed, or well formed with unusual values."""
+"""The errors of a typed decoder for a record that is malformed, or valid with unusual values."""
 
 _CONTENT = attrgetter("content")
 _ANY = msgspec.json.Decoder()
 _SYNTAX = msgspec.json.Decoder(msgspec.Raw)
-# Where msgspec, like Python, stops converting digits to an int.
+# The limit of msgspec, as of Python, for the digits of an int.
 _MAX_DIGITS = 4300
 
 
 def parse(raw: bytes) -> Any:
-    """Any JSON text; numbers out of range become infinite.
+    """Parse any JSON text; numbers out of range become infinite.
 
     Raises:
       Malformed: it is not JSON (NaN and Infinity are not), not UTF-8, or nested too deeply.
@@ -56,7 +56,8 @@ def parse(raw: bytes) -> Any:
         try:
             return _ANY.decode(raw)
         except msgspec.ValidationError:
-            # JSON sets no limit to its numbers; msgspec does. Its syntax check knows none, so only the numbers differ.
+            # JSON has no limit for numbers; msgspec has one, except in its syntax check. If that check passes, a number
+            # is out of range.
             _SYNTAX.decode(raw)
             return json.loads(raw.decode(), parse_int=_integer)
     except UnicodeDecodeError as error:
@@ -76,14 +77,14 @@ def _integer(digits: str) -> int | float:
 
 
 def _explain(raw: bytes, message: str) -> str:
-    at = message.rpartition("(byte ")[2].rstrip(")")
-    if at.isdigit():
-        here = raw[int(at) : int(at) + 8]
+    offset = message.rpartition("(byte ")[2].rstrip(")")
+    if offset.isdigit():
+        tail = raw[int(offset) : int(offset) + 8]
         for word in (b"NaN", b"Infinity"):
-            if here.startswith(word):
-                return f"{word.decode()} is not JSON (write null) (byte {at})"
+            if tail.startswith(word):
+                return f"{word.decode()} is not JSON (write null) (byte {offset})"
     if message == "Input data was truncated":
-        # msgspec says so of half a surrogate pair, too.
+        # msgspec has the same message for half of a surrogate pair.
         half = rb"\ud" in raw.lower() and raw.rstrip().endswith((b"}", b"]"))
         return r"half of a surrogate pair (\ud...), or cut short" if half else "cut short"
     return message.removeprefix("JSON is malformed: ")
@@ -102,7 +103,7 @@ def _tags(value: Any) -> Any:
 
 
 def number(value: Any) -> float | None:
-    """A finite float of an int or a float; None of anything else (True is not a number)."""
+    """An int or a float as a finite float; None for anything else (True is not a number)."""
     if type(value) is float or type(value) is int:
         try:
             value = float(value)
@@ -114,12 +115,12 @@ def number(value: Any) -> float | None:
 
 def _numbers(value: Any) -> Any:
     if type(value) is list:
-        found = [number(item) for item in value]
-        return BAD if None in found else found
+        numbers = [number(item) for item in value]
+        return BAD if None in numbers else numbers
     if value is None:
         return None
-    one = number(value)
-    return BAD if one is None else one
+    scalar = number(value)
+    return BAD if scalar is None else scalar
 
 
 def _id(value: Any) -> Any:
@@ -132,8 +133,8 @@ def _source(value: Any) -> Any:
     return _text(value)
 
 
-# For every kind of leaf: the type it has as a rule (None stands for missing and null), and the check that accepts that
-# type, and perhaps more, in a decoded value. Both must agree wherever the type accepts.
+# For every kind of leaf: the type of the typed decoder (None stands for missing and null), and the check of a decoded
+# value. The check accepts at least every value of the type, and both give the same result for it.
 _KINDS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "text": (str | None, _text),
     "tags": (list[str] | None, _tags),
@@ -155,9 +156,10 @@ _FIELD_KINDS["tokens"] = "numbers"
 class RowDecoder:
     """Values at the paths of one layout and one set of fields.
 
-    The values of a record are a tuple of ``width`` leaves: the dialog's, then those of ``slots``. A leaf is None where
-    it is absent, BAD where it is of the wrong kind. ``get(typed(raw))`` gives them, or raises one of DOES_NOT_FIT; then
-    ``walk(parse(raw))`` does. ``typed`` is None where two paths want different types of the same place.
+    The values of a record are a tuple of ``width`` leaves: those of the dialog, then those of ``slots``. A leaf is None
+    if it is absent, BAD if it is of the wrong kind. ``get(typed(raw))`` returns the leaves or raises one of
+    DOES_NOT_FIT; then ``extract(parse(raw))`` returns them. ``typed`` is None if two paths require different types
+    of the same value.
     """
 
     def __init__(self, layout: Layout, fields: Fields, typed: bool = True):
@@ -177,44 +179,44 @@ class RowDecoder:
         """The values of one record.
 
         Raises:
-          Malformed, NotAnObject: as ``parse`` and ``walk`` do.
+          Malformed, NotAnObject: as ``parse`` and ``extract``.
         """
         if self.typed is not None:
             try:
                 return self.get(self.typed(raw))
             except DOES_NOT_FIT:
                 pass
-        return self.walk(parse(raw))
+        return self.extract(parse(raw))
 
-    def walk(self, record: Any) -> tuple[Any, ...]:
+    def extract(self, record: Any) -> tuple[Any, ...]:
         """The values of a decoded record.
 
         Raises:
-          NotAnObject: it is none.
+          NotAnObject: the record is not an object.
         """
         if type(record) is not dict:
             raise NotAnObject
         return tuple(
             [
-                turns_of(walk(record, path), self.layout) if kind == "dialog" else _KINDS[kind][1](walk(record, path))
-                for path, kind in self._leaves
+                turns_of(value, self.layout) if kind == "dialog" else _KINDS[kind][1](value)
+                for value, kind in ((get_path(record, path), kind) for path, kind in self._leaves)
             ]
         )
 
     def measure(self, columns: Sequence[Sequence[Any]]) -> tuple[list[int], list[int]]:
-        """Turns, and characters of their contents, of each record; 0 without a dialog. Takes a column per leaf."""
+        """Number of turns, and of characters in them, of each record; 0 without a dialog. ``columns``: one per leaf."""
         if self.layout.dialog:
             dialogs = [turns or () for turns in columns[0]] if None in columns[0] else columns[0]
             counts = list(map(len, dialogs))
             contents = map(_CONTENT, chain.from_iterable(dialogs))
             ends = list(accumulate(map(len, contents), initial=0))
-            at = list(accumulate(counts, initial=0))
-            return counts, [ends[b] - ends[a] for a, b in pairwise(at)]
+            first_turns = accumulate(counts, initial=0)
+            return counts, [ends[stop] - ends[start] for start, stop in pairwise(first_turns)]
         counts, chars = [], []
         for instruction, extra, output in zip(*columns[:3], strict=True):
             fits = type(instruction) is str and type(output) is str and extra is not BAD
             counts.append(2 if fits else 0)
-            chars.append(len(joined(instruction, extra)) + len(output) if fits else 0)
+            chars.append(len(join_input(instruction, extra)) + len(output) if fits else 0)
         return counts, chars
 
 
@@ -225,7 +227,7 @@ def _no_getter(_: Any) -> tuple[Any, ...]:
 def _typed(
     leaves: list[tuple[Path, str]], layout: Layout
 ) -> tuple[Callable[[bytes], Any], Callable[[Any], tuple]] | None:
-    """Decoder and getter; None where two paths want different types of the same place."""
+    """Decoder and getter; None if two paths require different types of the same value."""
     turn = msgspec.defstruct(
         "Turn", [("role", str), ("content", str)], rename={"role": layout.role, "content": layout.content}, gc=False
     )
@@ -246,7 +248,7 @@ def _typed(
 
 
 def _struct(tree: dict[str, Any], path: Path, dotted: str, dialog: Any, names: dict[Path, str]) -> type[msgspec.Struct]:
-    """A struct for each level. Attributes are numbered, since a key need not be an identifier."""
+    """A struct for each level. Attributes are numbered, because a key need not be an identifier."""
     members: list[tuple[str, Any, Any]] = []
     rename: dict[str, str] = {}
     for i, (key, kind) in enumerate(tree.items()):
@@ -254,7 +256,7 @@ def _struct(tree: dict[str, Any], path: Path, dotted: str, dialog: Any, names: d
         rename[attribute] = key
         names[(*path, key)] = dotted + attribute
         if type(kind) is dict:
-            # Its default is an empty instance, so one attrgetter reaches every leaf of every record.
+            # The default is an empty instance, so that one attrgetter reaches every leaf of every record.
             inner = _struct(kind, (*path, key), f"{dotted}{attribute}.", dialog, names)
             members.append((attribute, inner, inner()))
         else:

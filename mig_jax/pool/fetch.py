@@ -1,4 +1,4 @@
-"""Rows' bytes again, in any order, checked against what was read."""
+"""Read the bytes of rows again, in any order, and verify them by length and crc."""
 
 import os
 import tempfile
@@ -23,13 +23,13 @@ OPEN_FILES = 64
 
 def read_rows(pool: "Pool", rows: np.ndarray) -> Iterator[bytes]:
     """See ``Pool.read_rows``."""
-    wanted = np.unique(rows)
+    unique_rows = np.unique(rows)
     spooled: dict[int, tuple[int, int]] = {}
     with _Files() as files, tempfile.TemporaryFile() as spool:
-        for file in np.unique(pool.file[wanted]):
+        for file in np.unique(pool.file[unique_rows]):
             source = pool.sources[file]
             if not _is_seekable(source):
-                _spool(pool, source, wanted[pool.file[wanted] == file], spool, spooled)
+                _spool(pool, source, unique_rows[pool.file[unique_rows] == file], spool, spooled)
         spool.flush()
         for row in rows.tolist():
             source = pool.sources[pool.file[row]]
@@ -40,7 +40,7 @@ def read_rows(pool: "Pool", rows: np.ndarray) -> Iterator[bytes]:
                 position, length = spooled.get(row, (0, -1))
                 raw = os.pread(spool.fileno(), length, position) if length >= 0 else None
             if raw is None or len(raw) != pool.length[row] or crc32(raw) != pool.crc[row]:
-                raise UserError(f"{pool.where(row)}: the file changed while the run read it; load the pool again")
+                raise UserError("the file changed while the run read it; load the pool again", where=pool.where(row))
             yield raw
 
 
@@ -51,16 +51,16 @@ def _is_seekable(source: "SourceInfo") -> bool:
 def _spool(
     pool: "Pool", source: "SourceInfo", rows: np.ndarray, spool: IO[bytes], spooled: dict[int, tuple[int, int]]
 ) -> None:
-    """Writes the rows, all of one file, to ``spool`` in the order they lie, and where to ``spooled``."""
+    """Write the rows, all of one file, to ``spool`` in file order, and the (offset, length) of each to ``spooled``."""
     rows = rows[np.argsort(pool.offset[rows], kind="stable")]
     if source.format == "hf":
-        found = hf_records(source.path, pool.offset[rows].tolist())
+        records = hf_records(source.path, pool.offset[rows].tolist())
     elif source.format == "parquet":
-        found = parquet_records(_as_source(source), pool.offset[rows].tolist())
+        records = parquet_records(_as_source(source), pool.offset[rows].tolist())
     else:
-        found = _from_stream(_as_source(source), pool.offset[rows].tolist(), pool.length[rows].tolist())
-    # A file that ends early gives fewer; their rows are then missing from ``spooled``.
-    for row, (_, raw) in zip(rows.tolist(), found, strict=False):
+        records = _from_stream(_as_source(source), pool.offset[rows].tolist(), pool.length[rows].tolist())
+    # If the file has become shorter, there are fewer records; the missing rows are then not in ``spooled``.
+    for row, (_, raw) in zip(rows.tolist(), records, strict=False):
         spooled[row] = (spool.tell(), len(raw))
         spool.write(flatten(raw) if source.format == "json" else raw)
 
@@ -70,21 +70,21 @@ def _as_source(source: "SourceInfo") -> Source:
 
 
 def _from_stream(source: Source, offsets: list[int], lengths: list[int]) -> Iterator[tuple[int, bytes]]:
-    """(offset, bytes) of the pieces of a compressed stream; offsets ascend. Fewer where the stream ends before."""
-    buffer, base, at = b"", 0, 0
+    """(offset, bytes) of records in a compressed stream; offsets ascend. Fewer if the stream ends early."""
+    buffer, base, i = b"", 0, 0
     for block in FileReader(source):
         buffer += block
-        while at < len(offsets) and offsets[at] + lengths[at] <= base + len(buffer):
-            yield offsets[at], buffer[offsets[at] - base : offsets[at] - base + lengths[at]]
-            at += 1
-        if at == len(offsets):
+        while i < len(offsets) and offsets[i] + lengths[i] <= base + len(buffer):
+            yield offsets[i], buffer[offsets[i] - base : offsets[i] - base + lengths[i]]
+            i += 1
+        if i == len(offsets):
             return
-        cut = min(offsets[at] - base, len(buffer))
+        cut = min(offsets[i] - base, len(buffer))
         buffer, base = buffer[cut:], base + cut
 
 
 class _Files:
-    """Open files, the least recently used closed first: a pool may have more shards than a process may open."""
+    """Open files; the least recently used is closed first, as a pool may have more files than a process may open."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[str, int] = OrderedDict()
@@ -104,11 +104,11 @@ class _Files:
                 if len(self._open) >= OPEN_FILES:
                     os.close(self._open.popitem(last=False)[1])
             self._open[path] = descriptor
-            # One call gives at most 2 GiB.
-            parts, have = [], 0
-            while have < length and (part := os.pread(descriptor, length - have, offset + have)):
+            # One call reads at most 2 GiB.
+            parts, done = [], 0
+            while done < length and (part := os.pread(descriptor, length - done, offset + done)):
                 parts.append(part)
-                have += len(part)
+                done += len(part)
             return b"".join(parts)
         except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+            raise UserError(f"cannot be read: {error.strerror or error}", where=path) from error

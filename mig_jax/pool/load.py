@@ -12,14 +12,14 @@ from mig_jax.pool.builder import Builder
 from mig_jax.pool.cache import Cache, content_key
 from mig_jax.pool.decode import Malformed, RowDecoder, parse
 from mig_jax.pool.fields import Fields, resolve_fields
-from mig_jax.pool.layouts import LAYOUTS, Layout, adapt, check_layout, recognise
+from mig_jax.pool.layouts import LAYOUTS, Layout, adapt, check_layout, infer_layout
 from mig_jax.pool.parallel import Parsers, workers_for
 from mig_jax.pool.records import Block, array_blocks, line_blocks, starts_array, whole_lines
 from mig_jax.pool.sources import Source, resolve
 from mig_jax.pool.stream import BLOCK_BYTES, FileReader, Stamp, stat_file
 from mig_jax.pool.table import REASONS, Pool, SourceInfo
 from mig_jax.pool.tabular import hf_blocks, hf_sha256, load_hf, parquet_blocks
-from mig_jax.pool.worker import Setup, Task, parse_run
+from mig_jax.pool.worker import Setup, Task, parse_task
 
 
 def load_pool(
@@ -33,38 +33,38 @@ def load_pool(
     progress: Progress = silent,
     block_bytes: int = BLOCK_BYTES,
     workers: int | None = None,
-    further: Mapping[str, Any] | None = None,
+    extra_key: Mapping[str, Any] | None = None,
 ) -> Pool:
-    """Reads a pool, streaming: the text is never held, only the columns of ``Pool``.
+    """Read a pool as a stream: only the columns of ``Pool`` stay in memory, not the text.
 
     Args:
       path: a file (.jsonl, .ndjson, .json, .parquet, each also .gz or .zst), a folder (all such files in it and
-        below), a glob, ``hf:org/name`` or ``hf:org/name:split``, or a list of these. Their rows follow in this order.
-      layout: a name of ``LAYOUTS``, or ``auto``: the first record of each file decides.
+        below), a glob, ``hf:org/name`` or ``hf:org/name:split``, or a list of these. The rows are in this order.
+      layout: a key of ``LAYOUTS``, or ``auto``: it is inferred from the first record of each file.
       fields: dotted paths that replace those of ``FIELDS``, or that map the dialog.
-      columns: dotted paths of further numbers to read.
-      on_error: a malformed record, or one that is no object, stops (``raise``) or is passed over, counted (``skip``).
-        A record without a dialog is always counted and passed over.
-      cache_dir: where pools are kept by content; None keeps none.
-      progress: told the bytes done and in all, stages "hash pool" and "read pool".
-      block_bytes: how much of a file is read at once; the result does not depend on it.
-      workers: processes that parse .jsonl files beside this one, 0 for none; None: one a core where the pool is large.
-        The result does not depend on it.
-      further: other settings that decide the result; part of the cache's key.
+      columns: dotted paths of more numbers to read.
+      on_error: for a record that is malformed or not an object: ``raise`` an error, or ``skip`` and count it. A record
+        without a dialog is always skipped and counted.
+      cache_dir: the folder of the cache of pools; None: no cache.
+      progress: called with the bytes done and their total, in the stages "hash pool" and "read pool".
+      block_bytes: the bytes of a file that are read at once; the result does not depend on it.
+      workers: additional processes that parse .jsonl files; None: one per core if the pool is large. The result does
+        not depend on it.
+      extra_key: other settings that change the result; they become part of the cache key.
 
     Raises:
-      UserError: see above; also an empty pool, one without a usable record, and a file that changes meanwhile.
+      UserError: as above; also an empty pool, a pool without a usable record, and a file that changes during the read.
     """
     if on_error not in ("raise", "skip"):
-        raise UserError(f"pool.on_error={on_error}: allowed: raise, skip")
+        raise UserError(key="pool.on_error", value=on_error, allowed=("raise", "skip"))
     check_layout(layout)
     overrides = {name: value for name, value in (fields or {}).items() if value is not None}
-    where = resolve_fields(overrides, columns)
+    paths = resolve_fields(overrides, columns)
     sources = resolve(path)
     sizes = [_size(source) for source in sources]
     cache = None
-    settings = {"layout": layout, "fields": overrides, "columns": list(where.columns), "on_error": on_error}
-    settings |= further or {}
+    settings = {"layout": layout, "fields": overrides, "columns": list(paths.columns), "on_error": on_error}
+    settings |= extra_key or {}
     if cache_dir is not None:
         kinds = [(source.format, source.compression) for source in sources]
         settings = settings | {"kinds": kinds}
@@ -72,15 +72,15 @@ def load_pool(
         if cache.may_hold():
             stamps = _stamps(sources, _Bytes(progress, "hash pool", sum(sizes)))
             key = content_key(settings, [stamp.sha256 for stamp in stamps])
-            if found := cache.load(key, [source.path for source in sources], [stamp.mtime_ns for stamp in stamps]):
-                return found
-    builder = Builder(where, skip=on_error == "skip")
+            if cached := cache.load(key, [source.path for source in sources], [stamp.mtime_ns for stamp in stamps]):
+                return cached
+    builder = Builder(paths, skip=on_error == "skip")
     done = _Bytes(progress, "read pool", sum(sizes))
     decoders: dict[Layout, RowDecoder] = {}
     lines = sum(size for source, size in zip(sources, sizes, strict=True) if source.format == "jsonl")
-    with Parsers(workers_for(lines) if workers is None else workers, Setup(where, on_error == "skip")) as parsers:
+    with Parsers(workers_for(lines) if workers is None else workers, Setup(paths, on_error == "skip")) as parsers:
         infos = [
-            _read(builder, i, source, layout, where, decoders, done, block_bytes, parsers)
+            _read(builder, i, source, layout, paths, decoders, done, block_bytes, parsers)
             for i, source in enumerate(sources)
         ]
     pool = builder.finish(infos, overrides)
@@ -91,7 +91,7 @@ def load_pool(
 
 
 class _Bytes:
-    """Adds up the bytes done for a ``Progress``."""
+    """Add up the bytes done, and report them to a ``Progress``."""
 
     def __init__(self, progress: Progress, stage: str, total: int):
         self._progress, self._stage, self._total, self._done = progress, stage, total, 0
@@ -102,7 +102,7 @@ class _Bytes:
 
 
 def _size(source: Source) -> int:
-    """Bytes of a file; a data set is loaded here, once, and its size is not known."""
+    """Bytes of a file; 0 for a data set, which is loaded here: its size is not known."""
     if source.format == "hf":
         load_hf(source.path)
         return 0
@@ -127,7 +127,7 @@ def _read(
     block_bytes: int,
     parsers: Parsers,
 ) -> SourceInfo:
-    """Appends one source's records to the builder."""
+    """Append the records of one source to the builder."""
     stamps: list[Stamp] = []
     before = len(builder)
     chosen = None if layout == "auto" else adapt(LAYOUTS[layout], fields)
@@ -144,7 +144,7 @@ def _read(
             _check_line(block, source.path)
         if chosen is None:
             chosen = _first_layout(block, fields, source.path)
-        # Until a record shows the layout there is no object in the file, and any decoder says so.
+        # Without a layout, no record so far is an object, and any decoder rejects them.
         use = chosen or LAYOUTS["mig"]
         if use not in decoders:
             decoders[use] = RowDecoder(use, fields)
@@ -155,7 +155,7 @@ def _read(
 
 
 def _peek_layout(source: Source, fields: Fields, block_bytes: int) -> Layout | None:
-    """The layout that the first block shows, if it does."""
+    """The layout of the first record in the first block; None if no record there is an object."""
     first = next(line_blocks(iter(FileReader(source, block_bytes))), None)
     return None if first is None else _first_layout(first, fields, source.path)
 
@@ -163,19 +163,19 @@ def _peek_layout(source: Source, fields: Fields, block_bytes: int) -> Layout | N
 def _read_lines(
     builder: Builder, file: int, source: Source, decoder: RowDecoder, done: _Bytes, parsers: Parsers
 ) -> Stamp:
-    """Appends the records of a .jsonl file, parsed by other processes."""
+    """Append the records of a .jsonl file that other processes parse."""
     reader = FileReader(source, on_bytes=done)
     line = 0
     for task, part in parsers.parse(_tasks(reader, source, decoder.layout)):
         if part is None:
-            line += parse_run(builder, task, decoder, file, line)
+            line += parse_task(builder, task, decoder, file, line)
         else:
             builder.join(part, file, source.path, line)
             line += part.lines
     assert reader.stamp is not None
-    now = stat_file(source.path)
-    if (now.st_size, now.st_mtime_ns) != (reader.stamp.size_bytes, reader.stamp.mtime_ns):
-        raise UserError(f"{source.path}: changed while it was read; run again when it is written")
+    status = stat_file(source.path)
+    if (status.st_size, status.st_mtime_ns) != (reader.stamp.size_bytes, reader.stamp.mtime_ns):
+        raise UserError("changed while it was read; run again when it is complete", where=source.path)
     return reader.stamp
 
 
@@ -191,13 +191,13 @@ def _tasks(reader: FileReader, source: Source, layout: Layout) -> Iterator[Task]
 
 
 def _open(source: Source, done: _Bytes, block_bytes: int, stamps: list[Stamp]) -> tuple[str, Iterator[Block]]:
-    """The format by content, and the blocks; what was read is in ``stamps`` once they are all taken."""
+    """The format by content, and the blocks; after the last block, ``stamps`` has the stamp of the file."""
     if source.format == "hf":
         return "hf", hf_blocks(source.path, stamps)
     if source.format == "parquet":
         return "parquet", parquet_blocks(source, done, stamps)
     reader = FileReader(source, block_bytes, done)
-    # A .json that holds one object per line is common; the first character tells.
+    # Many .json files have one object per line; the first character decides.
     is_array, text = starts_array(iter(reader)) if source.format == "json" else (False, iter(reader))
     blocks = array_blocks(text, source.path) if is_array else line_blocks(text)
     return ("json" if is_array else "jsonl"), _stamped(blocks, reader, stamps)
@@ -210,36 +210,37 @@ def _stamped(blocks: Iterator[Block], reader: FileReader, stamps: list[Stamp]) -
 
 
 def _check_line(block: Block, path: str) -> None:
-    """A .json that is one object over many lines would be called malformed at `{`; say what it should be."""
+    """A .json file with one object over many lines is malformed at `{`: extend the message with the allowed content."""
     try:
         parse(block.records[0])
     except Malformed as error:
         raise UserError(
-            f"{path}:{block.lines[0]}: malformed: {error} (a .json file is an array of records, or one record a line)"
+            f"malformed: {error} (a .json file is an array of records, or has one record per line)",
+            where=f"{path}:{block.lines[0]}",
         ) from error
 
 
 def _first_layout(block: Block, fields: Fields, path: str) -> Layout | None:
-    """The layout of the first record in the block that is an object; None where none is."""
+    """The layout of the first record in the block that is an object; None if there is none."""
     for i, raw in enumerate(block.records):
         try:
             record = parse(raw) if i not in block.bad else None
         except Malformed:
             continue
         if isinstance(record, dict):
-            return recognise(record, fields, f"{path}:{block.lines[i]}")
+            return infer_layout(record, fields, f"{path}:{block.lines[i]}")
     return None
 
 
 def _check_usable(pool: Pool) -> None:
     names = ", ".join(source.path for source in pool.sources[:3]) + (", ..." if len(pool.sources) > 3 else "")
     if not len(pool):
-        raise UserError(f"{names}: an empty pool: no record in it")
+        raise UserError("an empty pool: it has no records", where=names)
     counts = np.bincount(pool.status, minlength=len(REASONS)).tolist()
     if not counts[0]:
         listed = ", ".join(f"{count} {reason}" for reason, count in zip(REASONS, counts, strict=True) if count)
         first = pool.rejects[0]
         raise UserError(
-            f"{names}: no usable record among {len(pool)}: {listed}. "
-            f"The first is {first.file}:{first.line}: {first.detail}"
+            f"no usable record among {len(pool)}: {listed}. The first is {first.file}:{first.line}: {first.detail}",
+            where=names,
         )

@@ -1,6 +1,6 @@
-"""Lines parsed by several processes: runs of whole lines out, parts of a pool back, in order.
+"""Parse lines in several processes: each gets ranges of whole lines and returns parts of a pool; the order is kept.
 
-The process that asks reads each file once, for its hash and its line ends; the others read what they parse.
+The main process reads each file once, for its hash and its line ends; the workers read the ranges that they parse.
 """
 
 import os
@@ -17,19 +17,19 @@ import msgspec
 from mig_jax.pool.builder import Part
 from mig_jax.pool.worker import Setup, Task, receive, send
 
-LEAST_BYTES = 1 << 26  # a pool smaller than this is read before another process has started
-MOST = 8  # beyond, the one that hashes is what the others wait for
+MIN_BYTES = 1 << 26  # a smaller pool is read before another process has started
+MAX_WORKERS = 8  # with more, all wait for the process that hashes
 _START = "import sys; sys.path[:] = {path!r}; from mig_jax.pool.worker import main; main()"
 
 
 def workers_for(size: int) -> int:
-    """How many processes a pool of this many bytes is worth; 0: none beside this one."""
+    """The number of worker processes for a pool of ``size`` bytes; 0: parse in this process."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST) if cores > 1 and size >= LEAST_BYTES else 0
+    return min(cores, MAX_WORKERS) if cores > 1 and size >= MIN_BYTES else 0
 
 
 class Parsers:
-    """``count`` processes, started when first asked; a context manager that ends them."""
+    """``count`` processes, started at the first ``parse``; a context manager that ends them."""
 
     def __init__(self, count: int, setup: Setup):
         self.count, self._setup = count, msgspec.msgpack.encode(setup)
@@ -49,17 +49,17 @@ class Parsers:
             process.wait()
 
     def parse(self, tasks: Iterator[Task]) -> Iterator[tuple[Task, Part | None]]:
-        """(task, part) of each, in order; no part where its process failed."""
+        """(task, part) for each task, in order; the part is None if its process failed."""
         if not self._all:
             self._start()
-        waiting: deque[tuple[Task, Future[Part | None]]] = deque()
+        pending: deque[tuple[Task, Future[Part | None]]] = deque()
         for task in tasks:
-            waiting.append((task, self._threads.submit(self._ask, task)))
-            while waiting and (waiting[0][1].done() or len(waiting) > 3 * self.count):
-                task, part = waiting.popleft()
+            pending.append((task, self._threads.submit(self._send_task, task)))
+            while pending and (pending[0][1].done() or len(pending) > 3 * self.count):
+                task, part = pending.popleft()
                 yield task, part.result()
-        while waiting:
-            task, part = waiting.popleft()
+        while pending:
+            task, part = pending.popleft()
             yield task, part.result()
 
     def _start(self) -> None:
@@ -73,13 +73,13 @@ class Parsers:
             with suppress(OSError):
                 send(process.stdin, self._setup)  # type: ignore[arg-type]
 
-    def _ask(self, task: Task) -> Part | None:
+    def _send_task(self, task: Task) -> Part | None:
         process = self._idle.get()
         try:
             send(process.stdin, msgspec.msgpack.encode(task))  # type: ignore[arg-type]
             answer = receive(process.stdout)  # type: ignore[arg-type]
             return msgspec.msgpack.decode(answer, type=Part) if answer else None
-        except (OSError, EOFError, ValueError):  # it has ended (killed for memory, perhaps)
+        except (OSError, EOFError, ValueError):  # the process has ended (for instance, killed for memory)
             return None
         finally:
             self._idle.put(process)

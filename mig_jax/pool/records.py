@@ -1,4 +1,4 @@
-"""From blocks of bytes to records: the lines of a .jsonl, the elements of a top-level .json array."""
+"""Split blocks of bytes into records: the lines of a .jsonl file, the elements of a top-level .json array."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,21 +14,22 @@ from mig_jax.core.errors import UserError
 BOM = b"\xef\xbb\xbf"
 BLANK = b" \t\r\n"
 STRING = rb'"(?:[^"\\]++|\\.)*+"'
-# Everything up to the next bracket (inside an element) or the next bracket or comma (between elements), strings whole.
+# Everything up to the next bracket (inside an element), or to the next bracket or comma (between elements). Strings are
+# skipped as a whole.
 _INSIDE = re.compile(rb'(?:[^"\[\]{}]++|' + STRING + rb")*+", re.DOTALL)
 _BETWEEN = re.compile(rb'(?:[^"\[\]{},]++|' + STRING + rb")*+", re.DOTALL)
 _SYNTAX = msgspec.json.Decoder(msgspec.Raw)
 
 
 class Block(NamedTuple):
-    """Some records in a row, none of them blank.
+    """Consecutive records, none of them blank.
 
     Args:
       records: each record's bytes, without its line end.
-      lines: 1-based line (or record) number of each.
-      offsets: where each starts in the decompressed stream (or its 0-based record number).
-      bad: reason for the records already known to be malformed, by index into ``records``.
-      objects: the decoded records where the format has them at hand (parquet, hf), else None.
+      lines: the 1-based line (or record) number of each.
+      offsets: the start of each in the decompressed stream (or its 0-based record number).
+      bad: index into ``records`` -> the reason, for records that are already known to be malformed.
+      objects: the decoded records, if the format has them (parquet, hf); else None.
     """
 
     records: list[bytes]
@@ -41,23 +42,22 @@ class Block(NamedTuple):
 def line_blocks(blocks: Iterable[bytes], line: int = 0, offset: int = 0) -> Iterator[Block]:
     """The non-blank lines of a stream; CRLF, a UTF-8 BOM and a last line without its end are accepted.
 
-    ``line``, ``offset``: how many lines and bytes lie before it, where it is a later part of a file.
+    ``line``, ``offset``: the number of lines and bytes before the stream, if it is a later part of a file.
     """
     for text in whole_lines(blocks):
         if not offset and text.startswith(BOM):
             text, offset = text[len(BOM) :], len(BOM)
         pieces = text.split(b"\n")
         if not pieces[-1]:
-            pieces.pop()  # behind the last line's end; a BOM may have been all there was
-        starts = list(accumulate(map(len, pieces), lambda at, length: at + length + 1, initial=offset))
+            pieces.pop()  # after the last line's end; the file may have been only a BOM
+        starts = list(accumulate(map(len, pieces), lambda start, length: start + length + 1, initial=offset))
         lines = range(line + 1, line + 1 + len(pieces))
         line, offset = line + len(pieces), starts.pop()
         if all(pieces) and not any(map(bytes.isspace, pieces)):
-            kept = pieces, lines, starts
+            records, numbers, offsets = pieces, lines, starts
         else:
-            kept = zip(*(each for each in zip(pieces, lines, starts, strict=True) if each[0].strip()), strict=True)
-            kept = tuple(map(list, kept)) or ([], [], [])
-        records, numbers, offsets = kept
+            rows = [row for row in zip(pieces, lines, starts, strict=True) if row[0].strip()]
+            records, numbers, offsets = map(list, zip(*rows, strict=True)) if rows else ([], [], [])
         if b"\r" in text:
             records = [record.removesuffix(b"\r") for record in records]
         if records:
@@ -65,24 +65,24 @@ def line_blocks(blocks: Iterable[bytes], line: int = 0, offset: int = 0) -> Iter
 
 
 def whole_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Runs of whole lines with their ends, which only the stream's last line may lack."""
-    carry: list[bytes] = []
+    """Split the stream into ranges of whole lines with their ends; only the last line may lack its end."""
+    partial: list[bytes] = []
     for block in blocks:
         cut = block.rfind(b"\n") + 1
         if not cut:
-            carry.append(block)
+            partial.append(block)
             continue
-        yield b"".join((*carry, block[:cut]))
-        carry = [block[cut:]]
-    if rest := b"".join(carry):
+        yield b"".join((*partial, block[:cut]))
+        partial = [block[cut:]]
+    if rest := b"".join(partial):
         yield rest
 
 
 def _is_utf8(text: bytes) -> bool:
-    # msgspec does not look at the encoding of what it skips, so the whole block is checked here, once.
+    # msgspec does not check the encoding of skipped values, so the whole block is checked here, once.
     if text.isascii():
         return True
-    # Arrow's check makes no string of it: fifteen times as fast as bytes.decode.
+    # Arrow's check builds no string: it is fifteen times as fast as bytes.decode.
     ends = pa.py_buffer(np.array([0, len(text)], np.int64))
     try:
         pa.LargeStringArray.from_buffers(1, ends, pa.py_buffer(text)).validate(full=True)
@@ -102,12 +102,12 @@ def _not_utf8(records: list[bytes]) -> dict[int, str]:
 
 
 def starts_array(blocks: Iterator[bytes]) -> tuple[bool, Iterator[bytes]]:
-    """Whether the first thing in the stream is ``[``, and the stream again from its start."""
+    """Whether the first character of the stream that is not blank is ``[``; and the stream from its start."""
     seen: list[bytes] = []
     for block in blocks:
         seen.append(block)
         if head := b"".join(seen).removeprefix(BOM).lstrip(BLANK)[:4]:
-            # A BOM cut by the block's end is not the first thing yet.
+            # A BOM that the block's end cuts is not a first character.
             if BOM.startswith(head):
                 continue
             return head.startswith(b"["), chain(seen, blocks)
@@ -115,22 +115,22 @@ def starts_array(blocks: Iterator[bytes]) -> tuple[bool, Iterator[bytes]]:
 
 
 def flatten(record: bytes) -> bytes:
-    """A record of an array on one line: between JSON's tokens a line break and a space are the same."""
+    """Write a record of an array on one line: between tokens of JSON, a line break and a space are equivalent."""
     return record.replace(b"\n", b" ").replace(b"\r", b" ")
 
 
 def array_blocks(blocks: Iterable[bytes], path: str) -> Iterator[Block]:
-    """The elements of one top-level array, each flattened onto one line; their numbers count from 1.
+    """The elements of one top-level array, each flattened onto one line; they are numbered from 1.
 
     Raises:
-      UserError: the array is not closed, or something follows it.
+      UserError: the array is not closed, or the file continues after it.
     """
     number = 0
     for elements in _elements(blocks, path):
         records, offsets, bad = [], [], {}
         for offset, element in elements:
             if b"\n" in element or b"\r" in element:
-                # A raw line break inside a string is an error that flattening would hide.
+                # A raw line break in a string is an error that ``flatten`` would hide.
                 try:
                     _SYNTAX.decode(element)
                 except (msgspec.DecodeError, RecursionError) as error:
@@ -146,11 +146,11 @@ def array_blocks(blocks: Iterable[bytes], path: str) -> Iterator[Block]:
 
 
 def _elements(blocks: Iterable[bytes], path: str) -> Iterator[list[tuple[int, bytes]]]:
-    """(offset, bytes) of the elements that end in each block. Depth 0 is outside the array, 1 between its elements."""
+    """(offset, bytes) of the elements that end in each block. Depth 0: outside the array; 1: between its elements."""
     buffer, base, position, start, depth, done, count = b"", 0, 0, 0, 0, False, 0
     for block in blocks:
         buffer += block
-        found: list[tuple[int, bytes]] = []
+        elements: list[tuple[int, bytes]] = []
         if depth == 0 and not done:
             opened = buffer.find(b"[")
             if opened < 0:
@@ -161,7 +161,7 @@ def _elements(blocks: Iterable[bytes], path: str) -> Iterator[list[tuple[int, by
             match = (_BETWEEN if depth == 1 else _INSIDE).match(buffer, position)
             assert match is not None
             position = match.end()
-            # At a quote: the string is not closed yet. Either way the next block goes on from here.
+            # The block ends, or a string is not closed in it: the next block continues here.
             if position == len(buffer) or buffer[position] == 0x22:
                 break
             char = buffer[position]
@@ -174,18 +174,18 @@ def _elements(blocks: Iterable[bytes], path: str) -> Iterator[list[tuple[int, by
             if depth == 1 and char != 0x2C:
                 continue
             if depth <= 1:
-                found.append(_stripped(buffer, start, position - 1, base))
+                elements.append(_stripped(buffer, start, position - 1, base))
                 start = position
                 done = depth == 0
         if done and (buffer[position:].strip(BLANK) or buffer[position - 1 : position] == b"}"):
-            raise UserError(f"{path}: something follows the end of the JSON array (byte {base + position})")
-        count += len(found)
-        # `[]` and `[ ]` have no element; in `[a,]` the empty one is malformed.
-        yield [] if count == 1 and found and not found[0][1] and done else found
+            raise UserError(f"there is more after the end of the JSON array (byte {base + position})", where=path)
+        count += len(elements)
+        # `[]` and `[ ]` have no elements; in `[a,]` the empty element is malformed.
+        yield [] if count == 1 and elements and not elements[0][1] and done else elements
         cut = position if done else start
         buffer, base, position, start = buffer[cut:], base + cut, position - cut, 0
     if not done:
-        raise UserError(f"{path}: the JSON array is not closed; the file is cut short")
+        raise UserError("the JSON array is not closed; the file is cut short", where=path)
 
 
 def _stripped(buffer: bytes, start: int, end: int, base: int) -> tuple[int, bytes]:

@@ -1,4 +1,4 @@
-"""A pool in memory: columns of numbers, and where each row's bytes lie."""
+"""A pool in memory: columns of numbers, and the position of each row's bytes in its file."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from mig_jax.pool.layouts import LAYOUTS, Layout, adapt, dialog_of
 from mig_jax.pool.stream import stat_file
 
 REASONS = ("usable", "malformed", "not an object", "no dialog")
-"""What ``Pool.status`` says of a row, by index. Only rows of status 0 are records to choose from."""
+"""The meaning of ``Pool.status``, by index. Only rows of status 0 can be selected."""
 
 PRESENT, ABSENT, BAD_VALUE = 0, 1, 2
-"""States of a value: there; missing or null; there, but not of the kind it should be."""
+"""States of a value: present; missing or null; present, but of the wrong kind."""
 
 REJECTS_LISTED = 10_000
-"""``Pool.rejects`` stops there; ``Pool.status`` has them all."""
+"""The maximum length of ``Pool.rejects``; ``Pool.status`` covers all rows."""
 
 Part = TypeVar("Part")
 
@@ -32,11 +32,11 @@ class SourceInfo:
     """One file, as it was read.
 
     Args:
-      path: as it was opened; for a Hugging Face data set its ``hf:`` name.
-      sha256: of the file as it lies, hex; for ``hf:`` of its rows as an Arrow stream.
+      path: the path that was opened; for a Hugging Face data set its ``hf:`` name.
+      sha256: of the raw bytes of the file, hex; for ``hf:`` of its rows as an Arrow stream.
       size_bytes, mtime_ns: of the file; for ``hf:`` the length of the rows as JSON, and 0.
       rows: records in it, rejected ones included.
-      layout: the name of its layout (a key of ``LAYOUTS``); empty where it has no record.
+      layout: the name of its layout (a key of ``LAYOUTS``); empty if it has no records.
       format: ``jsonl``, ``json`` (one array), ``parquet`` or ``hf``.
       compression: ``""``, ``gz`` or ``zst``.
     """
@@ -53,14 +53,14 @@ class SourceInfo:
 
 @dataclass(frozen=True)
 class Reject:
-    """A row that is no usable record.
+    """A row that is not a usable record.
 
     Args:
       row: its index in the pool.
       file, line: its file's path, and its 1-based line or record number.
       reason: one of ``REASONS``.
       detail: the reason in more words.
-      head: the first 200 bytes; ``Pool.read_rows`` has all of them.
+      head: the first 200 bytes; ``Pool.read_rows`` returns all of them.
     """
 
     row: int
@@ -79,25 +79,25 @@ class Pool(Described):
       sources: the files.
       file: index into ``sources``.
       line: 1-based line number in the decompressed text; record number for json arrays, parquet and hf.
-      offset, length: where the row's bytes lie in the decompressed text; for parquet and hf the 0-based record number,
-        and the length of the JSON made of it.
+      offset, length: of the row's bytes in the decompressed text; for parquet and hf the 0-based record number, and the
+        length of the record as JSON.
       crc: zlib.crc32 of the row's bytes.
-      status: index into ``REASONS``; 0 is usable. The values of rows that are no objects are all absent.
-      tag_names: the distinct tags as written, in the order they first occur.
-      tag_ptr, tag_idx: CSR; row r has the tags ``tag_idx[tag_ptr[r]:tag_ptr[r + 1]]``, order and repeats kept.
-      tag_state, quality_state, complexity_state: PRESENT (an empty list is), ABSENT or BAD_VALUE.
+      status: index into ``REASONS``; 0 is usable. Rows that are not objects have no values.
+      tag_names: the distinct tags as written, in the order of first occurrence.
+      tag_ptr, tag_idx: CSR; row r has the tags ``tag_idx[tag_ptr[r]:tag_ptr[r + 1]]``, with order and repetitions.
+      tag_state, quality_state, complexity_state: PRESENT (also for an empty list), ABSENT or BAD_VALUE.
       quality_ptr, quality, complexity_ptr, complexity: CSR; a finite number per turn (a row's two lists may differ in
         length).
-      ifd: NaN where absent or no number.
-      columns, columns_state: further numeric columns by their path, of a list the mean; NaN where the state is not
-        PRESENT (a stored NaN or infinity is BAD_VALUE).
-      tokens: -1 where absent.
-      source_names, source_idx: the rows' own ``source`` labels; -1 where absent.
+      ifd: NaN if absent or not a number.
+      columns, columns_state: additional numeric columns by path; the mean of a list; NaN if the state is not PRESENT (a
+        stored NaN or infinity is BAD_VALUE).
+      tokens: -1 if absent.
+      source_names, source_idx: the ``source`` labels of the rows; -1 if absent.
       id_ptr, id_blob: the ids as UTF-8, end to end; see ``id``.
       turns: messages in the dialog (a question and its answer are two); 0 without one.
       chars: characters of the contents of all turns.
       rejects: the rows of status other than 0, in order, the first ``REJECTS_LISTED`` of them.
-      fields: the overrides that it was loaded with.
+      fields: the overrides with which it was loaded.
     """
 
     sources: tuple[SourceInfo, ...]
@@ -148,60 +148,60 @@ class Pool(Described):
         return f"{self.sources[self.file[row]].path}:{self.line[row]}"
 
     def id(self, row: int) -> str | None:
-        """The row's id (a number as its digits); None where it has none, or an empty one."""
+        """The row's id (a number as its digits); None if it is absent or empty."""
         blob = self.id_blob[self.id_ptr[row] : self.id_ptr[row + 1]]
         return blob.tobytes().decode() if len(blob) else None
 
     def no_objects(self) -> dict[int, str]:
-        """The rows that are no JSON object, in order, and what is wrong with each."""
+        """The rows that are not JSON objects, in order, with the reason for each."""
         details = {reject.row: reject.detail or reject.reason for reject in self.rejects}
-        wrong = [REASONS.index(reason) for reason in ("malformed", "not an object")]
-        rows = np.flatnonzero(np.isin(self.status, wrong)).tolist()
+        statuses = [REASONS.index(reason) for reason in ("malformed", "not an object")]
+        rows = np.flatnonzero(np.isin(self.status, statuses)).tolist()
         return {row: details.get(row) or REASONS[self.status[row]] for row in rows}
 
     def tags(self, row: int) -> list[str]:
-        """The row's tags as written, order and repeats kept; empty where it has none."""
+        """The row's tags as written, with their order and repetitions; an empty list if it has none."""
         return [self.tag_names[i] for i in self.tag_idx[self.tag_ptr[row] : self.tag_ptr[row + 1]]]
 
     def read_rows(self, rows: Sequence[int] | np.ndarray) -> Iterator[bytes]:
-        """The bytes of each row, in the order asked, without a line end; each is checked against its ``crc``.
+        """The bytes of each row, in the order of ``rows``, without a line end, verified against ``crc``.
 
-        A record of a .json array comes on one line (its line breaks, which lie between tokens, become spaces); one of a
-        parquet file or a data set comes as the JSON made of it. Plain files are read by offset, the others in one pass.
+        A record of a .json array is returned on one line (line breaks between its tokens become spaces), a record of a
+        parquet file or a data set as JSON. Plain files are read by offset, other files sequentially, once.
 
         Raises:
-          UserError: a file is gone, or a row is no longer what was read; names file and line.
+          UserError: a file is missing, or a row has changed; the message has its file and line.
           IndexError: a row outside 0 .. R - 1.
         """
-        from mig_jax.pool.fetch import read_rows  # it needs Pool
+        from mig_jax.pool.fetch import read_rows  # that module imports Pool
 
-        wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
-        if len(wanted) and not (wanted.min() >= 0 and wanted.max() < len(self)):
+        indices = np.asarray(rows, dtype=np.int64).reshape(-1)
+        if len(indices) and not (indices.min() >= 0 and indices.max() < len(self)):
             raise IndexError(f"rows must lie in 0 .. {len(self) - 1}")
-        return read_rows(self, wanted)
+        return read_rows(self, indices)
 
     def dialogs(self, rows: Sequence[int] | np.ndarray) -> list[list[tuple[str, str]]]:
         """``each_dialog`` as a list."""
         return list(self.each_dialog(rows))
 
     def each_dialog(self, rows: Sequence[int] | np.ndarray) -> Iterator[list[tuple[str, str]]]:
-        """(role, content) of every turn of each row, in the order asked; human and gpt are called user and assistant.
+        """(role, content) of every turn of each row, in the order of ``rows``; human and gpt become user and assistant.
 
         An empty list for a row without a dialog. Raises as ``read_rows``.
         """
         return self._each(rows, lambda record, layout: dialog_of(record, layout) or [])
 
     def each_exchanges(self, rows: Sequence[int] | np.ndarray) -> Iterator[list[Exchange]]:
-        """What each row asks and answers (``mig_jax.pool.exchanges``), in the order asked.
+        """The exchanges of each row (``mig_jax.pool.exchanges``), in the order of ``rows``.
 
-        An empty list for a row without a dialog, or without a user's turn. Raises as ``read_rows``.
+        An empty list for a row without a dialog, or without a turn of the user. Raises as ``read_rows``.
         """
         return self._each(rows, exchanges_of)
 
     def _each(
         self, rows: Sequence[int] | np.ndarray, parts: Callable[[Any, Layout], list[Part]]
     ) -> Iterator[list[Part]]:
-        """``parts`` of each row's record under its file's layout; empty where the row is none."""
+        """``parts(record, layout)`` of each row; an empty list for a row that is not a record."""
         fields = self.resolved_fields()
         layouts = [adapt(LAYOUTS[source.layout], fields) if source.layout else None for source in self.sources]
         for row, raw in zip(np.asarray(rows, dtype=np.int64).reshape(-1), self.read_rows(rows), strict=True):
@@ -212,17 +212,17 @@ class Pool(Described):
                 yield []
 
     def resolved_fields(self) -> Fields:
-        """Where each field lies in a record."""
+        """The paths of the fields in a record."""
         return resolve_fields(self.fields, tuple(self.columns))
 
     def check_unchanged(self) -> None:
-        """Raises UserError, naming the file, where one is gone or has another size or time than when it was read."""
+        """Raise UserError if a file is missing, or its size or time of the last write has changed since it was read."""
         for source in self.sources:
             if source.format == "hf":
                 continue
-            now = stat_file(source.path)
-            if (now.st_size, now.st_mtime_ns) != (source.size_bytes, source.mtime_ns):
+            status = stat_file(source.path)
+            if (status.st_size, status.st_mtime_ns) != (source.size_bytes, source.mtime_ns):
                 raise UserError(
-                    f"{source.path}: changed since it was read ({source.size_bytes} -> {now.st_size} bytes); "
-                    "load the pool again"
+                    f"changed since it was read ({source.size_bytes} -> {status.st_size} bytes); load the pool again",
+                    where=source.path,
                 )

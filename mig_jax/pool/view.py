@@ -1,4 +1,4 @@
-"""The part of a pool that the files of a run need: a Protocol, which the fakes of tests implement too."""
+"""The part of a pool that writing a run's files requires: a Protocol, also implemented by fakes in tests."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -26,12 +26,12 @@ class SourceView(Protocol):
 
 
 class PoolView(Protocol):
-    """``mig_jax.pool.Pool``: R rows. Arrays are per pool row; -1 stands for "not known"."""
+    """``mig_jax.pool.Pool``: R rows. Arrays are per pool row; -1 means unknown."""
 
     @property
     def sources(self) -> Sequence[SourceView]: ...
     @property
-    def fields(self) -> Mapping[str, str]: ...  # the user's paths of fields
+    def fields(self) -> Mapping[str, str]: ...  # the user's overrides of paths
     @property
     def source_names(self) -> Sequence[str]: ...
     @property
@@ -51,6 +51,6 @@ class PoolView(Protocol):
 
 
 def source_name(pool: PoolView, row: int) -> str | None:
-    """The source of a row, None without one."""
-    at = int(pool.source_idx[row])
-    return None if at < 0 else clean_text(pool.source_names[at])
+    """The source of a row; None if it has none."""
+    source = int(pool.source_idx[row])
+    return None if source < 0 else clean_text(pool.source_names[source])

@@ -1,6 +1,6 @@
-"""A process that parses runs of lines for another: tasks come on stdin, a ``Part`` or nothing goes back for each.
+"""A worker process that parses ranges of lines: it reads tasks from stdin and writes a ``Part``, or nothing, for each.
 
-``python -c`` starts it (see ``mig_jax.pool.parallel``), so that a program without an ``if __name__`` guard is safe.
+``mig_jax.pool.parallel`` starts it with ``python -c``, so that programs without an ``if __name__`` guard work.
 """
 
 import signal
@@ -21,14 +21,14 @@ from mig_jax.pool.stream import BLOCK_BYTES
 
 
 class Setup(msgspec.Struct, array_like=True):
-    """What holds for a whole pool."""
+    """The settings that all tasks of a pool share."""
 
     fields: Fields
     skip: bool
 
 
 class Task(msgspec.Struct, array_like=True):
-    """A run of whole lines: bytes ``start`` to ``end`` of the decompressed ``path``, or that ``text`` itself."""
+    """A range of whole lines: bytes ``start`` to ``end`` of the decompressed ``path``, or ``text`` if given."""
 
     path: str
     layout: Layout
@@ -37,7 +37,7 @@ class Task(msgspec.Struct, array_like=True):
     text: bytes | None = None
 
     def blocks(self) -> Iterator[bytes]:
-        """The run's bytes.
+        """The bytes of the range.
 
         Raises:
           UserError: the file cannot be read.
@@ -53,14 +53,17 @@ class Task(msgspec.Struct, array_like=True):
                     left -= len(block)
                     yield block
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+            raise UserError(f"cannot be read: {error.strerror or error}", where=self.path) from error
 
 
-def parse_run(builder: Builder, task: Task, decoder: RowDecoder, file: int = 0, line: int = 0) -> int:
-    """Appends the run's rows to the builder; how many lines it has. ``line``: how many lie before it.
+def parse_task(builder: Builder, task: Task, decoder: RowDecoder, file: int = 0, line: int = 0) -> int:
+    """Append the rows of the task to the builder, and return its number of lines.
+
+    Args:
+      line: the number of lines before the task in its file.
 
     Raises:
-      UserError: as ``Builder.add``, and the file cannot be read.
+      UserError: as ``Builder.add``; or the file cannot be read.
     """
     lines = 0
 
@@ -76,17 +79,17 @@ def parse_run(builder: Builder, task: Task, decoder: RowDecoder, file: int = 0, 
 
 
 def send(file: IO[bytes], message: bytes) -> None:
-    """A message with its length before it."""
+    """Write a message with its length before it."""
     file.write(len(message).to_bytes(8, "little"))
     file.write(message)
     file.flush()
 
 
 def receive(file: IO[bytes]) -> bytes:
-    """The next message.
+    """Read the next message.
 
     Raises:
-      EOFError: there is none.
+      EOFError: there is no complete message.
     """
     head = file.read(8)
     message = file.read(int.from_bytes(head, "little")) if len(head) == 8 else b""
@@ -96,8 +99,10 @@ def receive(file: IO[bytes]) -> bytes:
 
 
 def main() -> None:
-    """Until stdin ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process of a terminal; the one that asks ends
+    """Answer tasks until stdin ends."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches all processes of a terminal; the main process ends this one
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     setup = msgspec.msgpack.decode(receive(source), type=Setup)
     tasks, decoders = msgspec.msgpack.Decoder(Task), {}
@@ -110,8 +115,8 @@ def main() -> None:
             if task.layout not in decoders:
                 decoders[task.layout] = RowDecoder(task.layout, setup.fields)
             builder = Builder(setup.fields, setup.skip)
-            lines = parse_run(builder, task, decoders[task.layout])
+            lines = parse_task(builder, task, decoders[task.layout])
             answer = msgspec.msgpack.encode(builder.part(lines))
         except Exception:
-            answer = b""  # the process that asks does it again, knows the line numbers, and says what is wrong
+            answer = b""  # the main process parses the task again and reports the error with its line number
         send(sink, answer)

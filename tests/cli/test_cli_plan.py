@@ -94,7 +94,7 @@ CASES = [
     ("plan.rows=100 n=101", ["n=101: the plan is of 100 usable rows"]),
     ("plan.rows=100 n=[]", ["n=[]: must be a whole number >= 1, or a list"]),
     ("nofile.jsonl", ["nofile.jsonl: no such file"]),
-    ("note.txt", ["note.txt: the suffix is not one that is known"]),
+    ("note.txt", ["note.txt: unknown suffix; known"]),
     ("hf:org/name", ["hf:org/name: a plan does not download data sets", "plan.rows="]),
     ("pool.jsonl graph.path=gone.npz", ["gone.npz: no such label graph"]),
     ("pool.jsonl sampler=mgi", ["sampler=mgi: must be one of car, ", "mig, pool, ", "; did you mean mig?"]),

@@ -97,7 +97,7 @@ def test_a_list_of_strings(tmp_path):
         ("t.json", b'["a", 3]', {}, r"t\.json: must be a list of strings, as it begins, or a pool: Expected `str`"),
         ("t.json", b'["a",', {}, r"t\.json: must be a list of strings"),
         ("t.txt", b"a", {"target": "labels"}, r"embed\.target=labels: .*t\.txt holds texts"),
-        ("t.csv", b"a", {}, r"t\.csv: the suffix is not one that is known"),
+        ("t.csv", b"a", {}, r"t\.csv: unknown suffix"),
     ],
 )
 def test_what_is_no_file_of_texts(tmp_path, name, raw, options, told):

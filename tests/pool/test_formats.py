@@ -179,7 +179,7 @@ def test_fields_map_what_no_layout_knows(tmp_path):
         ({"fields": {"role": "a.b"}}, r"pool\.fields\.role"),
         ({"fields": {"role": "content"}}, "both 'content'"),
         ({"columns": "abc"}, r"pool\.columns: 'abc' is a string"),
-        ({"on_error": "ignore"}, "allowed: raise, skip"),
+        ({"on_error": "ignore"}, r"pool\.on_error=ignore: must be one of raise, skip"),
     ],
 )
 def test_settings_are_checked(tmp_path, settings, message):

@@ -126,5 +126,5 @@ def test_a_change_while_others_parse(tmp_path, monkeypatch):
 
 
 def test_small_pools_start_no_process():
-    assert parallel.workers_for(parallel.LEAST_BYTES - 1) == 0
-    assert parallel.workers_for(10**12) <= parallel.MOST
+    assert parallel.workers_for(parallel.MIN_BYTES - 1) == 0
+    assert parallel.workers_for(10**12) <= parallel.MAX_WORKERS

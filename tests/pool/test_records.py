@@ -80,7 +80,7 @@ def test_an_array_cut_short(text):
 @pytest.mark.parametrize("text", [b"[1] 2", b"[1]]", b"[1}", b"[1][2]", b"[1]   \n ,"])
 def test_something_after_an_array(text):
     for size in range(1, len(text) + 1):
-        with pytest.raises(UserError, match="f: something follows"):
+        with pytest.raises(UserError, match="f: there is more after"):
             list(array_blocks(cut(text, size), "f"))
 
 

@@ -82,12 +82,12 @@ def test_rows_follow_the_order_of_the_list(folder):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("b.json", r"b\.json: no such file or folder; close to it: .*b\.jsonl"),
+        ("b.json", r"b\.json: no such file or folder; similar names: .*b\.jsonl"),
         ("nowhere/b.jsonl", "no such file, and no folder"),
         ("*.parquet", r"\*\.parquet matches no file"),
         ("*.md", r"matches 1 files, none of them \.jsonl"),
-        ("README.md", r"the suffix is not one that is known: \.jsonl, .*\.parquet .*\.gz"),
-        ("x.gz", "the suffix is not one that is known"),
+        ("README.md", r"unknown suffix; known: \.jsonl, .*\.parquet .*\.gz"),
+        ("x.gz", "unknown suffix"),
         ("empty", r"no pool file in this folder \(found: notes\.txt\)"),
     ],
 )
@@ -103,7 +103,7 @@ def test_lists_are_checked(folder):
         load_pool([])
     with pytest.raises(UserError, match="an empty name"):
         load_pool("")
-    with pytest.raises(UserError, match=r"b\.jsonl is named twice"):
+    with pytest.raises(UserError, match=r"b\.jsonl is given twice"):
         load_pool([folder, folder / "sub" / ".." / "b.jsonl"])
 
 
@@ -181,5 +181,5 @@ def test_hf_without_datasets(monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", no_datasets)
-    with pytest.raises(UserError, match=r"needs the package `datasets`; install mig_jax\[hub\]"):
+    with pytest.raises(UserError, match=r"requires the package `datasets`; install mig_jax\[hub\]"):
         tabular.load_hf("hf:org/name")

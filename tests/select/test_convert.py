@@ -56,7 +56,7 @@ def test_an_empty_dialog_is_refused_and_broken_text_is_not(layout):
 
 def test_unknown_layout():
     check_layout(None)
-    with pytest.raises(UserError, match=r"export\.layout='csv'.*mig, sharegpt, openai, alpaca"):
+    with pytest.raises(UserError, match=r"export\.layout=csv.*mig, sharegpt, openai, alpaca"):
         check_layout("csv")
 
 

@@ -19,7 +19,7 @@ from mig_jax.config.struct import Struct
 from mig_jax.core.errors import UserError
 from mig_jax.core.progress import Progress
 from mig_jax.models.config import ModelConfig
-from mig_jax.pool.layouts import joined
+from mig_jax.pool.layouts import join_input
 
 if TYPE_CHECKING:  # Flax
     from mig_jax.models.inference.language_model import FoundModel
@@ -100,7 +100,7 @@ class DigitJob(BatchJob):
     def texts(self) -> Iterator[dict[str, str]]:
         """The template's texts for each answered exchange."""
         for exchange in self.rows.answered_exchanges():
-            texts = {"instruction": joined(exchange.instruction, exchange.input)}
+            texts = {"instruction": join_input(exchange.instruction, exchange.input)}
             yield texts | ({"output": exchange.output or ""} if self.name == "quality" else {})
 
     def tokenize(self, progress: Progress) -> "Tokens":

@@ -18,7 +18,7 @@ from mig_jax.core.lines import one_line, write_lines
 from mig_jax.core.progress import Progress
 from mig_jax.pool import PRESENT, Pool
 from mig_jax.pool.decode import parse
-from mig_jax.pool.layouts import walk
+from mig_jax.pool.layouts import get_path
 from mig_jax.pool.splice import spliced
 from mig_jax.report.annotation_page import STATS
 from mig_jax.runs.manifest import AnnotateManifest, sources_of
@@ -89,7 +89,7 @@ def _old_values(raw: bytes, paths: Sequence[JsonPath]) -> list[JsonPath]:
     if not paths:
         return []
     record = parse(raw)
-    return [path for path in paths if walk(record, path) is not None]
+    return [path for path in paths if get_path(record, path) is not None]
 
 
 def _refused_line(pool: Pool, number: int, row: int, name: str, reason: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from mig_jax.core.errors import UserError
 from mig_jax.labels.valid_tags import Vocabulary, read_valid_tags
 from mig_jax.models.config import EmbedderConfig
 from mig_jax.pool.exchanges import Exchange
-from mig_jax.pool.layouts import joined
+from mig_jax.pool.layouts import join_input
 
 TAGS = ("annotation", "instag", "content")
 BETWEEN = "\n\n"  # the user's turns
@@ -134,4 +134,4 @@ def most_frequent(tags: Counter[str]) -> dict[str, int]:
 
 def asked_text(exchanges: list[Exchange]) -> str:
     """The user's turns of a row: what its tags describe."""
-    return BETWEEN.join(joined(one.instruction, one.input) for one in exchanges)
+    return BETWEEN.join(join_input(one.instruction, one.input) for one in exchanges)
