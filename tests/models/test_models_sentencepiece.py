@@ -99,7 +99,7 @@ def test_tokens_that_were_added(folder, newer):
 
 def test_added_tokens_with_a_gap(folder):
     (folder / "added_tokens.json").write_text(json.dumps({"<pad>": 400}))
-    with pytest.raises(UserError, match="the added token '<pad>' has the id 400, and 330 is next"):
+    with pytest.raises(UserError, match="the added token '<pad>' has the id 400, but the next id is 330"):
         load_text_tokenizer(folder)
     (folder / "added_tokens.json").write_text(json.dumps({"<pad>": "400"}))
     with pytest.raises(UserError, match=r"added_tokens\.json must be an object, token -> id"):
@@ -109,8 +109,8 @@ def test_added_tokens_with_a_gap(folder):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model_type": "unigram"}, "it is no BPE"),
-        ({"byte_fallback": False, "vocab_size": 60}, "it has no bytes to fall back on"),
+        ({"model_type": "unigram"}, "it is not BPE"),
+        ({"byte_fallback": False, "vocab_size": 60}, "it has no byte fallback"),
         ({"normalization_rule_name": "nmt_nfkc"}, "it rewrites characters"),
         ({"remove_extra_whitespaces": True}, "it drops blanks"),
         ({"treat_whitespace_as_suffix": True}, "it ends words with blanks"),

@@ -1,4 +1,4 @@
-"""``mig-jax generate``: prompts in, a language model's answers out: what does it do, before a pool is given to it?"""
+"""``mig-jax generate``: a language model's answers to prompts, to check a model before it annotates a pool."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +14,11 @@ from mig_jax.models.configured import model_spec_of, models_mesh
 
 
 def run_generate(config: GenerateConfig, *, progress: Progress = silent) -> Iterator[str]:
-    """Answer the prompts: the lines to print. With ``out`` they are written there, all or none, and one line says so.
+    """Answer the prompts; yield the lines to print. With ``out``, write all answers there, then yield a summary.
 
     Raises:
-      UserError: no prompt or two kinds of them, a file that is none, a model that is not there or has no template for
-        chats; a prompt that leaves no room for an answer.
+      UserError: neither or both of prompt and prompts, an unreadable file, a model that is missing or has no chat
+        template, a prompt that leaves no room for an answer.
     """
     out = _out(config)
     rows = _rows(config)
@@ -27,11 +27,11 @@ def run_generate(config: GenerateConfig, *, progress: Progress = silent) -> Iter
 
     progress("load model", 0, None)
     model = load_language_model(model_spec_of(config.model), mesh=models_mesh(config.mesh, alone=True))
-    words, options = model.tokenizer, config.generate
-    chat = words.template is not None if options.chat == "auto" else options.chat
+    tokenizer, options = model.tokenizer, config.generate
+    chat = tokenizer.template is not None if options.chat == "auto" else options.chat
     answers = generate(
         model,
-        [_ids(words, row, chat, options.system) for row in rows],
+        [_ids(tokenizer, row, chat, options.system) for row in rows],
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,
         top_k=options.top_k,
@@ -56,55 +56,57 @@ def run_generate(config: GenerateConfig, *, progress: Progress = silent) -> Iter
 
 
 def _out(config: GenerateConfig) -> Path | None:
-    """Where the answers go; refused before anything is loaded."""
+    """The file of the answers; checked before the model is loaded."""
     if config.out is None:
         return None
     out = Path(config.out).expanduser()
     if out.suffix != ".jsonl":
-        raise UserError(f"out={config.out}: must end in .jsonl")
+        raise UserError("must end in .jsonl", key="out", value=config.out)
     if out.is_dir() or not out.absolute().parent.is_dir():
-        raise UserError(f"out={config.out}: {'is a folder' if out.is_dir() else f'there is no folder {out.parent}'}")
+        problem = "is a folder" if out.is_dir() else f"there is no folder {out.parent}"
+        raise UserError(problem, key="out", value=config.out)
     if out.exists() and not config.overwrite:
-        raise UserError(f"out={config.out}: exists; overwrite=true replaces it")
+        raise UserError("exists; overwrite=true replaces it", key="out", value=config.out)
     return out
 
 
 def _rows(config: GenerateConfig) -> list[dict[str, Any]]:
-    """The prompts, each ``{"prompt": ..}`` or ``{"messages": [..]}``, with whatever else its row has."""
+    """The prompts, each ``{"prompt": ..}`` or ``{"messages": [..]}``, with the other keys of its row."""
     if (config.prompt is None) == (config.prompts is None):
-        given = "neither" if config.prompt is None else "both"
+        number = "neither" if config.prompt is None else "both"
         raise UserError(
-            f"{given} of prompt=TEXT and prompts=FILE given; exactly one is needed, as in mig-jax generate 'a question'"
+            f"{number} of prompt=TEXT and prompts=FILE given; give exactly one, as in mig-jax generate 'a question'"
         )
     if config.prompt is not None:
         return [{"prompt": config.prompt}]
     file = Path(str(config.prompts)).expanduser()
     if file.suffix not in (".txt", ".jsonl") or not file.is_file():
-        what = "there is no such file" if not file.exists() else "must be a .txt or .jsonl file"
-        raise UserError(f"prompts={config.prompts}: {what}")
+        problem = "there is no such file" if not file.exists() else "must be a .txt or .jsonl file"
+        raise UserError(problem, key="prompts", value=config.prompts)
     try:
-        # Only a line feed ends a line: JSON and prompts may hold the other characters at which splitlines() cuts.
+        # Only a line feed ends a line: JSON and prompts may contain other characters at which splitlines() splits.
         lines = file.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not UTF-8 ({error.reason} at byte {error.start})") from None
+        raise UserError(f"not UTF-8 ({error.reason} at byte {error.start})", where=file) from None
     lines = [] if lines == [""] else [line.removesuffix("\r") for line in lines]
-    rows, wrong = [], []
+    rows, invalid = [], []
     for number, line in enumerate(lines, 1):
         if file.suffix == ".txt":
             rows.append({"prompt": line})
         elif line.strip():
             row = _parsed(line)
             if row is None:
-                wrong.append(str(number))
+                invalid.append(str(number))
             rows.append(row)
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+    if invalid:
+        more = f" and {len(invalid) - 5} more" if len(invalid) > 5 else ""
         raise UserError(
-            f'{file}: line {", ".join(wrong[:5])}{more}: not {{"prompt": TEXT}} nor '
-            '{"messages": [{"role": .., "content": ..}]}'
+            f'line {", ".join(invalid[:5])}{more}: not {{"prompt": TEXT}} nor '
+            '{"messages": [{"role": .., "content": ..}]}',
+            where=file,
         )
     if not rows:
-        raise UserError(f"{file}: has no prompts")
+        raise UserError("has no prompts", where=file)
     return rows
 
 
@@ -118,26 +120,26 @@ def _parsed(line: str) -> dict[str, Any] | None:
     messages = row.get("messages")
     if messages is None:
         return row if isinstance(row.get("prompt"), str) else None
-    right = isinstance(messages, list) and messages and "prompt" not in row and all(map(_is_message, messages))
-    return row if right else None
+    valid = isinstance(messages, list) and messages and "prompt" not in row and all(map(_is_message, messages))
+    return row if valid else None
 
 
-def _is_message(one: Any) -> bool:
-    return isinstance(one, dict) and all(isinstance(one.get(key), str) for key in ("role", "content"))
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("role", "content"))
 
 
-def _ids(words: Any, row: Mapping[str, Any], chat: bool, system: str | None) -> list[int]:
-    """The tokens that the model goes on from."""
+def _ids(tokenizer: Any, row: Mapping[str, Any], chat: bool, system: str | None) -> list[int]:
+    """The prompt of a row as token ids."""
     if "messages" not in row and not chat:
-        [ids] = words.encode([row["prompt"]])
+        [ids] = tokenizer.encode([row["prompt"]])
         return ids
     messages: Sequence[Mapping[str, str]] = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
     if system is not None:
         messages = [{"role": "system", "content": system}, *messages]
-    [ids] = words.encode_plain([words.prompt(messages)])
+    [ids] = tokenizer.encode_plain([tokenizer.prompt(messages)])
     return ids
 
 
 def run(config: GenerateConfig, call: Call) -> str:
-    """The command, for the registry: the text to print."""
+    """Run the command (for the registry); return the text to print."""
     return "".join(f"{line}\n" for line in run_generate(config, progress=call.progress))

@@ -1,7 +1,7 @@
-"""Chat templates: a list of messages -> the text that a model was tuned to continue.
+"""Chat templates: render a list of messages as the prompt that a model was tuned on.
 
-A template comes with a checkpoint and is a program: it runs in Jinja's sandbox, with the few functions that
-transformers gives it (transformers/utils/chat_template_utils.py) and no other. What messages hold never runs.
+A template is a program in a checkpoint: it runs in Jinja's sandbox, with only the functions that transformers provides
+(transformers/utils/chat_template_utils.py). The content of messages is never executed.
 """
 
 import json
@@ -22,22 +22,22 @@ from mig_jax.models.checkpoints.gguf_header import read_metadata
 from mig_jax.models.tokenizers.gguf_tokenizer import gguf_special_tokens
 
 TODAY = datetime(2024, 7, 26)
-"""What ``strftime_now`` tells templates, so that a prompt has the same bytes tomorrow: the day that Llama 3's template
-falls back to where it is told none."""
+"""The date of ``strftime_now`` in templates, fixed so that prompts are reproducible: the default date of Llama 3's
+template."""
 
 GENERATION_START, GENERATION_END = "\ue010generation\ue011", "\ue010endgeneration\ue011"
-"""Marks around the body of a ``{% generation %}`` block, where ``chat_prompt`` is asked for them."""
+"""Marks around the body of a ``{% generation %}`` block, if ``chat_prompt`` is called with ``mark_generation``."""
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 class Chat(NamedTuple):
-    """What a checkpoint says of chats.
+    """The chat template of a checkpoint.
 
     Args:
-      template: Jinja's source; None: there is none.
-      special_tokens: ``bos_token`` and the like -> the token; templates may name them.
-      where: the file, or the files that were looked at, for messages.
+      template: its Jinja source; None if there is none.
+      special_tokens: name (such as ``bos_token``) -> token; variables of the template.
+      where: the file, or the files that were searched, for messages.
     """
 
     template: str | None
@@ -55,48 +55,49 @@ def chat_prompt(
     mark_generation: bool = False,
     where: str = "the tokenizer",
 ) -> str:
-    """Messages as one text, special tokens written out: tokenise it without adding them again.
+    """Render messages as one text that contains the special tokens: tokenise it without adding special tokens.
 
     Args:
       messages: each with ``role`` and ``content``, both strings.
-      template, special_tokens, where: of ``load_chat``.
-      add_generation_prompt: end where the assistant is to speak.
-      today: what the template takes for now.
+      template, special_tokens, where: as returned by ``load_chat``.
+      add_generation_prompt: end with the beginning of the assistant's turn.
+      today: the date of ``strftime_now``.
       mark_generation: put ``GENERATION_START`` and ``GENERATION_END`` around the bodies of ``{% generation %}`` blocks.
 
     Raises:
-      UserError: there is no template, it does not compile, it refuses these messages or reaches for what the sandbox
-        does not allow; or a message is not as above.
+      UserError: there is no template, it does not compile, it rejects these messages, it uses what the sandbox does
+        not allow; or a message is not as above.
     """
     if template is None:
         raise UserError(
-            f"{where}: no chat template, so messages cannot be made a prompt; take a checkpoint that was tuned for "
-            "chats, or put the template into a file chat_template.jinja beside it"
+            "no chat template, so messages cannot be rendered; use a checkpoint that was tuned for chats, or put the "
+            "template into a file chat_template.jinja beside it",
+            where=where,
         )
     if isinstance(messages, Mapping | str) or not all(map(_is_message, messages)):
         raise UserError('messages must be a list of {"role": a string, "content": a string}')
-    # Plain copies: a template sees no object of ours, whose methods it might call.
-    plain = [{"role": str(one["role"]), "content": str(one["content"])} for one in messages]
-    known = {"messages": plain, "add_generation_prompt": add_generation_prompt, "tools": None, "documents": None}
+    # Plain copies: a template must not call methods of other objects.
+    plain = [{"role": str(message["role"]), "content": str(message["content"])} for message in messages]
+    variables = {"messages": plain, "add_generation_prompt": add_generation_prompt, "tools": None, "documents": None}
     try:
-        return _compiled(template, mark_generation).render(**special_tokens, **known, strftime_now=today.strftime)
-    except Exception as error:  # a template can raise anything that Python's operators raise
-        at = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
+        return _compiled(template, mark_generation).render(**special_tokens, **variables, strftime_now=today.strftime)
+    except Exception as error:  # a template can raise any exception of Python's operators
+        line = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
         kind = "may not do this" if isinstance(error, jinja2.exceptions.SecurityError) else "failed"
-        raise UserError(f"{where}: the chat template {kind}{at}: {type(error).__name__}: {error}") from error
+        raise UserError(f"the chat template {kind}{line}: {type(error).__name__}: {error}", where=where) from error
 
 
 def load_chat(source: Path) -> Chat:
     """Find the template.
 
-    It is in chat_template.jinja, chat_template.json or tokenizer_config.json of a folder, in this order; of
-    a GGUF file, its metadata, then chat_template.jinja beside it. Of several named ones it is "default".
+    In a folder: in chat_template.jinja, chat_template.json or tokenizer_config.json, in this order. For a GGUF file: in
+    its metadata, or in chat_template.jinja beside it. If there are several named templates: the one named "default".
 
     Args:
       source: a checkpoint's folder, or a .gguf file.
 
     Raises:
-      UserError: a file cannot be read, or holds something else where the template should be.
+      UserError: a file cannot be read, or its template is of the wrong type.
     """
     if source.suffix == ".gguf":
         return gguf_chat(source, read_metadata(source))
@@ -114,7 +115,7 @@ def load_chat(source: Path) -> Chat:
 
 
 def gguf_chat(file: Path, metadata: Mapping[str, Any]) -> Chat:
-    """``load_chat`` of a .gguf file whose metadata is read already: it holds the vocabulary, and is long."""
+    """``load_chat`` of a .gguf file whose (long) metadata has been read already."""
     template = _template(metadata.get("tokenizer.chat_template"), f"{file}, tokenizer.chat_template")
     beside = file.with_name("chat_template.jinja")
     if template is None and beside.is_file():
@@ -130,34 +131,34 @@ def _source(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read as a template ({error})") from error
+        raise UserError(f"cannot be read as a template ({error})", where=file) from error
 
 
-def _template(said: Any, where: str) -> str | None:
-    """A string, or a list of ``{"name": .., "template": ..}``."""
-    if isinstance(said, list) and all(isinstance(one, Mapping) for one in said):
-        names = {one.get("name"): one.get("template") for one in said}
-        if said and "default" not in names:
-            raise UserError(f"{where}: no template is named default; there is {', '.join(map(str, names))}")
-        said = names.get("default")
-    if said is not None and not isinstance(said, str):
-        raise UserError(f"{where}: must be a string or a list of named templates, not {type(said).__name__}")
-    return said
+def _template(value: Any, where: str) -> str | None:
+    """The template of a string, or of a list of ``{"name": .., "template": ..}``."""
+    if isinstance(value, list) and all(isinstance(entry, Mapping) for entry in value):
+        templates = {entry.get("name"): entry.get("template") for entry in value}
+        if value and "default" not in templates:
+            raise UserError(f"no template is named default; there is {', '.join(map(str, templates))}", where=where)
+        value = templates.get("default")
+    if value is not None and not isinstance(value, str):
+        raise UserError(f"must be a string or a list of named templates, not {type(value).__name__}", where=where)
+    return value
 
 
 def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """Of special_tokens_map.json, which older checkpoints have, and tokenizer_config.json, which goes before it."""
+    """Special tokens of tokenizer_config.json; those missing there, of special_tokens_map.json (older checkpoints)."""
     older = folder / "special_tokens_map.json"
-    said = (read_json(older) if older.is_file() else {}) | {k: v for k, v in config.items() if v is not None}
-    texts = {name: said[name].get("content") if isinstance(said[name], dict) else said[name]
-             for name in _SPECIAL if name in said}  # fmt: skip
+    entries = (read_json(older) if older.is_file() else {}) | {k: v for k, v in config.items() if v is not None}
+    texts = {name: entries[name].get("content") if isinstance(entries[name], dict) else entries[name]
+             for name in _SPECIAL if name in entries}  # fmt: skip
     return {name: text for name, text in texts.items() if isinstance(text, str)}
 
 
 class _Generation(jinja2.ext.Extension):
-    """``{% generation %} .. {% endgeneration %}`` marks what an assistant said, for training; here it is its body."""
+    """``{% generation %} .. {% endgeneration %}`` marks text of the assistant, for training; it renders its body."""
 
-    tags = {"generation"}  # noqa: RUF012 (Jinja's own way)
+    tags = {"generation"}  # noqa: RUF012 (Jinja's interface)
 
     def parse(self, parser: Any) -> Any:
         line = next(parser.stream).lineno
@@ -175,12 +176,12 @@ def _refuse(message: str) -> None:
 
 
 def _json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **rest: Any) -> str:
-    """As transformers has it: Jinja's own would escape for HTML."""
+    """``tojson`` as in transformers: Jinja's own escapes for HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **rest)
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's own hands out an undefined value for what it forbids, which prints as nothing; this one says so."""
+    """Raises an error for forbidden attributes; Jinja's own sandbox renders them as an empty text."""
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
         raise jinja2.exceptions.SecurityError(f"{attribute!r} of a {type(obj).__name__}")

@@ -1,8 +1,8 @@
 """The tokenizer inside a GGUF file, as a ``tokenizers.Tokenizer``.
 
-Two kinds: "gpt2", byte-level BPE with its merges, and "llama", SentencePiece's BPE with scores and bytes to fall back
-on. What GGUF does not say (normalizer, split, whether BOS is usual) is fixed by the kind or by ``tokenizer.ggml.pre``;
-llama.cpp's src/llama-vocab.cpp is where these names are defined.
+Two kinds: "gpt2", byte-level BPE with its merges, and "llama", SentencePiece's BPE with scores and byte
+fallback. Properties that GGUF does not store (normalizer, split, default of BOS) follow from the kind or from
+``tokenizer.ggml.pre``; llama.cpp's src/llama-vocab.cpp defines its values.
 """
 
 from collections import Counter
@@ -15,19 +15,19 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from mig_jax.core.errors import UserError
 
-_NORMAL, _UNKNOWN, _CONTROL, _USER = 1, 2, 3, 4  # tokenizer.ggml.token_type; 5 is unused, 6 a byte
+_NORMAL, _UNKNOWN, _CONTROL, _USER = 1, 2, 3, 4  # tokenizer.ggml.token_type; 5: unused, 6: byte
 
 
 @dataclass(frozen=True)
 class _Pre:
-    """What ``tokenizer.ggml.pre`` stands for.
+    """The meaning of a value of ``tokenizer.ggml.pre``.
 
     Args:
-      split: how text is cut before merging; None: as GPT-2 does.
-      digits: each digit alone, first of all.
-      nfc: Unicode's composed form, first of all.
+      split: the regular expression that splits text before merging; None: GPT-2's.
+      digits: first split off each digit.
+      nfc: first normalise to Unicode's composed form.
       whole: a piece that is a token is not merged from its parts (Llama 3).
-      bos: BOS goes first where the file does not say.
+      bos: whether BOS is added if the file does not specify it.
     """
 
     split: str | None = None
@@ -52,8 +52,8 @@ _TEKKEN = _Pre(
 PRE = {
     "default": _GPT2,
     "gpt-2": _GPT2,
-    # As SmolLM2's own tokenizer.json and llama.cpp have it. transformers' reader of GGUF files leaves the digits out,
-    # which differs only where two or more blanks stand before a digit: "a  1" is [a, Ġ, Ġ, 1] there, [a, ĠĠ, 1] here.
+    # As in SmolLM2's own tokenizer.json and in llama.cpp. transformers' reader of GGUF files does not split digits; the
+    # results differ only if two or more blanks precede a digit: "a  1" is [a, Ġ, Ġ, 1] there, [a, ĠĠ, 1] here.
     "smollm": _Pre(digits=True),
     "llama-bpe": _LLAMA3,
     "llama3": _LLAMA3,
@@ -63,45 +63,47 @@ PRE = {
     "deepseek-r1-qwen": _Pre(_QWEN2.split),
     "tekken": _TEKKEN,
 }
-"""``tokenizer.ggml.pre`` -> what it means, for the gpt2 kind."""
+"""``tokenizer.ggml.pre`` -> its meaning, for the gpt2 kind."""
 
 KINDS = ("gpt2", "llama")
 
 
 def gguf_tokenizer(metadata: Mapping[str, Any], file: Path) -> Tokenizer:
-    """The tokenizer, with BOS and EOS added as the file says, control tokens special, no limit and no padding.
+    """The tokenizer. It adds BOS and EOS as the file specifies, control tokens are special, no truncation, no padding.
 
     Args:
       metadata: of the file's header.
-      file: for messages.
+      file: its path, for messages.
 
     Raises:
-      UserError: all that is missing, inconsistent or of an unknown kind.
+      UserError: lists everything that is missing, inconsistent or of an unknown kind.
     """
-    kind, wrong = metadata.get("tokenizer.ggml.model"), []
-    tokens = _list(metadata, "tokens", str, None, wrong)
-    types = _list(metadata, "token_type", int, len(tokens), wrong) if "tokenizer.ggml.token_type" in metadata else []
+    kind, problems = metadata.get("tokenizer.ggml.model"), []
+    tokens = _list(metadata, "tokens", str, None, problems)
+    types = _list(metadata, "token_type", int, len(tokens), problems) if "tokenizer.ggml.token_type" in metadata else []
     types = types or [_NORMAL] * len(tokens)
     if len(set(tokens)) < len(tokens):
-        wrong.append(f"tokenizer.ggml.tokens has {Counter(tokens).most_common(1)[0][0]!r} twice or more")
+        problems.append(f"tokenizer.ggml.tokens has {Counter(tokens).most_common(1)[0][0]!r} twice or more")
     for name in ("bos", "eos", "eot", "eom", "unknown", "padding"):
         number = metadata.get(f"tokenizer.ggml.{name}_token_id")
         if number is not None and not (type(number) is int and 0 <= number < len(tokens)):
-            wrong.append(f"tokenizer.ggml.{name}_token_id is {number!r}, of {len(tokens)} tokens")
+            problems.append(f"tokenizer.ggml.{name}_token_id is {number!r}, of {len(tokens)} tokens")
     merges, scores, pre = [], [], _GPT2
     if kind not in KINDS:
-        wrong.append(f"tokenizer.ggml.model is {kind!r}; there is {', '.join(KINDS)}")
+        problems.append(f"tokenizer.ggml.model is {kind!r}; there is {', '.join(KINDS)}")
     elif kind == "gpt2":
-        merges = _list(metadata, "merges", str, None, wrong)
-        wrong += [f"tokenizer.ggml.merges has {one!r}, not two tokens" for one in merges if one.count(" ") != 1][:3]
+        merges = _list(metadata, "merges", str, None, problems)
+        problems += [
+            f"tokenizer.ggml.merges has {merge!r}, not two tokens" for merge in merges if merge.count(" ") != 1
+        ][:3]
         name = metadata.get("tokenizer.ggml.pre")
         if not isinstance(name, str) or name not in PRE:
-            wrong.append(f"tokenizer.ggml.pre is {name!r}; there is {', '.join(PRE)}")
+            problems.append(f"tokenizer.ggml.pre is {name!r}; there is {', '.join(PRE)}")
         pre = PRE.get(str(name), pre)
     else:
-        scores = _list(metadata, "scores", float, len(tokens), wrong)
-    if wrong:
-        raise UserError(f"{file}: its tokenizer cannot be used:\n  " + "\n  ".join(wrong))
+        scores = _list(metadata, "scores", float, len(tokens), problems)
+    if problems:
+        raise UserError("its tokenizer cannot be used:\n  " + "\n  ".join(problems), where=file)
     try:
         if kind == "gpt2":
             tokenizer = _byte_level(tokens, merges, pre)
@@ -110,33 +112,33 @@ def gguf_tokenizer(metadata: Mapping[str, Any], file: Path) -> Tokenizer:
             prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
             tokenizer = _sentencepiece(tokens, scores, types, None if unknown is None else tokens[unknown], prefix)
     except Exception as error:  # tokenizers raises bare Exception
-        raise UserError(f"{file}: its tokenizer cannot be used: {error}") from error
-    # Not matched in texts: type 5, with which some files fill the table up to a round number.
-    special = [_added(t, True) for t, of in zip(tokens, types, strict=True) if of in (_UNKNOWN, _CONTROL)]
+        raise UserError(f"its tokenizer cannot be used: {error}", where=file) from error
+    # Tokens of type 5, with which some files pad the vocabulary, are not matched in texts.
+    special = [_added(t, True) for t, type_ in zip(tokens, types, strict=True) if type_ in (_UNKNOWN, _CONTROL)]
     tokenizer.add_special_tokens(special)
-    tokenizer.add_tokens([_added(t, False) for t, of in zip(tokens, types, strict=True) if of == _USER])
+    tokenizer.add_tokens([_added(t, False) for t, type_ in zip(tokens, types, strict=True) if type_ == _USER])
     _frame(tokenizer, metadata, tokens, default_bos=pre.bos or kind == "llama")
     return tokenizer
 
 
 def gguf_special_tokens(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """``bos_token`` and the like -> the token, as chat templates call them."""
+    """The special tokens by their names in chat templates (such as ``bos_token``)."""
     tokens = metadata.get("tokenizer.ggml.tokens", [])
     names = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
     ids = {field: metadata.get(f"tokenizer.ggml.{name}_token_id") for field, name in names.items()}
     return {field: tokens[n] for field, n in ids.items() if type(n) is int and 0 <= n < len(tokens)}
 
 
-def _list(metadata: Mapping[str, Any], name: str, of: type, length: int | None, wrong: list[str]) -> list[Any]:
-    """A list of the metadata, or an empty one and a line for what is wrong with it."""
-    found = metadata.get(f"tokenizer.ggml.{name}")
-    if not isinstance(found, list) or not all(type(value) is of for value in found):
-        state = "missing" if found is None else f"no list of {of.__name__}"
-        wrong.append(f"tokenizer.ggml.{name} is {state}")
+def _list(metadata: Mapping[str, Any], name: str, kind: type, length: int | None, problems: list[str]) -> list[Any]:
+    """A list of the metadata; if it is invalid, an empty list, and a line is appended to ``problems``."""
+    values = metadata.get(f"tokenizer.ggml.{name}")
+    if not isinstance(values, list) or not all(type(value) is kind for value in values):
+        state = "missing" if values is None else f"no list of {kind.__name__}"
+        problems.append(f"tokenizer.ggml.{name} is {state}")
         return []
-    if length is not None and len(found) != length:
-        wrong.append(f"tokenizer.ggml.{name} has {len(found)} entries for {length} tokens")
-    return found
+    if length is not None and len(values) != length:
+        problems.append(f"tokenizer.ggml.{name} has {len(values)} entries for {length} tokens")
+    return values
 
 
 def _added(token: str, special: bool) -> AddedToken:
@@ -160,7 +162,7 @@ def _byte_level(tokens: list[str], merges: list[str], pre: _Pre) -> Tokenizer:
 def _sentencepiece(
     tokens: list[str], scores: list[float], types: list[int], unknown: str | None, prefix: bool
 ) -> Tokenizer:
-    """Llama 2's and Mistral's; a blank is "▁", one goes before the text and after each control token."""
+    """The kind of Llama 2 and Mistral. A blank is "▁"; with ``prefix``, one is added before the text."""
     model = models.BPE(
         {token: n for n, token in enumerate(tokens)},
         _merges(tokens, scores, types),
@@ -171,37 +173,37 @@ def _sentencepiece(
     tokenizer = Tokenizer(model)
     steps: list[Any] = [normalizers.Prepend("▁")] if prefix else []
     tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])  # pyright: ignore[reportAttributeAccessIssue]
-    back: list[Any] = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    back += [decoders.Strip(" ", 1, 0)] if prefix else []
-    tokenizer.decoder = decoders.Sequence(back)  # pyright: ignore[reportAttributeAccessIssue]
+    decoding: list[Any] = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    decoding += [decoders.Strip(" ", 1, 0)] if prefix else []
+    tokenizer.decoder = decoders.Sequence(decoding)  # pyright: ignore[reportAttributeAccessIssue]
     return tokenizer
 
 
 def _merges(tokens: list[str], scores: list[float], types: list[int]) -> list[tuple[str, str]]:
-    """SentencePiece joins the two neighbours whose joint token has the highest score: as a list of merges, best first.
+    """SentencePiece merges the two neighbours whose joint token has the highest score: here as a list, best first.
 
-    Every way to cut a token in two tokens is a merge; equals (runs of blanks) stand by the ids of the whole, the left
-    and the right part, as in Llama 2's own tokenizer.json.
+    Every split of a token into two tokens is a merge; equal scores (runs of blanks) are ordered by the ids of the
+    whole, the left and the right part, as in Llama 2's own tokenizer.json.
     """
-    known = {token: n for n, token in enumerate(tokens) if types[n] in (_NORMAL, _USER)}
-    found = []
-    for token, n in known.items():
+    ids = {token: n for n, token in enumerate(tokens) if types[n] in (_NORMAL, _USER)}
+    merges = []
+    for token, n in ids.items():
         for cut in range(1, len(token)):
             left, right = token[:cut], token[cut:]
-            if left in known and right in known:
-                found.append((-scores[n], n, known[left], known[right]))
-    return [(tokens[left], tokens[right]) for *_, left, right in sorted(found)]
+            if left in ids and right in ids:
+                merges.append((-scores[n], n, ids[left], ids[right]))
+    return [(tokens[left], tokens[right]) for *_, left, right in sorted(merges)]
 
 
 def _frame(tokenizer: Tokenizer, metadata: Mapping[str, Any], tokens: list[str], *, default_bos: bool) -> None:
-    """BOS before and EOS after each text, where the file says so."""
+    """Add BOS before and EOS after each text, as the file specifies."""
     framed, special = ["$A"], []
-    for name, default, at in (("bos", default_bos, 0), ("eos", False, 2)):
+    for name, default, position in (("bos", default_bos, 0), ("eos", False, 2)):
         number = metadata.get(f"tokenizer.ggml.{name}_token_id")
         if number is not None and metadata.get(f"tokenizer.ggml.add_{name}_token", default):
-            framed.insert(at, name)
+            framed.insert(position, name)
             special.append((name, number))
     if special:
-        # The template's own names, "bos" and "eos": a token may hold blanks and "$", which the template would read.
+        # The template uses the names "bos" and "eos": in a token's text, blanks and "$" would be template syntax.
         entries = [{"id": name, "ids": [number], "tokens": [tokens[number]]} for name, number in special]
         tokenizer.post_processor = processors.TemplateProcessing(single=framed, special_tokens=entries)  # pyright: ignore[reportAttributeAccessIssue]
