@@ -143,7 +143,7 @@ def tiny_decoder():
 
 def of_logprobs():
     ids, places = np.ones((2, 32), np.int32), np.zeros(64, np.int32)
-    return _logprobs, (*tiny_decoder(), ids, ids, places, places, np.int32(40)), {"at_once": 16, "exact": True}
+    return _logprobs, (*tiny_decoder(), ids, ids, places, places, np.int32(40)), {"chunk_size": 16, "exact": True}
 
 
 def of_next_logits():
@@ -165,7 +165,7 @@ def of_car_score():
 def of_prefill(rule: Rule):
     ids = np.ones((2, 32), np.int32)
     draw = Draw(jax.random.key(0), np.zeros(2, np.int32), np.float32(0.7), np.float32(0.9))
-    options = {"rule": rule, "places": 64, "exact": True}
+    options = {"rule": rule, "cache_length": 64, "exact": True}
     return prefill, (*tiny_decoder(), ids, ids, draw, np.array([2], np.int32)), options
 
 

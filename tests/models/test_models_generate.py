@@ -208,7 +208,7 @@ def test_steps_end_with_the_last_row(model):
     net = model.loaded.graphdef, model.loaded.state
 
     def steps(ended, limit, ends):
-        live, *_ = prefill(*net, id_BxL, np.ones_like(id_BxL), draw, none, places=72, **fixed)
+        live, *_ = prefill(*net, id_BxL, np.ones_like(id_BxL), draw, none, cache_length=72, **fixed)
         live, token_BxC, _ = decode(*net, live, np.array(ended), np.int32(limit), draw, ends, steps=16, **fixed)
         return int(live.cache.length) - 8, np.asarray(token_BxC)
 

@@ -55,10 +55,10 @@ def test_they_are_the_whole_softmax_s(model, texts, expected):
     np.testing.assert_allclose(found, expected, atol=CLOSE)  # NaN where and only where it is expected
 
 
-@pytest.mark.parametrize("at_once", [1, 32, 64])
-def test_chunks_of_any_size_give_the_same(model, texts, expected, at_once, monkeypatch):
+@pytest.mark.parametrize("chunk_size", [1, 32, 64])
+def test_chunks_of_any_size_give_the_same(model, texts, expected, chunk_size, monkeypatch):
     """Fewer places than a chunk, and a last chunk half full."""
-    monkeypatch.setattr(logprobs, "_at_once", lambda vocab_size, places: at_once)
+    monkeypatch.setattr(logprobs, "_chunk_size", lambda vocab_size, positions: chunk_size)
     np.testing.assert_allclose(token_logprobs(model, texts, FIRST, batch_tokens=128), expected, atol=CLOSE)
 
 
@@ -119,7 +119,7 @@ def test_logits_are_made_where_they_are_asked_for_only(model):
     texts = draw_ids(1, [64])
     few = jax.make_jaxpr(lambda count: logprobs._logprobs(
         model.loaded.graphdef, model.loaded.state, np.zeros((1, 64), np.int32), np.ones((1, 64), np.int32),
-        np.zeros(64, np.int32), np.zeros(64, np.int32), count, at_once=8, exact=True,
+        np.zeros(64, np.int32), np.zeros(64, np.int32), count, chunk_size=8, exact=True,
     ))(np.int32(3))  # fmt: skip
     assert "while" in str(few)
     assert "64,33" not in str(few), "the logits of a whole batch"

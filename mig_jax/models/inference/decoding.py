@@ -1,4 +1,4 @@
-"""The part of generation that runs on the device: read the prompts, then a token a step for all rows, until all end.
+"""The part of generation that runs on the device: read the prompts, then choose one token per step for all rows.
 
 Letters as in layers.py: B rows, L tokens in a row, V vocabulary; C steps of a call, E tokens that end a text.
 """
@@ -18,12 +18,12 @@ from mig_jax.models.networks.sharding import constrain
 
 
 class Rule(NamedTuple):
-    """How a token is chosen; each rule is a program of its own.
+    """How a token is chosen; each rule is compiled separately.
 
     Args:
-      greedy: the most likely one, of equals the lowest id.
-      top_k: else, of this many most likely ones; None: of all.
-      nucleus: and of the fewest of those that reach the probability ``Draw.top_p``.
+      greedy: choose the most likely token; of equal ones, the lowest id.
+      top_k: otherwise sample from the ``top_k`` most likely tokens; None: from all.
+      nucleus: sample only from the smallest set of most likely tokens with a probability of at least ``Draw.top_p``.
     """
 
     greedy: bool
@@ -32,11 +32,12 @@ class Rule(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """The numbers of a choice; other numbers are no other program.
+    """The parameters of sampling; other values do not compile again.
 
     Args:
-      key: of the whole input.
-      index: of each row, its prompt's in the input; with the step it decides the row's chance: int32 ``[B]``.
+      key: the random key of the whole input.
+      index: the index of each row's prompt in the input; key, index and step determine the row's random numbers; int32
+        ``[B]``.
       temperature: logits are divided by it; > 0 unless greedy.
       top_p: in (0, 1].
     """
@@ -48,13 +49,13 @@ class Draw(NamedTuple):
 
 
 class Live(NamedTuple):
-    """Rows under way.
+    """The state of a batch between two calls.
 
     Args:
-      cache: of all tokens but the newest.
-      token: the newest; int32 ``[B]``.
-      done: rows that go on in the cache's shape only: their tokens mean nothing.
-      step: tokens chosen so far; int32.
+      cache: keys and values of all tokens except the newest.
+      token: the newest token; int32 ``[B]``.
+      done: rows that have ended: they are still computed, and their tokens are ignored.
+      step: the number of tokens chosen so far; int32.
     """
 
     cache: Cache
@@ -66,26 +67,26 @@ class Live(NamedTuple):
 def choose(logit_BxV: Float32[Array, "B V"], rule: Rule, draw: Draw, step: Int[Array, ""]) -> Int32[Array, " B"]:
     """A token for each row: temperature, then top_k, then top_p, in transformers' order.
 
-    The chance of a row comes from ``fold_in(fold_in(key, index), step)``: who else is in its batch does not matter.
+    A row's random key is ``fold_in(fold_in(key, index), step)``: it does not depend on the other rows of the batch.
     """
     if rule.greedy:
         return jnp.argmax(logit_BxV, axis=-1).astype(jnp.int32)
-    # Sorted only where it is needed: V = 128,256 takes longer to sort than a layer to run.
-    some = rule.top_k is not None or rule.nucleus
+    # Sort only if required: sorting V = 128,256 logits takes longer than running a layer.
+    sorts = rule.top_k is not None or rule.nucleus
     score_BxK, token_BxK = logit_BxV / draw.temperature, None
-    if some:
-        most = logit_BxV.shape[-1]
-        score_BxK, token_BxK = jax.lax.top_k(score_BxK, most if rule.top_k is None else min(rule.top_k, most))
+    if sorts:
+        V = logit_BxV.shape[-1]
+        score_BxK, token_BxK = jax.lax.top_k(score_BxK, V if rule.top_k is None else min(rule.top_k, V))
     if rule.nucleus:
         p_BxK = jax.nn.softmax(score_BxK, axis=-1)
         before_BxK = jnp.cumsum(p_BxK, axis=-1) - p_BxK
         score_BxK = jnp.where(before_BxK < draw.top_p, score_BxK, -jnp.inf)
     key_B = jax.vmap(lambda index: jax.random.fold_in(jax.random.fold_in(draw.key, index), step))(draw.index)
-    place_B = jax.vmap(jax.random.categorical)(key_B, score_BxK).astype(jnp.int32)
-    return place_B if token_BxK is None else jnp.take_along_axis(token_BxK, place_B[:, None], axis=-1)[:, 0]
+    choice_B = jax.vmap(jax.random.categorical)(key_B, score_BxK).astype(jnp.int32)
+    return choice_B if token_BxK is None else jnp.take_along_axis(token_BxK, choice_B[:, None], axis=-1)[:, 0]
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "rule", "places", "exact"))
+@functools.partial(jax.jit, static_argnames=("graphdef", "rule", "cache_length", "exact"))
 def prefill(
     graphdef: nnx.GraphDef,
     state: nnx.State,
@@ -95,28 +96,28 @@ def prefill(
     end_E: Int[Array, " E"],
     *,
     rule: Rule,
-    places: int,
+    cache_length: int,
     exact: bool,
 ) -> tuple[Live, Int32[Array, " B"], Float32[Array, " B"]]:
-    """Read prompts that end at the right, and choose each row's first token.
+    """Run the prompts, which are padded on the left, and choose each row's first token.
 
     Args:
-      segment_BxL: 1 at tokens, 0 at padding; a row of padding is done from the start.
+      segment_BxL: 1 at tokens, 0 at padding; a row without tokens is done from the start.
       end_E: the tokens that end a text.
-      places: of the cache, L included.
+      cache_length: tokens that the cache can hold, including the L of the prompts.
 
     Returns:
-      the rows, their first tokens, and those's log-probabilities.
+      the state, the first token of each row, and its log-probability.
     """
     with jax.default_matmul_precision("float32" if exact else "default"):
         model: Decoder = nnx.merge(graphdef, state)
-        # The prompt does not look at the places after it, so it need not see them.
+        # A prompt does not attend to later positions, so the cache is extended after it.
         states = model(id_BxL, segment_BxL, cache=model.empty_cache(*id_BxL.shape))
         assert states.cache is not None
         logit_BxV = _logits(model, states.last_BxLxD[:, -1])
-    token_B, found_B = _chosen(logit_BxV, rule, draw, jnp.int32(0))
+    token_B, logprob_B = _chosen(logit_BxV, rule, draw, jnp.int32(0))
     done_B = (segment_BxL[:, -1] == 0) | jnp.isin(token_B, end_E)
-    return Live(_widened(states.cache, places), token_B, done_B, jnp.int32(1)), token_B, found_B
+    return Live(_extended(states.cache, cache_length), token_B, done_B, jnp.int32(1)), token_B, logprob_B
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "rule", "steps", "exact"), donate_argnames=("live",))
@@ -133,40 +134,40 @@ def decode(
     steps: int,
     exact: bool,
 ) -> tuple[Live, Int32[Array, "B C"], Float32[Array, "B C"]]:
-    """Up to ``steps`` tokens more for every row that is not done; it stops when all are.
+    """Choose up to ``steps`` more tokens for every row that is not done; stop when all rows are done.
 
     Args:
-      live: its memory is used again.
+      live: donated: its memory is reused.
       ended_B: rows that the caller has ended.
-      limit: no row gets more than this many tokens in all.
+      limit: the maximum number of tokens of a row, over all calls.
 
     Returns:
-      the rows, the tokens chosen and their log-probabilities; columns from the last step taken on mean nothing.
+      the state, the chosen tokens and their log-probabilities; columns after the last step are undefined.
     """
     B, start = live.token.shape[0], live.step
     live = live._replace(done=live.done | ended_B)
 
-    def under_way(carry: tuple[Live, Array, Array]) -> Bool[Array, ""]:
-        now = carry[0]
-        return (now.step - start < steps) & (now.step < limit) & ~now.done.all()
+    def unfinished(carry: tuple[Live, Array, Array]) -> Bool[Array, ""]:
+        current = carry[0]
+        return (current.step - start < steps) & (current.step < limit) & ~current.done.all()
 
-    def one(carry: tuple[Live, Array, Array]) -> tuple[Live, Array, Array]:
-        now, token_BxC, found_BxC = carry
+    def advance(carry: tuple[Live, Array, Array]) -> tuple[Live, Array, Array]:
+        current, token_BxC, logprob_BxC = carry
         model: Decoder = nnx.merge(graphdef, state)
-        segment_Bx1 = jnp.where(now.done, 0, 1).astype(jnp.int32)[:, None]
-        states = model(now.token[:, None], segment_Bx1, cache=now.cache)
+        segment_Bx1 = jnp.where(current.done, 0, 1).astype(jnp.int32)[:, None]
+        states = model(current.token[:, None], segment_Bx1, cache=current.cache)
         assert states.cache is not None
-        token_B, found_B = _chosen(_logits(model, states.last_BxLxD[:, 0]), rule, draw, now.step)
-        at = (jnp.int32(0), now.step - start)
-        token_BxC = jax.lax.dynamic_update_slice(token_BxC, token_B[:, None], at)
-        found_BxC = jax.lax.dynamic_update_slice(found_BxC, found_B[:, None], at)
-        done_B = now.done | jnp.isin(token_B, end_E)
-        return Live(_placed(states.cache), token_B, done_B, now.step + 1), token_BxC, found_BxC
+        token_B, logprob_B = _chosen(_logits(model, states.last_BxLxD[:, 0]), rule, draw, current.step)
+        offset = (jnp.int32(0), current.step - start)
+        token_BxC = jax.lax.dynamic_update_slice(token_BxC, token_B[:, None], offset)
+        logprob_BxC = jax.lax.dynamic_update_slice(logprob_BxC, logprob_B[:, None], offset)
+        done_B = current.done | jnp.isin(token_B, end_E)
+        return Live(_sharded(states.cache), token_B, done_B, current.step + 1), token_BxC, logprob_BxC
 
     with jax.default_matmul_precision("float32" if exact else "default"):
-        blank = jnp.zeros((B, steps), jnp.int32), jnp.zeros((B, steps), jnp.float32)
-        live, token_BxC, found_BxC = jax.lax.while_loop(under_way, one, (live, *blank))
-    return live, constrain(token_BxC, None, None), constrain(found_BxC, None, None)
+        empty = jnp.zeros((B, steps), jnp.int32), jnp.zeros((B, steps), jnp.float32)
+        live, token_BxC, logprob_BxC = jax.lax.while_loop(unfinished, advance, (live, *empty))
+    return live, constrain(token_BxC, None, None), constrain(logprob_BxC, None, None)
 
 
 def _logits(model: Decoder, x_BxD: Float[Array, "B D"]) -> Float32[Array, "B V"]:
@@ -176,23 +177,23 @@ def _logits(model: Decoder, x_BxD: Float[Array, "B D"]) -> Float32[Array, "B V"]
 def _chosen(
     logit_BxV: Float32[Array, "B V"], rule: Rule, draw: Draw, step: Int[Array, ""]
 ) -> tuple[Int32[Array, " B"], Float32[Array, " B"]]:
-    """Tokens, and their log-probabilities under the model's own distribution; whole on every device."""
+    """Tokens, and their log-probabilities under the model's own distribution; replicated on every device."""
     token_B = choose(logit_BxV, rule, draw, step)
     return constrain(token_B, None), constrain(target_logprob(logit_BxV, token_B), None)
 
 
-def _widened(cache: Cache, places: int) -> Cache:
-    """The cache with room for ``places`` tokens."""
-    more = places - cache.segment.shape[1]
+def _extended(cache: Cache, length: int) -> Cache:
+    """The cache, padded to ``length`` tokens."""
+    padding = length - cache.segment.shape[1]
     key, value = (
-        tuple(jnp.pad(layer, ((0, 0), (0, more), (0, 0), (0, 0))) for layer in part)
+        tuple(jnp.pad(layer, ((0, 0), (0, padding), (0, 0), (0, 0))) for layer in part)
         for part in (cache.key, cache.value)
     )
-    return _placed(cache._replace(key=key, value=value, segment=jnp.pad(cache.segment, ((0, 0), (0, more)))))
+    return _sharded(cache._replace(key=key, value=value, segment=jnp.pad(cache.segment, ((0, 0), (0, padding)))))
 
 
-def _placed(cache: Cache) -> Cache:
-    """Every call leaves the cache where the next one wants it, or its memory could not be used again."""
+def _sharded(cache: Cache) -> Cache:
+    """Fix the sharding of the cache: it must be the same after each call, so that its memory can be reused."""
     key, value = (
         tuple(constrain(layer, "batch", None, "heads", None) for layer in part) for part in (cache.key, cache.value)
     )

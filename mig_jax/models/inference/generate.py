@@ -1,7 +1,7 @@
-"""Prompts -> answers: which prompts share a batch, when a row ends, and what its text is.
+"""Generate answers to prompts: plan batches of prompts, detect the end of each answer, decode its text.
 
-Batches are planned from all prompts before the first runs. A prompt's answer depends on the prompt, its place in the
-input and the options; on its batch by rounding only.
+Batches are planned from all prompts before the first runs. An answer depends on its prompt, the prompt's index in the
+input and the options; on the other prompts of its batch by rounding only.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,8 +19,8 @@ from mig_jax.models.inference.language_model import LanguageModel, as_tokens
 from mig_jax.models.inference.packing import widths_upto
 from mig_jax.models.tokenizers.tokens import Tokens
 
-_STEPS = 16  # tokens between two looks at the text for stop strings
-_PLACES = 64  # a cache's room for new tokens is a multiple of this: few shapes
+_STEPS = 16  # tokens between two searches for stop strings
+_CACHE_MULTIPLE = 64  # a cache's capacity for new tokens is a multiple of this, so that there are few shapes
 
 Finished = Literal["eos", "stop", "length"]
 
@@ -29,10 +29,10 @@ class Generated(NamedTuple):
     """An answer.
 
     Args:
-      text: what the tokens say, the one that ended it left out, and cut before a stop string.
-      tokens: all that were chosen, up to the one that ended the text ("eos"), that completed a stop string ("stop") or
-        was the last allowed ("length"); int32 ``[T]``.
-      logprobs: log-probability of each, by the model's own distribution, whatever the temperature; float32 ``[T]``.
+      text: the decoded tokens, without the end token, cut before a stop string.
+      tokens: all chosen tokens, including the end token ("eos"), the token that completes a stop string ("stop") or the
+        last allowed token ("length"); int32 ``[T]``.
+      logprobs: the log-probability of each under the model's own distribution (temperature 1); float32 ``[T]``.
       finished: why it ended.
     """
 
@@ -56,21 +56,21 @@ class _Options:
     batch_tokens: int = 8192
 
     def __post_init__(self):
-        wrong = [
-            f"{name} must be a whole number >= {least}, not {getattr(self, name)!r}"
-            for name, least in (("max_new_tokens", 1), ("seed", 0), ("batch_rows", 1), ("batch_tokens", 1))
-            if not _whole(getattr(self, name), least)
+        problems = [
+            f"{name} must be a whole number >= {minimum}, not {getattr(self, name)!r}"
+            for name, minimum in (("max_new_tokens", 1), ("seed", 0), ("batch_rows", 1), ("batch_tokens", 1))
+            if not _whole(getattr(self, name), minimum)
         ]
         if not isinstance(self.temperature, int | float) or not 0 <= self.temperature < float("inf"):
-            wrong.append(f"temperature must be a number >= 0, not {self.temperature!r}")
+            problems.append(f"temperature must be a number >= 0, not {self.temperature!r}")
         if self.top_k is not None and not _whole(self.top_k, 1):
-            wrong.append(f"top_k must be a whole number >= 1 or None, not {self.top_k!r}")
+            problems.append(f"top_k must be a whole number >= 1 or None, not {self.top_k!r}")
         if self.top_p is not None and not (isinstance(self.top_p, int | float) and 0 < self.top_p <= 1):
-            wrong.append(f"top_p must be a number in (0, 1] or None, not {self.top_p!r}")
-        if not all(isinstance(one, str) and one for one in self.stop):
-            wrong.append(f"stop must be strings that are not empty, not {self.stop!r}")
-        if wrong:
-            raise UserError("generate: " + "; ".join(wrong))
+            problems.append(f"top_p must be a number in (0, 1] or None, not {self.top_p!r}")
+        if not all(isinstance(text, str) and text for text in self.stop):
+            problems.append(f"stop must be non-empty strings, not {self.stop!r}")
+        if problems:
+            raise UserError("; ".join(problems), where="generate")
 
     @property
     def rule(self) -> Rule:
@@ -79,8 +79,8 @@ class _Options:
         return Rule(greedy=False, top_k=self.top_k, nucleus=self.top_p is not None and self.top_p < 1)
 
 
-def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _whole(value: object, minimum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
 
 
 def generate(
@@ -100,21 +100,23 @@ def generate(
     """Continue each prompt until the model ends its text, a stop string appears or ``max_new_tokens`` are chosen.
 
     Args:
-      prompts: strings, which get the tokenizer's special tokens, or lists of ids, which are taken as they are (what a
-        chat template gives). An empty one stands for a text's beginning: the tokenizer's BOS.
-      temperature: 0: the most likely token each time; else tokens are drawn by ``softmax(logits / temperature)``.
-      top_k, top_p: draw from so many most likely tokens, and from the fewest of them that reach this probability.
-      stop: an answer ends before the first of these, wherever in its text it begins.
-      seed: of the draws; prompt n's are the same in any batch.
-      batch_rows, batch_tokens: the most prompts of a batch, and tokens of those, padding included (but one prompt may
-        have more). Others change log-probabilities by rounding only (1e-5).
-      progress: told "generate" with the number of prompts done.
+      prompts: strings, to which the tokenizer adds its special tokens; or lists of ids, used as they are (such as
+        rendered chat templates). An empty prompt becomes the tokenizer's BOS.
+      temperature: 0: always the most likely token; else tokens are sampled from ``softmax(logits / temperature)``.
+      top_k, top_p: sample from the ``top_k`` most likely tokens, and from the smallest set of them with probability
+        ``top_p``.
+      stop: an answer ends before the first occurrence of one of these strings.
+      seed: of the random numbers; those of a prompt do not depend on its batch.
+      batch_rows, batch_tokens: the maximum number of prompts in a batch, and of their tokens, padding included (a
+        single prompt may have more). Log-probabilities depend on them by rounding only (1e-5).
+      progress: called with the number of prompts done, in the stage "generate".
 
     Returns:
       the answers, in the order of the prompts.
 
     Raises:
-      UserError: an option is out of range; a prompt leaves no room for ``max_new_tokens``; an empty one has no BOS.
+      UserError: an option is out of range; a prompt leaves no room for ``max_new_tokens``; a prompt is empty and the
+        tokenizer has no BOS.
     """
     if isinstance(prompts, str):
         raise UserError("prompts must be a list of strings, not one string")
@@ -140,16 +142,16 @@ def generate(
 def answer_batches(
     model: LanguageModel, tokens: Tokens, batches: Iterable["Prompts"], *, max_new_tokens: int, stop: Sequence[str] = ()
 ) -> Iterator[tuple["Prompts", dict[int, Generated]]]:
-    """The most likely answers of some of the batches that ``plan_prompts`` made, in the order given.
+    """The most likely answers of some batches of ``plan_prompts``, in the order of ``batches``.
 
     Args:
-      tokens: of all prompts, each at least one.
+      tokens: of all prompts; each has at least one token.
 
     Yields:
       a batch, and its answers by prompt.
 
     Raises:
-      UserError: as ``generate``.
+      UserError: as in ``generate``.
     """
     options = _Options(max_new_tokens=max_new_tokens, stop=_stops(stop))
     model.check(tokens, what="prompt", room=max_new_tokens)
@@ -163,25 +165,25 @@ def _stops(stop: Sequence[str]) -> tuple[str, ...]:
 
 def _prompt_tokens(model: LanguageModel, prompts: Sequence[str] | Sequence[Sequence[int]]) -> Tokens:
     bos = model.tokenizer.bos_id
-    ids: list[Sequence[int]] = [() if isinstance(one, str) else one for one in prompts]
-    texts = [(n, one) for n, one in enumerate(prompts) if isinstance(one, str)]
-    for (n, _), found in zip(texts, model.tokenizer.encode([one for _, one in texts]), strict=True):
-        ids[n] = found
-    empty = [n for n, one in enumerate(ids) if not len(one)]
+    ids: list[Sequence[int]] = [() if isinstance(prompt, str) else prompt for prompt in prompts]
+    texts = {n: prompt for n, prompt in enumerate(prompts) if isinstance(prompt, str)}
+    for n, encoded in zip(texts, model.tokenizer.encode(list(texts.values())), strict=True):
+        ids[n] = encoded
+    empty = [n for n, prompt in enumerate(ids) if not len(prompt)]
     if empty and bos is None:
         raise UserError(
-            f"model {model.name}: prompt {', '.join(map(str, empty))} has no tokens, and the tokenizer has none that "
-            "begins a text"
+            f"prompt {', '.join(map(str, empty))} has no tokens, and the tokenizer has no BOS",
+            where=f"model {model.name}",
         )
-    return as_tokens([one if bos is None or len(one) else [bos] for one in ids])
+    return as_tokens([prompt if bos is None or len(prompt) else [bos] for prompt in ids])
 
 
 class Prompts(NamedTuple):
-    """Prompts that run together.
+    """A batch of prompts.
 
     Args:
-      text: which; the first ``len(text)`` rows.
-      rows, width: of the batch; what is left is padding.
+      text: the indices of the prompts, which are the first ``len(text)`` rows.
+      rows, width: of the batch; the other rows are padding.
     """
 
     text: Int64[np.ndarray, " n"]
@@ -196,18 +198,18 @@ def plan_prompts(
     batch_tokens: int,
     among: Int64[np.ndarray, " A"] | None = None,
 ) -> tuple[Prompts, ...]:
-    """Batches of prompts of like lengths, the longest first: what does not fit into memory shows at once.
+    """Plan batches of prompts of similar lengths, the longest first: if a batch exceeds the memory, it is the first.
 
-    There are at most two shapes a width, and one more: rows depend on the width alone, but for the last batch, whose
-    rows are a power of two. ``among``: the prompts that are planned; None: all.
+    There are at most two shapes per width, and one more: the number of rows depends on the width only, except that in
+    the last batch it is a power of two. ``among``: the indices of the prompts to plan; None: all.
     """
     among = np.arange(len(length_N)) if among is None else among
     order = among[np.argsort(-length_N[among], kind="stable")]
     batches = []
     while len(order):
         width = next(width for width in widths_upto(max_length) if width >= length_N[order[0]])
-        most = max(1, min(batch_rows, batch_tokens // width))
-        rows = most if len(order) >= most else min(most, 1 << (len(order) - 1).bit_length())
+        limit = max(1, min(batch_rows, batch_tokens // width))
+        rows = limit if len(order) >= limit else min(limit, 1 << (len(order) - 1).bit_length())
         batches.append(Prompts(order[:rows], rows, width))
         order = order[rows:]
     return tuple(batches)
@@ -235,14 +237,20 @@ def _run(model: LanguageModel, tokens: Tokens, batch: Prompts, options: _Options
     answers = [_Answer(model, options, set(end_E.tolist())) for _ in batch.text]
     ended_B = np.arange(rows) >= len(batch.text)
     with loaded.on_mesh():
-        places = batch.width + -(-options.max_new_tokens // _PLACES) * _PLACES
-        live, token_B, found_B = prefill(
-            loaded.graphdef, loaded.state, *loaded.rows(id_BxL, segment_BxL), draw, end_E, places=places, **fixed
+        cache_length = batch.width + -(-options.max_new_tokens // _CACHE_MULTIPLE) * _CACHE_MULTIPLE
+        live, token_B, logprob_B = prefill(
+            loaded.graphdef,
+            loaded.state,
+            *loaded.rows(id_BxL, segment_BxL),
+            draw,
+            end_E,
+            cache_length=cache_length,
+            **fixed,
         )
-        chosen_BxC, found_BxC, taken = np.asarray(token_B)[:, None], np.asarray(found_B)[:, None], 1
+        token_BxC, logprob_BxC, steps = np.asarray(token_B)[:, None], np.asarray(logprob_B)[:, None], 1
         while True:
             for row, answer in enumerate(answers):
-                answer.take(chosen_BxC[row], found_BxC[row])
+                answer.append(token_BxC[row], logprob_BxC[row])
                 ended_B[row] = answer.finished is not None
             if ended_B.all():
                 return {int(n): answer.generated() for n, answer in zip(batch.text, answers, strict=True)}
@@ -250,34 +258,34 @@ def _run(model: LanguageModel, tokens: Tokens, batch: Prompts, options: _Options
             live, token_BxC, logprob_BxC = decode(
                 loaded.graphdef, loaded.state, live, ended_B, limit, draw, end_E, steps=_STEPS, **fixed
             )
-            before, taken = taken, _steps_taken(live)
-            chosen_BxC, found_BxC = (np.asarray(x)[:, : taken - before] for x in (token_BxC, logprob_BxC))
+            before, steps = steps, _steps_done(live)
+            token_BxC, logprob_BxC = (np.asarray(x)[:, : steps - before] for x in (token_BxC, logprob_BxC))
 
 
-def _steps_taken(live: Live) -> int:
+def _steps_done(live: Live) -> int:
     return int(live.step)
 
 
 @dataclass
 class _Answer:
-    """An answer as it grows."""
+    """An answer under construction."""
 
     model: LanguageModel
     options: _Options
     end: set[int]
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    text: str | None = None  # as cut; until it is, the tokens say it
+    text: str | None = None  # the text before a stop string; None: decode the tokens
     finished: Finished | None = None
 
-    def take(self, token_C: Int32[np.ndarray, " C"], found_C: Float32[np.ndarray, " C"]) -> None:
-        """The next tokens of the row; those after its end are the device's, which did not know of it."""
+    def append(self, token_C: Int32[np.ndarray, " C"], logprob_C: Float32[np.ndarray, " C"]) -> None:
+        """Append the next tokens of the row; tokens that the device chose after the end are ignored."""
         if self.finished is not None:
             return
         seen = len(self.tokens)
-        for token, found in zip(token_C.tolist(), found_C.tolist(), strict=True):
+        for token, logprob in zip(token_C.tolist(), logprob_C.tolist(), strict=True):
             self.tokens.append(token)
-            self.logprobs.append(found)
+            self.logprobs.append(logprob)
             if token in self.end:
                 self.finished = "eos"
                 break
@@ -286,28 +294,28 @@ class _Answer:
         self._cut(seen)
 
     def _cut(self, seen: int) -> None:
-        """End at the token that completes the first stop string; the first ``seen`` tokens have none."""
+        """End at the token that completes the first stop string; the first ``seen`` tokens contain none."""
         if not self.options.stop or self._stop_in(self._decoded(len(self.tokens))) is None:
             return
         for count in range(seen + 1, len(self.tokens) + 1):
             text = self._decoded(count)
-            at = self._stop_in(text)
-            if at is not None:
+            start = self._stop_in(text)
+            if start is not None:
                 del self.tokens[count:], self.logprobs[count:]
-                self.text, self.finished = text[:at], "stop"
+                self.text, self.finished = text[:start], "stop"
                 return
 
     def _decoded(self, count: int) -> str:
-        """What the first ``count`` tokens say, but for the one that ends a text."""
+        """The text of the first ``count`` tokens, without an end token."""
         ids = self.tokens[:count]
         return self.model.tokenizer.decode(ids[:-1] if ids and ids[-1] in self.end else ids)
 
     def _stop_in(self, text: str) -> int | None:
-        found = [at for at in (text.find(one) for one in self.options.stop) if at >= 0]
-        return min(found, default=None)
+        starts = [start for start in (text.find(stop) for stop in self.options.stop) if start >= 0]
+        return min(starts, default=None)
 
     def generated(self) -> Generated:
-        """The answer, now that it is finished."""
+        """The finished answer."""
         assert self.finished is not None
         text = self._decoded(len(self.tokens)) if self.text is None else self.text
         return Generated(text, np.array(self.tokens, np.int32), np.array(self.logprobs, np.float32), self.finished)

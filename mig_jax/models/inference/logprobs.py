@@ -1,7 +1,7 @@
-"""How likely a model finds given texts, token by token: what IFD and evaluation are made of.
+"""Log-probabilities of the tokens of texts under a language model, for IFD and evaluation.
 
-Letters as in packing.py: N texts, Z tokens in all, B rows, L tokens in a row; P places of a batch whose next token is
-asked for, D hidden size, V vocabulary, C places at once.
+Letters as in packing.py: N texts, Z tokens in all, B rows, L tokens in a row; P positions of a batch whose next token
+is scored, D hidden size, V vocabulary, C positions in a chunk.
 """
 
 import functools
@@ -22,7 +22,7 @@ from mig_jax.models.inference.packing import Batch, fill, plan_batches, usual_ba
 from mig_jax.models.networks.sharding import constrain
 from mig_jax.models.tokenizers.tokens import Tokens
 
-_ON_CPU, _ON_ACCELERATOR = 2**24, 2**27  # logits at once: on a CPU near its caches, elsewhere 512 MiB
+_ON_CPU, _ON_ACCELERATOR = 2**24, 2**27  # logits of a chunk: on a CPU they fit its caches, elsewhere 512 MiB
 
 
 def token_logprobs(
@@ -33,22 +33,22 @@ def token_logprobs(
     batch_tokens: int | None = None,
     progress: Progress = silent,
 ) -> Float32[np.ndarray, " Z"]:
-    """``log p(token t | tokens 0..t-1 of its text)``, for t >= first; nothing is put in front of a text.
+    """``log p(token t | tokens 0..t-1 of its text)``, for t >= first; no token is added in front of a text.
 
     Args:
       texts: N lists of ids.
-      first: of each text, or of all, the first token that counts, >= 0; what is before it costs no logits. A text that
-        has no such token is not run.
-      batch_tokens: tokens of a batch, padding included; None: what suits the backend. Another value changes results by
+      first: the index >= 0 of the first token to score, for each text or for all; no logits are computed for earlier
+        tokens. A text without tokens to score is not run.
+      batch_tokens: tokens of a batch, padding included; None: the default of the backend. The results depend on it by
         rounding only (1e-5).
-      progress: told "logprobs" with the number of texts done.
+      progress: called with the number of texts done, in the stage "logprobs".
 
     Returns:
-      float32 ``[Z]``, text after text; NaN where there is no prediction: the first token of each text, those before
+      float32 ``[Z]``, text after text; NaN where there is no prediction: at the first token of each text, and before
       ``first``.
 
     Raises:
-      UserError: a text is longer than the model's, an id is not the model's, its weights hold NaN.
+      UserError: a text is longer than the model's maximum, an id is not in its vocabulary, its weights contain NaN.
     """
     tokens = as_tokens(texts)
     model.check(tokens)
@@ -61,8 +61,8 @@ def token_logprobs(
     )
     out_Z = np.full(len(tokens.id), np.nan, np.float32)
     done = int((length_N == 0).sum())
-    for batch, wanted, found_P in _run(model, tokens, first_N, plan):
-        out_Z[wanted.token] = found_P
+    for batch, targets, logprob_P in _run(model, tokens, first_N, plan):
+        out_Z[targets.token] = logprob_P
         done += len(batch.text)
         progress("logprobs", done, len(length_N), "texts")
     return out_Z
@@ -74,122 +74,128 @@ def mean_losses(
     first: int | Sequence[int] | Int64[np.ndarray, " N"],
     batches: Iterable[Batch],
 ) -> Iterator[tuple[Batch, Float64[np.ndarray, "n 1"]]]:
-    """``-mean_t log p(token t | tokens 0..t-1 of its text)`` over t >= first, of the texts of some planned batches.
+    """``-mean_t log p(token t | tokens 0..t-1 of its text)`` over t >= first, for the texts of planned batches.
 
     The mean is float64, over float32 log-probabilities.
 
     Args:
-      tokens: N texts that ``model.check`` has passed.
-      first: as of ``token_logprobs``.
-      batches: of ``plan_batches``; any of them, in any order.
+      tokens: N texts that ``model.check`` accepts.
+      first: as in ``token_logprobs``.
+      batches: some of the batches of ``plan_batches``, in any order.
 
     Returns:
-      each batch with its n texts' means, in the order given; NaN where no token counts.
+      each batch with the means of its n texts, in the order of ``batches``; NaN for a text without tokens to score.
 
     Raises:
-      UserError: the model's weights hold NaN.
+      UserError: the model's weights contain NaN.
     """
     first_N = _firsts(tokens, first)
-    for batch, _, found_P in _run(model, tokens, first_N, batches):
+    for batch, _, logprob_P in _run(model, tokens, first_N, batches):
         count_n = _counts(batch, tokens, first_N)
-        of_P = np.repeat(np.arange(len(count_n)), count_n)
-        sum_n = np.bincount(of_P, -found_P.astype(np.float64), minlength=len(count_n))
+        text_P = np.repeat(np.arange(len(count_n)), count_n)
+        sum_n = np.bincount(text_P, -logprob_P.astype(np.float64), minlength=len(count_n))
         yield batch, np.where(count_n > 0, sum_n / np.maximum(count_n, 1), np.nan)[:, None]
 
 
-class _Wanted(NamedTuple):
-    """What is asked of a batch.
+class _Targets(NamedTuple):
+    """The tokens of a batch to score.
 
     Args:
-      place: where in the batch, rows end to end, the state lies that predicts; int32 ``[P]``.
-      token: which of all tokens it predicts; int64 ``[P]``.
+      position: the position in the batch (rows end to end) of the hidden state that predicts the token; int32 ``[P]``.
+      token: the token's index in ``tokens.id``; int64 ``[P]``.
     """
 
-    place: Int32[np.ndarray, " P"]
+    position: Int32[np.ndarray, " P"]
     token: Int64[np.ndarray, " P"]
 
 
 def _firsts(tokens: Tokens, first: int | Sequence[int] | np.ndarray) -> Int64[np.ndarray, " N"]:
-    """Nothing predicts the first token of a text."""
+    """``first`` of each text, at least 1: the first token of a text has no prediction."""
     return np.maximum(np.broadcast_to(np.asarray(first, np.int64), len(tokens.length)), 1)
 
 
 def _counts(batch: Batch, tokens: Tokens, first_N: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " n"]:
-    """How many tokens count of each text of a batch."""
+    """The number of tokens to score of each text of a batch."""
     return np.maximum(tokens.length[batch.text] - first_N[batch.text], 0)
 
 
-def _wanted(batch: Batch, tokens: Tokens, first_N: Int64[np.ndarray, " N"]) -> _Wanted:
+def _targets(batch: Batch, tokens: Tokens, first_N: Int64[np.ndarray, " N"]) -> _Targets:
     first_n, count_n = first_N[batch.text], _counts(batch, tokens, first_N)
     within = np.arange(count_n.sum()) - np.repeat(np.cumsum(count_n) - count_n, count_n)
-    place = np.repeat(batch.row * batch.width + batch.start + first_n - 1, count_n) + within
-    return _Wanted(place.astype(np.int32), np.repeat(tokens.ptr[batch.text] + first_n, count_n) + within)
+    position = np.repeat(batch.row * batch.width + batch.start + first_n - 1, count_n) + within
+    return _Targets(position.astype(np.int32), np.repeat(tokens.ptr[batch.text] + first_n, count_n) + within)
 
 
 def _run(
     model: LanguageModel, tokens: Tokens, first_N: Int64[np.ndarray, " N"], plan: Iterable[Batch]
-) -> Iterator[tuple[Batch, _Wanted, Float32[np.ndarray, " P"]]]:
-    """The batches in order; the device works on the next while the caller has one."""
-    asked = ((batch, _wanted(batch, tokens, first_N)) for batch in plan)
+) -> Iterator[tuple[Batch, _Targets, Float32[np.ndarray, " P"]]]:
+    """The batches in order; the device computes the next ones while the caller handles one."""
+    items = ((batch, _targets(batch, tokens, first_N)) for batch in plan)
     return in_flight(
-        asked, lambda one: _send(model, one[0], tokens, one[1]), lambda one, found_P: _receive(model, *one, found_P)
+        items,
+        lambda item: _send(model, item[0], tokens, item[1]),
+        lambda item, logprob_P: _receive(model, *item, logprob_P),
     )
 
 
-def _send(model: LanguageModel, batch: Batch, tokens: Tokens, wanted: _Wanted) -> Array:
+def _send(model: LanguageModel, batch: Batch, tokens: Tokens, targets: _Targets) -> Array:
     loaded = model.loaded
     id_BxL, segment_BxL = fill(batch, tokens, multiple=loaded.row_multiple)
-    at_once = _at_once(model.config.vocab_size, id_BxL.size)
-    place_P = np.zeros(-(-id_BxL.size // at_once) * at_once, np.int32)
-    target_P = np.zeros_like(place_P)
-    place_P[: len(wanted.place)] = wanted.place
-    target_P[: len(wanted.place)] = tokens.id[wanted.token]
+    chunk_size = _chunk_size(model.config.vocab_size, id_BxL.size)
+    position_P = np.zeros(-(-id_BxL.size // chunk_size) * chunk_size, np.int32)
+    target_P = np.zeros_like(position_P)
+    position_P[: len(targets.position)] = targets.position
+    target_P[: len(targets.position)] = tokens.id[targets.token]
     with loaded.on_mesh():
-        found_P = _logprobs(
+        logprob_P = _logprobs(
             loaded.graphdef,
             loaded.state,
             *loaded.rows(id_BxL, segment_BxL),
-            place_P,
+            position_P,
             target_P,
-            np.int32(len(wanted.place)),
-            at_once=at_once,
+            np.int32(len(targets.position)),
+            chunk_size=chunk_size,
             exact=loaded.exact,
         )
-    found_P.copy_to_host_async()
-    return found_P
+    logprob_P.copy_to_host_async()
+    return logprob_P
 
 
-def _receive(model: LanguageModel, batch: Batch, wanted: _Wanted, found_P: Array) -> tuple[Batch, _Wanted, np.ndarray]:
-    found = np.asarray(found_P)[: len(wanted.place)]
-    if np.isnan(found).any():
-        raise UserError(f"model {model.name}: log-probabilities are not numbers, so its weights hold NaN or infinity")
-    return batch, wanted, found
+def _receive(
+    model: LanguageModel, batch: Batch, targets: _Targets, logprob_P: Array
+) -> tuple[Batch, _Targets, np.ndarray]:
+    values_P = np.asarray(logprob_P)[: len(targets.position)]
+    if np.isnan(values_P).any():
+        raise UserError(
+            "log-probabilities are not numbers, so its weights contain NaN or infinity", where=f"model {model.name}"
+        )
+    return batch, targets, values_P
 
 
-def _at_once(vocab_size: int, places: int) -> int:
-    """C: a power of two, of no more logits than a chunk may have, nor places than there are."""
+def _chunk_size(vocab_size: int, positions: int) -> int:
+    """C: the largest power of two within the logits of a chunk and the number of positions."""
     logits = _ON_CPU if jax.default_backend() == "cpu" else _ON_ACCELERATOR
-    most = max(1, min(logits // vocab_size, places))
-    return 1 << (most.bit_length() - 1)
+    limit = max(1, min(logits // vocab_size, positions))
+    return 1 << (limit.bit_length() - 1)
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "at_once", "exact"))
+@functools.partial(jax.jit, static_argnames=("graphdef", "chunk_size", "exact"))
 def _logprobs(
     graphdef: nnx.GraphDef,
     state: nnx.State,
     id_BxL: Int[Array, "B L"],
     segment_BxL: Int[Array, "B L"],
-    place_P: Int[Array, " P"],
+    position_P: Int[Array, " P"],
     target_P: Int[Array, " P"],
     count: Int[Array, ""],
     *,
-    at_once: int,
+    chunk_size: int,
     exact: bool,
 ) -> Float32[Array, " P"]:
-    """Run B rows; then, at the first ``count`` places, ``logit of the target - log sum exp logits``.
+    """Run B rows; then, at the first ``count`` positions, ``logit of the target - log sum exp logits``.
 
-    The places come in chunks of ``at_once``, as many as are needed: logits of a whole batch would be larger than the
-    model, and half of a text is often not asked for.
+    Chunks of ``chunk_size`` positions are processed one after the other, as many as ``count`` requires: the logits of a
+    whole batch would be larger than the model, and often half of a text is not scored.
     """
     with jax.default_matmul_precision("float32" if exact else "default"):
         model = nnx.merge(graphdef, state)
@@ -197,15 +203,17 @@ def _logprobs(
         x_TxD = last_BxLxD.reshape(-1, last_BxLxD.shape[-1])
 
         def chunk(index: Int[Array, ""], out_P: Float[Array, " P"]) -> Float[Array, " P"]:
-            start = index * at_once
-            place_C, target_C = (jax.lax.dynamic_slice_in_dim(of, start, at_once) for of in (place_P, target_P))
-            x_CxD = constrain(x_TxD.at[place_C].get(mode="promise_in_bounds"), "batch", None)
+            start = index * chunk_size
+            position_C, target_C = (
+                jax.lax.dynamic_slice_in_dim(array_P, start, chunk_size) for array_P in (position_P, target_P)
+            )
+            x_CxD = constrain(x_TxD.at[position_C].get(mode="promise_in_bounds"), "batch", None)
             logit_CxV = constrain(model.logits(x_CxD), "batch", "vocab")
-            found_C = target_logprob(logit_CxV, target_C)
-            return jax.lax.dynamic_update_slice_in_dim(out_P, found_C, start, axis=0)
+            logprob_C = target_logprob(logit_CxV, target_C)
+            return jax.lax.dynamic_update_slice_in_dim(out_P, logprob_C, start, axis=0)
 
-        chunks = (count + at_once - 1) // at_once
-        out_P = jax.lax.fori_loop(0, chunks, chunk, jnp.zeros(place_P.shape, jnp.float32))
+        chunks = (count + chunk_size - 1) // chunk_size
+        out_P = jax.lax.fori_loop(0, chunks, chunk, jnp.zeros(position_P.shape, jnp.float32))
     return constrain(out_P, None)
 
 
