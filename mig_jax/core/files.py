@@ -28,6 +28,10 @@ def open_atomic(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename, error.filename2 = str(path), None  # the user does not know the temporary name
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     if durable:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mig_jax.core.errors import UserError
+from mig_jax.core.files import open_atomic
 from mig_jax.core.index import as_points
 from mig_jax.engine.full_pass import largest
 from mig_jax.engine.kernels import RowLabels
@@ -67,13 +68,11 @@ class BlockWriter:
         (self.folder / (DATA + ".tmp")).replace(self.folder / DATA)
         parts = np.array(self.index, np.float64).reshape(-1, 4).T
         offset, width, size = parts[:3].astype(np.int64)
-        temporary = self.folder / (INDEX + ".tmp")
-        with temporary.open("wb") as file:
+        with open_atomic(self.folder / INDEX) as file:
             np.savez(
                 file, offset=offset, width=width, size=size, weight=parts[3],
                 points=self.num_points, num_labels=self.num_labels, score=self.score,
             )  # fmt: skip
-        temporary.replace(self.folder / INDEX)
 
     def add(self, ptr: np.ndarray, idx: np.ndarray, score: np.ndarray) -> None:
         """Append points: CSR of distinct labels, and scores. Points without labels or score are counted, not stored.

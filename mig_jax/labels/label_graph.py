@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int32, Int64
 
 from mig_jax.core.errors import UserError
+from mig_jax.core.files import open_atomic
 from mig_jax.core.html import Described
 from mig_jax.core.progress import Progress, silent
 from mig_jax.labels.cosine import cosine_edges, densest_edges, self_cosines
@@ -130,7 +131,7 @@ class LabelGraph(Described):
     def save(self, path: Path | str) -> None:
         """Write an .npz of plain arrays (no pickle)."""
         text, offsets = _pack(self.labels)
-        with Path(path).open("wb") as file:
+        with open_atomic(Path(path)) as file:
             np.savez(
                 file,
                 format=np.int64(FORMAT),

@@ -8,6 +8,7 @@ from mig_jax.commands.plan.config import PlanConfig
 from mig_jax.commands.plan.run import run_plan
 from mig_jax.commands.plan.show import as_json, text
 from mig_jax.core.errors import UserError
+from mig_jax.core.files import write_atomic
 
 
 def run(config: PlanConfig, call: Call) -> str:
@@ -15,7 +16,7 @@ def run(config: PlanConfig, call: Call) -> str:
     out = None if config.plan.out is None else _json_file(config.plan.out)
     plan = run_plan(config, config.plan, progress=call.progress)
     if out is not None:
-        out.write_text(json.dumps(as_json(plan), indent=1) + "\n", encoding="utf-8")
+        write_atomic(out, json.dumps(as_json(plan), indent=1) + "\n")
     return text(plan)
 
 

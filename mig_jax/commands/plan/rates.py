@@ -24,6 +24,7 @@ import numpy as np
 from mig_jax.commands.plan.memory import resident
 from mig_jax.commands.select.config import SelectConfig
 from mig_jax.commands.select.run import run_select
+from mig_jax.core.files import write_atomic
 from mig_jax.core.memory import PeakMemory
 from mig_jax.core.version import VERSION
 from mig_jax.labels import LabelGraph, label_graph
@@ -64,9 +65,7 @@ def constants(folder: Path | None, kind: str, key: Any, measure: Callable[[], Ra
     if path is not None:
         with suppress(OSError):  # a full or read-only disk costs the cache, not the plan
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{uuid.uuid4().hex}")
-            temporary.write_text(json.dumps(rates), encoding="utf-8")
-            temporary.replace(path)
+            write_atomic(path, json.dumps(rates))
     return rates
 
 

@@ -13,6 +13,7 @@ from mig_jax.commands.select.inputs import Inputs, notes_of, run_key
 from mig_jax.commands.select.run import write_selection
 from mig_jax.commands.select.solve import Solved
 from mig_jax.core.errors import UserError
+from mig_jax.core.files import write_atomic
 from mig_jax.core.html import Described
 from mig_jax.core.index import PoolRowArray, as_pool_rows
 from mig_jax.encode import Encoded
@@ -102,7 +103,7 @@ class Selection(Described):
         with tempfile.TemporaryDirectory() as folder:
             html = page(self.write(Path(folder) / "selection"))
         if path is not None:
-            Path(path).write_text(html, encoding="utf-8")
+            write_atomic(Path(path), html)
         return html
 
     def _facts(self) -> dict[str, str]:
