@@ -8,8 +8,9 @@
         |                 engine.full_pass: the C groups with the largest bounds form the shortlist
     slot       0 .. C-1   an entry of the shortlist; the heap of engine.lazy_heap orders slots
 
-A selection is reported as points; ``encoded.row[points]`` are its pool rows. The types below exist for the type
-checker: passing pool rows where points are expected is an error of pyright. At run time an array stays a numpy array.
+A selection is reported as points; ``encoded.row[points]`` are its pool rows. Groups and slots stay inside the engine
+and have no types. The types below exist for the type checker: passing pool rows where points are expected is an error
+of pyright. At run time an array stays a numpy array.
 """
 
 from typing import TYPE_CHECKING, NewType, cast
@@ -18,14 +19,12 @@ import numpy as np
 
 PoolRow = NewType("PoolRow", int)
 Point = NewType("Point", int)
-Slot = NewType("Slot", int)
 
 if TYPE_CHECKING:
     PoolRowArray = NewType("PoolRowArray", np.ndarray)
     PointArray = NewType("PointArray", np.ndarray)
-    SlotArray = NewType("SlotArray", np.ndarray)
 else:  # jaxtyping builds its checks from classes: Int64[PointArray, " n"] requires a class here
-    PoolRowArray = PointArray = SlotArray = np.ndarray
+    PoolRowArray = PointArray = np.ndarray
 
 
 def as_pool_rows(array: np.ndarray) -> PoolRowArray:
@@ -36,8 +35,3 @@ def as_pool_rows(array: np.ndarray) -> PoolRowArray:
 def as_points(array: np.ndarray) -> PointArray:
     """The same array, whose values are points."""
     return cast(PointArray, array)
-
-
-def as_slots(array: np.ndarray) -> SlotArray:
-    """The same array, whose values are slots."""
-    return cast(SlotArray, array)
