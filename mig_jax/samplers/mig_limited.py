@@ -40,7 +40,7 @@ class TokenBudgetState(NamedTuple):
     engine: State
 
 
-class Run(NamedTuple):
+class GreedyRun(NamedTuple):
     """A finished greedy. ``cut``: n ended it, and not that nothing could be taken any more."""
 
     points: np.ndarray
@@ -64,7 +64,7 @@ def _run(
     cost: np.ndarray | None,
     resume: Snapshot | None,
     on_snapshot: Callable[[Snapshot], None] | None,
-) -> Run:
+) -> GreedyRun:
     """One greedy, by gain or, with a cost, by gain / cost. The points picked so far decide what a phase has left."""
     limits, mesh = task.limit, task.mesh or pool_mesh()
     problem = make_problem(task.encoded, task.propagation, task.phi, task.gain, mesh.size, cost)
@@ -91,7 +91,7 @@ def _run(
         # What gains nothing brings mass only where phi is flat: the labels' state need not know of it.
         points, gains = np.concatenate([found.points, rest]), np.concatenate([found.gains, np.zeros(len(rest))])
         done = Snapshot(as_points(points), gains, found.state)
-    return Run(done.points, done.gains, cut, counts)
+    return GreedyRun(done.points, done.gains, cut, counts)
 
 
 def _without_gain(task: SamplingTask, taken: np.ndarray, minima: bool, most: int) -> np.ndarray:
@@ -124,7 +124,7 @@ def _better(task: SamplingTask, n: int) -> Order:
     return _order(task, kept, counts, f"{note}; {_bound(task, ratio)}")
 
 
-def _bound(task: SamplingTask, ratio: Run) -> str:
+def _bound(task: SamplingTask, ratio: GreedyRun) -> str:
     """What is known of the better of the two."""
     if task.gain != "exact":
         return "no guarantee covers the first-order gain (sampler.gain=exact has one), see the certificate"
@@ -133,7 +133,7 @@ def _bound(task: SamplingTask, ratio: Run) -> str:
     return GUARANTEE
 
 
-def _on_snapshot(task: SamplingTask, which: int, n: int, plain: Run | None) -> Callable[[Snapshot], None] | None:
+def _on_snapshot(task: SamplingTask, which: int, n: int, plain: GreedyRun | None) -> Callable[[Snapshot], None] | None:
     """Tells the task of a snapshot of one of the two greedies."""
     store = task.on_snapshot
     if store is None:
@@ -149,13 +149,13 @@ def _on_snapshot(task: SamplingTask, which: int, n: int, plain: Run | None) -> C
     )
 
 
-def _resumed(stored: Snapshot | None, n: int) -> tuple[Snapshot | None, Run | None]:
+def _resumed(stored: Snapshot | None, n: int) -> tuple[Snapshot | None, GreedyRun | None]:
     """(snapshot that the running greedy resumes from, the first greedy if it is finished); none for another n."""
     if stored is None or stored.state.n != n:
         return None, None
     state: TokenBudgetState = stored.state
     at = Snapshot(stored.points, stored.gains, state.engine)
-    return at, Run(state.first_points, state.first_gains, False, Counter()) if state.finished else None
+    return at, GreedyRun(state.first_points, state.first_gains, False, Counter()) if state.finished else None
 
 
 def _tail(gains: np.ndarray) -> int:
@@ -169,7 +169,7 @@ def _objective(task: SamplingTask, points: PointArray) -> float:
     return float(worth[-1]) if len(worth) else 0.0
 
 
-def _order(task: SamplingTask, run: Run, counts: Counter, *notes: str) -> Order:
+def _order(task: SamplingTask, run: GreedyRun, counts: Counter, *notes: str) -> Order:
     limits, reason = task.limit, "first-order gain" if task.gain == "first_order" else "exact gain"
     rounds = dict(counts) | {"picked_without_gain": _tail(run.gains)}
     return Order(run.points, run.gains, reason, rounds, limits.reasons(run.points, reason), notes)

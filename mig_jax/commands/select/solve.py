@@ -18,7 +18,7 @@ from mig_jax.samplers import Order, Sampler, SamplingTask
 from mig_jax.samplers.limits import Gate, first_allowed
 
 CURVE_POINTS = 48
-RunnersUp = tuple[Int64[PointArray, " r"], Float64[np.ndarray, " r"], Sequence[Shares]]
+BestUnpicked = tuple[Int64[PointArray, " r"], Float64[np.ndarray, " r"], Sequence[Shares]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Solved:
     order_curves: dict[int, Curve]
     certificate: dict[int, Certificate]
     random_objective: dict[int, float]
-    runners_up: RunnersUp
+    runners_up: BestUnpicked
     random_within: tuple[int, float] | None = None
 
 
@@ -134,11 +134,11 @@ def _no_curve(n: int) -> Curve:
     return Curve(zeros, zeros, zeros, empty, np.zeros(n + 1, np.int64), empty.astype(np.int64), empty)
 
 
-def _no_runners_up() -> RunnersUp:
+def _no_runners_up() -> BestUnpicked:
     return as_points(np.zeros(0, np.int64)), np.zeros(0), ()
 
 
-def _runners_up(task: SamplingTask, picked: PointArray, x: np.ndarray, most: int) -> RunnersUp:
+def _runners_up(task: SamplingTask, picked: PointArray, x: np.ndarray, most: int) -> BestUnpicked:
     """The points outside with the largest gains at the end, equals in file order."""
     may = Gate(task.limit, picked).open()
     most = min(most, int(may.sum()))
