@@ -1,7 +1,6 @@
 """The parts that the command stands on: quoting, messages, the array cache, the checkpoint's bytes."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from mig_jax.cli.arguments import is_override, prepare, quoted
 from mig_jax.cli.sweep import Sweep
@@ -83,13 +82,13 @@ def test_prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_exit_code_of_a_sweep_is_that_of_its_errors(tmp_path: Path, error: Exception, code: int) -> None:
     sweep = Sweep()
     sweep.folder = sweep.notes = tmp_path
-    job = SimpleNamespace(mode=RunMode.MULTIRUN, sweep=SimpleNamespace(subdir="0"), job=SimpleNamespace(num=0))
+    config = DictConfig({"hydra": {"mode": RunMode.MULTIRUN, "sweep": {"subdir": "0"}, "job": {"num": 0}}})
     done = JobReturn(status=JobStatus.FAILED)
     done.return_value = error
-    sweep.on_job_end(SimpleNamespace(hydra=job), done)
+    sweep.on_job_end(config, done)
     assert [note.crashed for note in read_notes(tmp_path)] == [code == 1]
     with pytest.raises(SystemExit) as ended:
-        sweep.on_multirun_end(SimpleNamespace())
+        sweep.on_multirun_end(config)
     assert ended.value.code == code
 
 
