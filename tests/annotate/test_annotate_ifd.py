@@ -164,14 +164,14 @@ def selected(scores: np.ndarray, n: int) -> list[int]:
     from mig_jax.encode import Encoded
     from mig_jax.labels.label_graph import Propagation
     from mig_jax.objective import make_phi
-    from mig_jax.samplers import Task
+    from mig_jax.samplers import SamplingTask
     from mig_jax.samplers.configured import sampler_options
 
     count = len(scores)
     encoded = Encoded(np.arange(count), np.arange(count + 1), np.zeros(count, np.int32), np.ones(count), ("a",), {})
     graph = Propagation(np.array([0, 1]), np.zeros(1, np.int32), np.ones(1))
     options: SamplerOptions = sampler_options("ifd", {})
-    task = Task(encoded, graph, make_phi(), options, ranking=scores, seed=0)
+    task = SamplingTask(encoded, graph, make_phi(), options, ranking=scores, seed=0)
     return find_sampler("ifd").sample(task, n).points.tolist()
 
 

@@ -235,7 +235,7 @@ CASES = [
     ("p.jsonl vocabulary.support=0", ["vocabulary.support=0: must be a whole number >= 1 or null"]),
     ("p.jsonl embedder.normalize=false", ["embedder.normalize=false: ", "unit embeddings"]),
     ("p.jsonl pool.valid_tags=v.json", ["pool.valid_tags=v.json: a vocabulary is made of all tags"]),
-    ("p.jsonl mesh.processes=2", ["mesh.processes=2: mig-jax vocabulary works as one process"]),
+    ("p.jsonl mesh.processes=2", ["mesh.processes=2: mig-jax vocabulary is one process"]),
     ("p.jsonl out=p.jsonl", ["out=p.jsonl: is a file"]),
     ("p.jsonl n=5", ["n: no such key", "mig-jax vocabulary --help"]),
     ("p.jsonl -m", ["mig-jax vocabulary: makes one vocabulary; -m belongs to mig-jax select"]),
@@ -249,12 +249,12 @@ def test_what_a_person_gets_wrong_is_one_message_and_nothing_is_written(server, 
     pool(tmp_path / "p.jsonl")
     pool(tmp_path / "bare.jsonl", [[], None])
     before = listing(tmp_path)
-    for command, told in CASES:
+    wrong = []
+    for command, parts in CASES:
         error = run(server, tmp_path, *with_tiny, *command.split(" ")).error
-        at = 0
-        for part in told:
-            assert part in error[at:], (command, part, error)
-            at = error.index(part, at) + len(part)
+        if not re.search(".*".join(map(re.escape, parts)), error, re.S):
+            wrong.append((command, parts, error))
+    assert not wrong
     assert listing(tmp_path) == before
 
 
