@@ -147,6 +147,7 @@ class Server:
 def _child(request: dict) -> None:
     """What a new interpreter would have: session, streams, folder, environment, argv."""
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore Ctrl-C
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])

@@ -148,7 +148,7 @@ def test_interrupted(server: Server, command: list[str], undisturbed: dict, tmp_
     job.kill(signal.SIGINT)
     done = job.wait(60)
     assert done.code == 130 and done.out == "", done
-    assert done.err == "mig-jax: interrupted; the same command goes on from the last checkpoint\n"
+    assert done.err == "mig-jax: interrupted; the same command resumes from the last checkpoint\n"
     done = server.run([*command, "out=run"], tmp_path)
     assert done.code == 0 and "note: resuming after " in done.err, done
     assert result(tmp_path / "run") == undisturbed
