@@ -13,7 +13,7 @@ from mig_jax.core.timing import begin
 
 def main(argv: list[str] | None = None) -> None:
     """The ``mig-jax`` command."""
-    begin()
+    begin(process=argv is None)
     # Imports and the composition of settings make many objects and hardly any garbage: Python's own threshold, 700
     # objects, costs a tenth of the time of a short run.
     gc.set_threshold(50_000, 20, 50)
