@@ -19,7 +19,7 @@ from jaxtyping import Bool, Int32
 
 from mig_jax.core.errors import UserError
 from mig_jax.models.tokenizers.chat import GENERATION_END, GENERATION_START
-from mig_jax.models.tokenizers.text_tokenizer import TextTokenizer
+from mig_jax.models.tokenizers.text_tokenizer import TextTokenizer, whole_characters
 
 TRAIN_ON = ("assistant", "last", "all")
 ASSISTANT = "assistant"
@@ -73,7 +73,7 @@ def encode_conversation(
     """
     if not messages:
         return Skipped(NO_TURN)
-    messages = [{**message, "content": _whole_characters(message["content"])} for message in messages]
+    messages = [{**message, "content": whole_characters(message["content"])} for message in messages]
     if any(GENERATION_START in message["content"] or GENERATION_END in message["content"] for message in messages):
         return Skipped(REFUSED, "a content holds the marks of generation blocks")
     turns = [n for n, message in enumerate(messages) if message["role"] == ASSISTANT]
@@ -109,15 +109,10 @@ def encode_conversation(
     return kept if kept.trained.any() else Skipped(NO_TRAINED_TOKEN)
 
 
-def _whole_characters(text: str) -> str:
-    """JSON can carry half of a surrogate pair, which no tokenizer takes; it is replaced."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def content_spans(
     messages: Sequence[Mapping[str, str]], text: str, tokenizer: TextTokenizer
 ) -> list[tuple[int, int]] | None:
-    """Where each content lies in the rendered ``text``: [start, end) in characters; None where it cannot be told."""
+    """Where each content lies in ``text``: [start, end) in characters; None where the template changes contents."""
     markers = [f"{_MARKS[0]}{n}{_MARKS[1]}" for n in range(len(messages))]
     replaced = [{**message, "content": marker} for message, marker in zip(messages, markers, strict=True)]
     try:

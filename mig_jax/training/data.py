@@ -1,6 +1,5 @@
 """A pool as training data: every row is encoded, cut or skipped, and counted by the reason."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -68,7 +67,7 @@ def encode_rows(
     pool_row: list[int] = []
     skipped: dict[str, list[int]] = {}
     details: dict[str, str] = {}
-    counts: Counter[str] = Counter()
+    cut = 0
     for row, dialog in enumerate(dialogs):
         messages = [{"role": ROLES.get(role, role), "content": content} for role, content in dialog]
         encoded = encode_conversation(messages, tokenizer, max_length=max_length, train_on=train_on)
@@ -76,18 +75,18 @@ def encode_rows(
             ids.append(encoded.ids)
             trained.append(encoded.trained)
             pool_row.append(row)
-            counts["cut"] += encoded.cut > 0
+            cut += encoded.cut > 0
         else:
             skipped.setdefault(encoded.reason, []).append(row)
             details.setdefault(encoded.reason, encoded.detail)
         if row % 256 == 0:
             progress("encode rows", row, total, "rows")
     ptr = np.cumsum([0, *(len(part) for part in ids[1:])], dtype=np.int64)
-    tokens = Tokens(np.concatenate(ids), ptr, counts["cut"])
+    tokens = Tokens(np.concatenate(ids), ptr, cut)
     return TrainingData(
         Rows(tokens, np.concatenate(trained)),
         np.array(pool_row, np.int64),
-        counts["cut"],
+        cut,
         skipped,
         {reason: detail for reason, detail in details.items() if detail},
     )

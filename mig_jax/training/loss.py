@@ -13,16 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int
 
+from mig_jax.models.inference.logprobs import chunk_size_of
 from mig_jax.models.networks.sharding import constrain
-
-_LOGITS_ON_CPU, _LOGITS_ON_ACCELERATOR = 2**24, 2**27  # of one chunk: 64 and 512 MiB in float32
-
-
-def positions_at_once(vocab_size: int, positions: int) -> int:
-    """C, a power of two: as many positions as a chunk of logits has room for."""
-    logits = _LOGITS_ON_CPU if jax.default_backend() == "cpu" else _LOGITS_ON_ACCELERATOR
-    most = max(1, min(logits // vocab_size, positions))
-    return 1 << (most.bit_length() - 1)
 
 
 def summed_nll(
@@ -48,7 +40,7 @@ def summed_nll(
       at_once: C; None: what suits the backend.
     """
     if at_once is None:
-        at_once = positions_at_once(kernel_DxV.shape[1], len(position_P))
+        at_once = chunk_size_of(kernel_DxV.shape[1], len(position_P))
     padding = (0, -len(position_P) % at_once)
     return _summed_nll(x_TxD, kernel_DxV, jnp.pad(position_P, padding), jnp.pad(target_P, padding), count, at_once)
 

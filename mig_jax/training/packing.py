@@ -7,7 +7,6 @@ positions restart with each row, so packing changes no result but by rounding.
 Letters: N rows of the data, B sequences of a batch, L tokens in a sequence, P positions.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -27,11 +26,6 @@ class Rows(NamedTuple):
 
     tokens: Tokens
     trained: Bool[np.ndarray, " Z"]
-
-    def trained_tokens(self, row: Int64[np.ndarray, " n"]) -> int:
-        """The trained tokens of some rows."""
-        ends = np.concatenate([[0], np.cumsum(self.trained)])
-        return int((ends[self.tokens.ptr[row + 1]] - ends[self.tokens.ptr[row]]).sum())
 
 
 class Arrays(NamedTuple):
@@ -107,8 +101,3 @@ def arrays(batch: Batch, data: Rows, *, multiple: int = 1) -> Arrays:
     count = int(counts.sum())
     position_P[:count], target_P[:count] = place[counts], data.tokens.id[token[counts]]
     return Arrays(id_BxL, segment_BxL, position_P, target_P, np.int32(count))
-
-
-def padded_tokens(batches: Iterator[Batch] | tuple[Batch, ...]) -> int:
-    """Tokens that the batches compute, padding included."""
-    return sum(batch.rows * batch.width for batch in batches)

@@ -58,7 +58,7 @@ def test_they_are_the_whole_softmax_s(model, texts, expected):
 @pytest.mark.parametrize("chunk_size", [1, 32, 64])
 def test_chunks_of_any_size_give_the_same(model, texts, expected, chunk_size, monkeypatch):
     """Fewer places than a chunk, and a last chunk half full."""
-    monkeypatch.setattr(logprobs, "_chunk_size", lambda vocab_size, positions: chunk_size)
+    monkeypatch.setattr(logprobs, "chunk_size_of", lambda vocab_size, positions: chunk_size)
     np.testing.assert_allclose(token_logprobs(model, texts, FIRST, batch_tokens=128), expected, atol=CLOSE)
 
 

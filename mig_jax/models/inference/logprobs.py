@@ -141,7 +141,7 @@ def _run(
 def _send(model: LanguageModel, batch: Batch, tokens: Tokens, targets: _Targets) -> Array:
     loaded = model.loaded
     id_BxL, segment_BxL = fill(batch, tokens, multiple=loaded.row_multiple)
-    chunk_size = _chunk_size(model.config.vocab_size, id_BxL.size)
+    chunk_size = chunk_size_of(model.config.vocab_size, id_BxL.size)
     position_P = np.zeros(-(-id_BxL.size // chunk_size) * chunk_size, np.int32)
     target_P = np.zeros_like(position_P)
     position_P[: len(targets.position)] = targets.position
@@ -172,7 +172,7 @@ def _receive(
     return batch, targets, values_P
 
 
-def _chunk_size(vocab_size: int, positions: int) -> int:
+def chunk_size_of(vocab_size: int, positions: int) -> int:
     """C: the largest power of two within the logits of a chunk and the number of positions."""
     logits = _ON_CPU if jax.default_backend() == "cpu" else _ON_ACCELERATOR
     limit = max(1, min(logits // vocab_size, positions))

@@ -263,13 +263,18 @@ def _is_llama(folder: Path) -> bool:
     return name is None or str(name).lower().startswith("llama")
 
 
+def whole_characters(text: str) -> str:
+    """The text with unpaired surrogates replaced: JSON can contain them, and tokenizers refuse them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _cleaned(run: Run) -> Run:
-    """The same, with unpaired surrogates replaced: JSON can contain them, and tokenizers refuse them."""
+    """The same, for texts with unpaired surrogates too; see ``whole_characters``."""
 
     def run_cleaned(texts: list[str], special: bool) -> Tokenized:
         try:
             return run(texts, special)
         except (TypeError, UnicodeEncodeError):
-            return run([text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts], special)
+            return run([whole_characters(text) for text in texts], special)
 
     return run_cleaned
